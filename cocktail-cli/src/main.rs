@@ -1,0 +1,3 @@
+//! The cocktail program.
+
+fn main() {}

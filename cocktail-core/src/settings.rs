@@ -1,0 +1,81 @@
+//! Manager settings: every time constant and limit, with its default (`[manager]`, `[providers.<name>]`).
+//!
+//! A plain value; [`crate::manifest`] decodes it from `cocktail.toml`. Durations go down to 100 ms.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::Name;
+use crate::ports::PortRange;
+
+/// Settings of one Manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Ports that are leased to containers. Outside the kernel's ephemeral range.
+    pub port_range: PortRange,
+    /// How long a port rests after its holder's exit was observed.
+    pub port_hold_down: Duration,
+    /// How long a port that turned out taken is left alone.
+    pub port_poison: Duration,
+    /// Longest wait for connections to end before a drained container is asked to stop.
+    pub drain: Duration,
+    /// Deadline of preparing and starting one container.
+    pub start_deadline: Duration,
+    /// Pause between two complete listings of a runtime.
+    pub relist: Duration,
+    /// Pause between two readings of cpu and memory.
+    pub usage: Duration,
+    /// Deletions that the Manager may decide by itself per `budget_window`; commands of a user are not counted.
+    pub budget_deletions: u32,
+    /// Window of the deletion budget.
+    pub budget_window: Duration,
+    /// Size of the journal from which old turns are dropped.
+    pub journal_bytes: u64,
+    /// Turns between two snapshots.
+    pub snapshot_every: u64,
+    /// Decisions that are kept per object for `why`.
+    pub why_per_object: usize,
+    /// Size at which a container's log file is rotated.
+    pub log_bytes: u64,
+    /// Log files that are kept per container.
+    pub log_files: u32,
+    /// Manifests that are applied when they change.
+    pub watch: Vec<PathBuf>,
+    /// Providers by the name that a Unit's `provider` says.
+    pub providers: BTreeMap<Name, ProviderSettings>,
+}
+
+/// One entry of `[providers.<name>]`: the kind, and the rest as the provider's own crate reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderSettings {
+    /// Kind: `standalone`, later `docker`, `ec2`, `azure`.
+    pub kind: Name,
+    /// Everything else of the table.
+    pub options: BTreeMap<String, serde_json::Value>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            port_range: PortRange::default(),
+            port_hold_down: Duration::from_secs(2),
+            port_poison: Duration::from_secs(60),
+            drain: Duration::from_secs(5),
+            start_deadline: Duration::from_secs(30),
+            relist: Duration::from_secs(30),
+            usage: Duration::from_secs(10),
+            budget_deletions: 100,
+            budget_window: Duration::from_secs(60),
+            journal_bytes: 64 << 20,
+            snapshot_every: 4096,
+            why_per_object: 32,
+            log_bytes: 10 << 20,
+            log_files: 3,
+            watch: Vec::new(),
+            providers: BTreeMap::new(),
+        }
+    }
+}

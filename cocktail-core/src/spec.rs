@@ -1,0 +1,258 @@
+//! What was asked for: the model that a manifest decodes into.
+//!
+//! Start at [`ServiceSpec`]. These are plain values without behaviour of their own; they are made by
+//! [`crate::manifest`], kept in [`crate::state::State`] and written to the journal. What exists (containers, servers)
+//! has types of its own. Paths are absolute here: the decoder resolved them against the manifest's folder.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::Name;
+use crate::quantity::{Bytes, CpuMillis};
+
+/// A Service: the top group, with a quota and its application maps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// The Service's name.
+    pub name: Name,
+    /// Limits that are checked at apply and when placing.
+    #[serde(default)]
+    pub quota: Quota,
+    /// The application maps that this manifest owns. Maps of the Service that it does not name stay as they are.
+    pub maps: BTreeMap<Name, MapSpec>,
+}
+
+/// Limits of a Service over all its maps; `None` is no limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Sum of reserved cpu.
+    pub cpu: Option<CpuMillis>,
+    /// Sum of reserved memory.
+    pub memory: Option<Bytes>,
+    /// Number of containers.
+    pub containers: Option<u32>,
+}
+
+/// An ApplicationMap: one workload of a Service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapSpec {
+    /// The Units by name.
+    pub units: BTreeMap<Name, UnitSpec>,
+}
+
+/// A Unit: what is deployed, scaled and updated as one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitSpec {
+    /// How many containers are wanted. Not part of the revision: changing it replaces nothing.
+    pub replicas: Replicas,
+    /// Everything that a container is made from. A change of it is a new revision.
+    pub template: Template,
+    /// How a new revision takes over.
+    pub update: Update,
+}
+
+/// The count that the manifest asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Replicas {
+    /// Fewest containers that a command or a policy may ask for.
+    pub min: u32,
+    /// Most containers that a command or a policy may ask for.
+    pub max: u32,
+    /// What the manifest says at the start: `replicas`, or `scale.min`.
+    pub initial: u32,
+    /// Targets by metric name (`cpu`, `in_flight`, …) as written under `scale`.
+    #[serde(default)]
+    pub targets: BTreeMap<String, f64>,
+}
+
+impl Eq for Replicas {}
+
+/// What a container is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Template {
+    /// The program and its arguments, before substitution of `${PORT}` and the like.
+    pub command: Vec<String>,
+    /// Providers by name, in order of preference; empty means the Manager's default.
+    pub providers: Vec<Name>,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// User to run as; the Manager's own when `None`.
+    pub user: Option<String>,
+    /// Environment, before substitution.
+    pub env: BTreeMap<String, String>,
+    /// Names that are taken from the Manager's environment at start.
+    pub env_from: Vec<String>,
+    /// Environment variables whose values are resolved at start and never stored.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Ports by name. The order is the order of the manifest: the first one is `PORT`.
+    pub ports: Vec<PortSpec>,
+    /// What is reserved when placing, and enforced where the system can.
+    pub resources: Resources,
+    /// When a container may take traffic.
+    pub ready: Option<Probe>,
+    /// When a container must be replaced.
+    pub live: Option<Probe>,
+    /// How a container is asked to end.
+    pub stop: Stop,
+    /// What happens after an exit.
+    pub restart: Restart,
+    /// Volumes by name.
+    pub volumes: BTreeMap<Name, VolumeSpec>,
+    /// Resource limits of the process (`nofile`, `core`, …), value by name.
+    pub rlimits: BTreeMap<String, u64>,
+}
+
+/// Where a secret's value comes from. The value itself is never part of a spec.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretSource {
+    /// The content of a file, without its last line break.
+    File(PathBuf),
+    /// A variable of the Manager's environment.
+    Env(String),
+}
+
+/// One named port of a Unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// Its name: `PORT_<NAME>` in substitutions, `COCKTAIL_PORT_<NAME>` in the environment.
+    pub name: Name,
+    /// The Unit's stable port on the Manager's host, forwarded to the ready containers.
+    pub service: Option<u16>,
+    /// A port number that every container must have, instead of a leased one.
+    pub fixed: Option<u16>,
+    /// Whether the worker gets the listening socket itself (`LISTEN_FDS`).
+    pub inherit: bool,
+    /// Address that the service port listens on.
+    pub address: std::net::IpAddr,
+}
+
+/// What one container reserves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Processor time.
+    pub cpu: CpuMillis,
+    /// Memory.
+    pub memory: Bytes,
+}
+
+/// A check of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// What is done.
+    pub check: Check,
+    /// Pause between two checks.
+    pub every: Duration,
+    /// Longest that one check may take.
+    pub timeout: Duration,
+    /// Consecutive failures that turn the result to bad.
+    pub failures: u32,
+}
+
+/// The kind of a [`Probe`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Check {
+    /// A connection to the first port (or the named one) succeeds.
+    Tcp {
+        /// Port by name; the first one when `None`.
+        port: Option<Name>,
+    },
+    /// `GET path` answers 200 to 399.
+    Http {
+        /// Path and query.
+        path: String,
+        /// Port by name; the first one when `None`.
+        port: Option<Name>,
+    },
+    /// A command inside the container ends with 0.
+    Exec {
+        /// The program and its arguments, before substitution.
+        command: Vec<String>,
+    },
+}
+
+/// How a container is ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// Signal number that asks it to end.
+    pub signal: i32,
+    /// Time until everything of it is killed.
+    pub grace: Duration,
+}
+
+/// Restart policy after an exit that nobody asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// First back-off; doubled at each further exit.
+    pub base: Duration,
+    /// Longest back-off.
+    pub max: Duration,
+    /// Time of staying up after which the back-off starts anew.
+    pub reset: Duration,
+}
+
+/// How a changed template takes over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// Containers that may exist above the desired count while replacing.
+    pub surge: u32,
+    /// Time that a replacement must stay ready before the next step.
+    pub monitor: Duration,
+    /// Time within which a container must become ready.
+    pub progress: Duration,
+    /// What a failed update leads to.
+    pub on_failure: OnFailure,
+    /// What happens where there is no room for the replacement.
+    pub no_room: NoRoom,
+}
+
+/// Reaction to a failed update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// Go back to the last good revision, once.
+    Rollback,
+    /// Stay, and ask.
+    Pause,
+}
+
+/// Reaction to missing room for a replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoRoom {
+    /// Wait until the progress deadline.
+    Wait,
+    /// Stop the old one first: the declared exception to law 1.
+    Replace,
+}
+
+/// A volume of a Unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// Name of the link in the working directory.
+    pub mount: PathBuf,
+    /// Who shares it.
+    pub kind: VolumeKind,
+    /// Expected size.
+    pub size: Option<Bytes>,
+    /// The source of a bind.
+    pub source: Option<PathBuf>,
+}
+
+/// Who shares a volume, and how long it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeKind {
+    /// One container at a time; the data follows its replacement.
+    Exclusive,
+    /// All containers of the Unit.
+    Shared,
+    /// One container; it goes with it.
+    Ephemeral,
+    /// A folder of the host.
+    Bind,
+}

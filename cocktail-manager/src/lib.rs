@@ -1,0 +1,1 @@
+//! The Orchestrator: the loop that plans, commits and acts.

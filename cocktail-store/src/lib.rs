@@ -1,0 +1,1 @@
+//! Store back ends of the cocktail orchestrator: redb and memory.

@@ -1,0 +1,1 @@
+//! Run and scale workers from inside a Rust service, with no cluster to operate.

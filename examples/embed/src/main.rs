@@ -1,0 +1,3 @@
+//! A web service that runs and scales its own workers.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The library on this machine, step by step.
+
+fn main() {}
