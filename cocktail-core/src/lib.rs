@@ -9,6 +9,8 @@
 //! Nothing here reads a clock, a socket, a file or a random source, and nothing iterates in hash order: the same
 //! events give the same state and the same plan, live, in a replay after a crash and in a simulation.
 
+pub mod contract;
+pub mod error;
 pub mod id;
 pub mod manifest;
 pub mod name;
@@ -17,3 +19,4 @@ pub mod quantity;
 pub mod settings;
 pub mod spec;
 pub mod time;
+pub mod view;

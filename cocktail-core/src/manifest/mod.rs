@@ -1,1 +1,5 @@
 //! Manifests: text to values.
+
+mod diagnostic;
+
+pub use diagnostic::{Diagnostic, Severity};

@@ -1,0 +1,248 @@
+//! What users call: in process by the `Orchestrator`, from elsewhere by the API client.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Sink;
+use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+use super::runtime::Exit;
+use crate::error::{Error, Result};
+use crate::id::{Seq, UnitId};
+use crate::manifest::Diagnostic;
+use crate::time::WallTime;
+use crate::view::{
+    ContainerView, EndpointView, EventView, ManagerView, OperationView, PlanView, ServerView, UnitView, WhyView,
+};
+
+/// Everything that can be asked of a Manager.
+///
+/// A command returns when its intent is durable, not when it has come true; [`Manager::units`] and
+/// [`Manager::events`] show the rest. Repeating a command changes nothing more. Objects are named `service/map/unit`,
+/// or by any unambiguous tail of it; containers and servers by id or unique prefix.
+///
+/// # Errors
+/// Common to all: `NotFound` for no such object, `Conflict` for an ambiguous name, `Refused` while frozen or while
+/// the store cannot be written, `Unavailable` when the Manager cannot be reached.
+#[async_trait]
+pub trait Manager: fmt::Debug + Send + Sync {
+    /// Takes manifests as the desired state of the maps that they name. What left a map is removed.
+    ///
+    /// All files are applied in one step or none is. Applying the same again changes nothing.
+    ///
+    /// # Errors
+    /// `InvalidConfig` with diagnostics that point into the files.
+    async fn apply(&self, sources: &[ManifestSource], actor: &Actor) -> Result<Applied>;
+
+    /// What [`Manager::apply`] would do, and why, without doing it.
+    async fn plan(&self, sources: &[ManifestSource]) -> Result<PlanView>;
+
+    /// Sets the count of a Unit. An unrelated apply does not undo it.
+    async fn scale(&self, unit: &str, count: u32, actor: &Actor) -> Result<UnitView>;
+
+    /// Adds `by` containers to a Unit.
+    async fn extend(&self, unit: &str, by: u32, actor: &Actor) -> Result<UnitView>;
+
+    /// Takes `by` containers from a Unit.
+    async fn reduce(&self, unit: &str, by: u32, actor: &Actor) -> Result<UnitView>;
+
+    /// Stops a Unit, all Units of a map, or of a Service, and remembers that they are stopped.
+    async fn stop(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>>;
+
+    /// Starts what [`Manager::stop`] stopped.
+    async fn start(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>>;
+
+    /// Replaces every container of a Unit or map, or one container: the replacement is ready first.
+    async fn restart(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>>;
+
+    /// Removes a Unit, a map or a Service with its containers. Volumes stay.
+    async fn remove(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>>;
+
+    /// Removes everything.
+    async fn down(&self, actor: &Actor) -> Result<Vec<UnitId>>;
+
+    /// All Units.
+    async fn units(&self) -> Result<Vec<UnitView>>;
+
+    /// All containers.
+    async fn containers(&self) -> Result<Vec<ContainerView>>;
+
+    /// All servers.
+    async fn servers(&self) -> Result<Vec<ServerView>>;
+
+    /// The routing table.
+    async fn endpoints(&self) -> Result<Vec<EndpointView>>;
+
+    /// Operations: open ones and the last that ended.
+    async fn operations(&self) -> Result<Vec<OperationView>>;
+
+    /// Events of the journal in order; with `follow`, the stream goes on with what happens.
+    async fn events(&self, filter: &EventFilter) -> Result<BoxStream<'static, Result<EventView>>>;
+
+    /// Everything known about an object.
+    async fn inspect(&self, object: &str) -> Result<serde_json::Value>;
+
+    /// The decisions about an object, with reasons, newest last; including why nothing happens.
+    async fn why(&self, object: &str) -> Result<Vec<WhyView>>;
+
+    /// Output of a container, or of all containers of a Unit.
+    async fn logs(&self, object: &str, options: &LogOptions) -> Result<LogStream>;
+
+    /// Runs a command beside a container.
+    async fn exec(&self, container: &str, spec: &ExecSpec, actor: &Actor) -> Result<ExecSession>;
+
+    /// The Manager itself.
+    async fn about(&self) -> Result<ManagerView>;
+
+    /// Ends the Manager; explicit, since a destructor can neither wait nor report.
+    async fn shutdown(&self, mode: ShutdownMode) -> Result<()>;
+}
+
+/// What happens to the workers at a shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShutdownMode {
+    /// They run on for the next Manager to adopt.
+    Leave,
+    /// They are stopped; the next Manager starts them again.
+    Stop,
+}
+
+/// Who gives a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor(pub String);
+
+impl Actor {
+    /// The embedding program itself.
+    pub fn embedder() -> Self {
+        Self("embedder".into())
+    }
+    /// A user of this machine by the uid of the socket's peer.
+    pub fn uid(uid: u32) -> Self {
+        Self(format!("uid {uid}"))
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One manifest as text, with where it came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestSource {
+    /// The file, for messages.
+    pub file: PathBuf,
+    /// The folder that relative paths start from, absolute.
+    pub base: PathBuf,
+    /// The text.
+    pub text: String,
+}
+
+/// What an apply led to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Units that the manifests name.
+    pub units: Vec<UnitId>,
+    /// Units whose template, count or existence changed.
+    pub changed: Vec<UnitId>,
+    /// Units that left the manifests and are being removed.
+    pub removed: Vec<UnitId>,
+    /// What was noticed on the way.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Which events are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventFilter {
+    /// First position; the oldest that is kept when `None`.
+    pub from: Option<Seq>,
+    /// Only the last that many of what is there.
+    pub tail: Option<usize>,
+    /// Go on with what happens.
+    pub follow: bool,
+    /// Only events of this object.
+    pub object: Option<String>,
+}
+
+/// Which output is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOptions {
+    /// Go on with what is written.
+    pub follow: bool,
+    /// Only the last that many lines.
+    pub tail: Option<u64>,
+    /// Only lines from this time on.
+    pub since: Option<WallTime>,
+}
+
+/// Lines of output, oldest first.
+pub type LogStream = BoxStream<'static, Result<LogLine>>;
+
+/// One line of output, or a part of a very long one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// The container.
+    pub container: String,
+    /// When it was read.
+    pub at: WallTime,
+    /// Whether it came from stderr.
+    pub stderr: bool,
+    /// Whether the line goes on in the next one.
+    pub partial: bool,
+    /// The text; bytes that are no UTF-8 are replaced.
+    pub text: String,
+}
+
+/// A command to run beside a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// With a terminal of this size (rows, columns).
+    pub tty: Option<(u16, u16)>,
+    /// Longest time for it; no limit when `None`.
+    pub timeout: Option<Duration>,
+}
+
+/// A running command: input goes in, output comes out; dropping it ends the command.
+pub struct ExecSession {
+    /// What goes in.
+    pub input: Pin<Box<dyn Sink<ExecInput, Error = Error> + Send>>,
+    /// What comes out; the last item is [`ExecOutput::Exit`].
+    pub output: BoxStream<'static, Result<ExecOutput>>,
+}
+
+impl fmt::Debug for ExecSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ExecSession")
+    }
+}
+
+/// What goes into a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecInput {
+    /// Bytes for its standard input.
+    Stdin(Bytes),
+    /// No more input.
+    Eof,
+    /// The terminal's new size (rows, columns).
+    Resize(u16, u16),
+}
+
+/// What comes out of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecOutput {
+    /// Bytes of its standard output, or of its terminal.
+    Stdout(Bytes),
+    /// Bytes of its standard error.
+    Stderr(Bytes),
+    /// It ended.
+    Exit(Exit),
+}

@@ -1,0 +1,27 @@
+//! The contracts: what stores, providers and runtimes implement, and what a Manager offers.
+//!
+//! All are object safe, boxed by `async_trait`, and use the one [`crate::error::Error`]. What a back end can do is
+//! declared as data; what it cannot do answers [`crate::error::ErrorKind::Unsupported`].
+
+mod forwarder;
+mod manager;
+mod policy;
+mod provider;
+mod runtime;
+mod store;
+
+pub use forwarder::{Backend, Forwarder, Listen, Route, RouteOutcome, RouteTraffic, RoutingTable};
+pub use manager::{
+    Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager,
+    ManifestSource, ShutdownMode,
+};
+pub use policy::{Candidate, PlacementPolicy, Spread};
+pub use provider::{
+    Checkpoint, ClaimOutcome, Connection, Offering, OfferingKind, Provider, ProviderCapabilities, ProvisionCtx,
+    Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
+};
+pub use runtime::{
+    Exit, Handle, Known, Launch, LaunchPort, LaunchProbe, LaunchVolume, Listing, Observation, ProbeKind, Runtime,
+    RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UsageReading,
+};
+pub use store::{Loaded, LedgerRow, Store, TurnRow};

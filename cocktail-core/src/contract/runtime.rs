@@ -1,0 +1,322 @@
+//! Running containers on one server.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+use super::manager::{ExecSession, ExecSpec, LogOptions, LogStream};
+use crate::error::Result;
+use crate::id::{ContainerId, Epoch, Generation, StoreId};
+use crate::name::Name;
+use crate::spec::{Check, Resources, SecretSource, VolumeKind};
+
+/// Runs containers on one server.
+///
+/// Every method may be repeated: a container and its generation name one start, and the same start never makes two
+/// processes. Calls run to completion; a caller that lost the answer repeats the call or asks [`Runtime::list`].
+#[async_trait]
+pub trait Runtime: fmt::Debug + Send + Sync {
+    /// What this runtime can do.
+    fn capabilities(&self) -> RuntimeCapabilities;
+
+    /// Does everything but the start: folders, volumes, and proof that the ports are free, by binding them.
+    ///
+    /// Repeating it for the same generation succeeds. For a higher generation, what is left of the older one is
+    /// ended first.
+    ///
+    /// # Errors
+    /// `Conflict` with the context `port` when another program has a port; `InvalidConfig` for a missing user, folder
+    /// or program.
+    async fn prepare(&self, launch: &Launch) -> Result<()>;
+
+    /// Starts what was prepared. The same generation again answers with the same process.
+    ///
+    /// # Errors
+    /// `InvalidConfig` when the program cannot be run; `OutcomeUnknown` when the answer was lost.
+    async fn start(&self, launch: &Launch) -> Result<Handle>;
+
+    /// Asks a container to end, and ends it by force after the grace; returns when nothing of it is left.
+    /// A container that is gone already is success.
+    async fn stop(&self, order: &StopOrder) -> Result<Exit>;
+
+    /// Forgets a container that has ended, with its files. A missing one is success.
+    async fn remove(&self, container: &ContainerId) -> Result<()>;
+
+    /// Ports whose hold-down is over: other Managers on this host may have them.
+    async fn release_ports(&self, ports: &[u16]) -> Result<()>;
+
+    /// Everything that runs here for this store.
+    async fn list(&self) -> Result<Listing>;
+
+    /// Attaches to what runs already, without touching a worker, and starts to watch and probe it.
+    ///
+    /// Says for each known container whether it is present, absent or unknown, and reports starts whose answer was
+    /// lost. Called once after a Manager's start and again when [`RuntimeEvent::Resync`] asks for it.
+    async fn recover(&self, known: &[Known]) -> Result<Listing>;
+
+    /// What happens to containers. One stream per call; a lagging reader gets [`RuntimeEvent::Resync`].
+    fn events(&self) -> BoxStream<'static, RuntimeEvent>;
+
+    /// Cpu and memory of every container.
+    async fn usage(&self) -> Result<BTreeMap<ContainerId, UsageReading>>;
+
+    /// Output of a container, oldest first.
+    async fn logs(&self, container: &ContainerId, options: &LogOptions) -> Result<LogStream>;
+
+    /// Runs a command beside a container: its environment, folder and user.
+    async fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecSession>;
+
+    /// Checks what only this machine can say about a template: whether the program, folder and user exist.
+    /// Returns the manifest key below the unit and a sentence for each problem.
+    async fn check(&self, template: &crate::spec::Template) -> Result<Vec<(String, String)>>;
+
+    /// Ends the runtime. With `stop`, everything that it runs is ended first and nothing is left behind; without, it
+    /// runs on for the next Manager.
+    async fn shutdown(&self, stop: bool) -> Result<()>;
+}
+
+/// What a runtime can do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeCapabilities {
+    /// Containers outlive the Manager.
+    pub outlives_manager: bool,
+    /// Exec with a terminal.
+    pub tty: bool,
+    /// Limits of cpu and memory are enforced.
+    pub limits: bool,
+    /// Listening sockets are handed to workers.
+    pub inherit: bool,
+}
+
+/// One start, fully specified: names, ports and arguments are chosen already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The container.
+    pub container: ContainerId,
+    /// Which start of it.
+    pub generation: Generation,
+    /// Whose it is.
+    pub store: StoreId,
+    /// The Manager's lease.
+    pub epoch: Epoch,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Environment that the plan determines.
+    pub env: BTreeMap<String, String>,
+    /// Names to take from the Manager's environment at start.
+    pub env_from: Vec<String>,
+    /// Variables whose values are resolved at start.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// User to run as.
+    pub user: Option<String>,
+    /// Ports in the manifest's order.
+    pub ports: Vec<LaunchPort>,
+    /// What is enforced where the system can.
+    pub resources: Resources,
+    /// Limits of the process by name.
+    pub rlimits: BTreeMap<String, u64>,
+    /// Volumes by name: folder name in the data dir, link name, kind.
+    pub volumes: Vec<LaunchVolume>,
+    /// Probes that the runtime runs from now on.
+    pub probes: Vec<LaunchProbe>,
+}
+
+/// A volume of a [`Launch`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchVolume {
+    /// The volume's name in the manifest.
+    pub name: Name,
+    /// Path below the data dir's volumes, or the source of a bind.
+    pub path: PathBuf,
+    /// Link in the working directory; none where several containers would share it.
+    pub link: Option<PathBuf>,
+    /// Who shares it.
+    pub kind: VolumeKind,
+}
+
+/// A port of a [`Launch`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchPort {
+    /// Its name.
+    pub name: Name,
+    /// The number.
+    pub port: u16,
+    /// Whether the worker gets the listening socket.
+    pub inherit: bool,
+}
+
+/// A probe of a [`Launch`], with port and command resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchProbe {
+    /// Readiness or liveness.
+    pub kind: ProbeKind,
+    /// What is done.
+    pub check: Check,
+    /// The port that it goes to.
+    pub port: Option<u16>,
+    /// Pause between two checks.
+    pub every: Duration,
+    /// Longest that one check may take.
+    pub timeout: Duration,
+    /// Consecutive failures that turn the result to bad.
+    pub failures: u32,
+}
+
+/// What a probe decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeKind {
+    /// May take traffic.
+    Ready,
+    /// Must be replaced when it fails.
+    Live,
+}
+
+/// How to find a started container again, also after the Manager or the keeper died.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    /// Process id, for runtimes with processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Start time of the process in clock ticks since boot.
+    #[serde(default)]
+    pub start_time: u64,
+    /// The boot that pid and start time belong to.
+    #[serde(default)]
+    pub boot_id: String,
+    /// Container id, for Docker engines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_id: Option<String>,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exit {
+    /// With a code.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+    /// It is gone, and nobody saw how.
+    Unknown,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::Unknown => f.write_str("ended while nobody watched"),
+        }
+    }
+}
+
+/// Which container to end, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopOrder {
+    /// The container.
+    pub container: ContainerId,
+    /// Which start of it.
+    pub generation: Generation,
+    /// Signal that asks.
+    pub signal: i32,
+    /// Time until everything is killed; zero kills at once.
+    pub grace: Duration,
+}
+
+/// What the Manager knows about a container when it asks a runtime to attach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The start that was last intended.
+    pub launch: Launch,
+    /// What was seen of it; `None` when the answer to the start was lost.
+    pub handle: Option<Handle>,
+}
+
+/// Everything that a runtime runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Containers by id.
+    pub containers: BTreeMap<ContainerId, Observation>,
+    /// Whether what is not named here is absent. Nothing destructive follows from an incomplete listing.
+    pub complete: bool,
+}
+
+/// One container as a runtime sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// Which start.
+    pub generation: Generation,
+    /// What was seen.
+    pub sighting: Sighting,
+}
+
+/// Three-valued observation: present (running or ended), absent, unknown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sighting {
+    /// Prepared, not started.
+    Prepared,
+    /// Running.
+    Running(Handle),
+    /// It ended.
+    Exited(Exit),
+    /// It was never here, or is gone without a trace.
+    Absent,
+    /// It cannot be said.
+    Unknown,
+}
+
+/// What happens to containers without anybody asking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuntimeEvent {
+    /// A container ended; nothing of it is left.
+    Exited {
+        /// The container.
+        container: ContainerId,
+        /// Which start.
+        generation: Generation,
+        /// How.
+        exit: Exit,
+    },
+    /// A probe's result changed, or is known for the first time.
+    Probe {
+        /// The container.
+        container: ContainerId,
+        /// Which start.
+        generation: Generation,
+        /// Which probe.
+        kind: ProbeKind,
+        /// The new result.
+        ok: bool,
+        /// What was seen, for people.
+        detail: String,
+    },
+    /// A container that was taken out of the routing table has no connection left.
+    Drained {
+        /// The container.
+        container: ContainerId,
+    },
+    /// Events may have been missed: call [`Runtime::recover`].
+    Resync {
+        /// Why.
+        why: String,
+    },
+}
+
+/// One reading of a container's use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageReading {
+    /// Cpu use since the last reading, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Resident memory.
+    pub memory_bytes: u64,
+}

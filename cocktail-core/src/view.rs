@@ -1,0 +1,300 @@
+//! What users see: the JSON that commands and the API answer with.
+//!
+//! These shapes are a promise to programs outside this repository. Fields may be added; none is renamed or removed.
+//! Times are RFC 3339 UTC, sizes bytes, cpu thousandths of a core.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorKind;
+use crate::manifest::Diagnostic;
+
+/// One container (`ps`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerView {
+    /// Id, kept over restarts in place.
+    pub id: String,
+    /// Service.
+    pub service: String,
+    /// ApplicationMap.
+    pub map: String,
+    /// Unit.
+    pub unit: String,
+    /// Revision of the Unit that it is made from.
+    pub revision: u64,
+    /// Number of its starts.
+    pub generation: u64,
+    /// Server that it is on.
+    pub server: String,
+    /// Provider of the server.
+    pub provider: String,
+    /// State in lower case.
+    pub state: String,
+    /// True exactly in `ready`.
+    pub ready: bool,
+    /// Why it is in this state, for people.
+    pub reason: String,
+    /// Since when it is in this state.
+    pub since: String,
+    /// Restarts in place since it was made.
+    pub restarts: u64,
+    /// Process id, for processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Engine's id, for Docker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_id: Option<String>,
+    /// Ports.
+    pub ports: Vec<PortView>,
+    /// Last reading of cpu and memory.
+    pub usage: UsageView,
+}
+
+/// One port of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortView {
+    /// Its name.
+    pub name: String,
+    /// Host that it listens on.
+    pub host: String,
+    /// The number.
+    pub port: u16,
+}
+
+/// Cpu and memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageView {
+    /// Thousandths of a core.
+    pub cpu_millis: u64,
+    /// Resident bytes.
+    pub memory_bytes: u64,
+}
+
+/// One Unit (`units`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitView {
+    /// Service.
+    pub service: String,
+    /// ApplicationMap.
+    pub map: String,
+    /// Unit.
+    pub unit: String,
+    /// Containers wanted.
+    pub desired: u32,
+    /// Containers that take traffic.
+    pub ready: u32,
+    /// Containers of the current revision.
+    pub updated: u32,
+    /// Current revision.
+    pub revision: u64,
+    /// Replacement in progress, if any.
+    pub rollout: RolloutView,
+    /// Sum over the containers.
+    pub usage: UsageView,
+    /// What stands in the way, for people; empty when all is well.
+    #[serde(default)]
+    pub reason: String,
+    /// Stopped by command.
+    #[serde(default)]
+    pub stopped: bool,
+}
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutView {
+    /// `running`, `paused`, `completed`, `superseded`, `rolling-back`, `rolled-back`.
+    pub state: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// One server (`servers`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerView {
+    /// Id.
+    pub id: String,
+    /// Provider by name.
+    pub provider: String,
+    /// The provider's own id.
+    pub provider_id: String,
+    /// State in lower case.
+    pub state: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: String,
+    /// Zone, where there are zones.
+    pub zone: Option<String>,
+    /// Offering that it is of.
+    pub offering: String,
+    /// What containers can use.
+    pub capacity: ResourcesView,
+    /// What containers have reserved.
+    pub allocated: ResourcesView,
+    /// Number of containers.
+    pub containers: u32,
+    /// Boot that is running.
+    pub incarnation: String,
+}
+
+/// Cpu and memory as reserved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourcesView {
+    /// Thousandths of a core.
+    pub cpu_millis: u64,
+    /// Bytes.
+    pub memory_bytes: u64,
+}
+
+/// One service port (`endpoints`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointView {
+    /// Service.
+    pub service: String,
+    /// ApplicationMap.
+    pub map: String,
+    /// Unit.
+    pub unit: String,
+    /// The port's name.
+    pub port_name: String,
+    /// The stable port; `null` where the Unit has none.
+    pub service_port: Option<u16>,
+    /// Address that the stable port listens on.
+    #[serde(default)]
+    pub address: String,
+    /// Why it does not listen, if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Ready containers.
+    pub backends: Vec<BackendView>,
+}
+
+/// One ready container behind a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendView {
+    /// The container.
+    pub container: String,
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// One operation (`ops`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationView {
+    /// Id.
+    pub id: u64,
+    /// `start`, `stop`, `remove`, later `provision` and `terminate`.
+    pub kind: String,
+    /// What it fulfils.
+    pub claims: Vec<String>,
+    /// Attempt, from 1.
+    pub attempt: u32,
+    /// What the provider calls the result.
+    pub provider_ids: Vec<String>,
+    /// `intended`, `issued`, `succeeded`, `failed`, `outcome-unknown`, `resolved`.
+    pub state: String,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Since when.
+    pub since: String,
+    /// When it is given up.
+    pub deadline: String,
+}
+
+/// One event of the journal (`events`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Position in the journal; the events of one turn share it.
+    pub seq: u64,
+    /// When.
+    pub at: String,
+    /// What happened.
+    pub kind: String,
+    /// To what.
+    pub object: String,
+    /// Why.
+    pub reason: String,
+    /// Everything else.
+    pub detail: serde_json::Value,
+}
+
+/// One decision or non-decision (`why`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyView {
+    /// When.
+    pub at: String,
+    /// What was decided: `start`, `stop`, `wait`, `none`, …
+    pub decision: String,
+    /// About what.
+    pub object: String,
+    /// Why, with the numbers that were used.
+    pub because: String,
+    /// What else was looked at.
+    pub considered: Vec<ConsideredView>,
+}
+
+/// An option that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsideredView {
+    /// What.
+    pub option: String,
+    /// Why not.
+    pub rejected_because: String,
+}
+
+/// What would be done (`plan`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// Actions in order; empty when nothing would change.
+    pub actions: Vec<PlanAction>,
+    /// One sentence.
+    pub summary: String,
+    /// What was noticed on the way.
+    #[serde(default)]
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// One action of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanAction {
+    /// `create`, `replace`, `reduce`, `remove`, `scale`, …
+    pub action: String,
+    /// What it is about.
+    pub object: String,
+    /// Why.
+    pub because: String,
+}
+
+/// The Manager itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerView {
+    /// Version of the library.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Store id.
+    pub store: String,
+    /// Epoch of its lease.
+    pub epoch: u64,
+    /// Where its state is.
+    pub data_dir: String,
+    /// Last turn that is durable.
+    pub seq: u64,
+    /// `running`, `degraded` (the store cannot be written), `frozen`.
+    pub state: String,
+    /// Why it is degraded or frozen.
+    pub reason: String,
+}
+
+/// An error as the API answers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorView {
+    /// The kind, with what belongs to it.
+    pub error: ErrorKind,
+    /// One line.
+    pub message: String,
+    /// Problems of a manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<Diagnostic>,
+}
