@@ -1,0 +1,94 @@
+//! Development commands: `cargo xtask check | test | bench`.
+//!
+//! Each command is a module with a `run`. Exit code 0 means that everything passed, 1 that something failed, 2 that the
+//! command was not understood.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+
+mod bench;
+mod check;
+mod context;
+mod setup;
+mod test;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::ValueExt;
+
+const USAGE: &str = "\
+usage: cargo xtask check
+       cargo xtask test [--setup] [FILTER]
+       cargo xtask bench [NAME] [--json FILE] [--setup] [--rounds N]
+
+check   format, lints, docs, features, licences, bans, sources, advisories, lock file
+test    every test and doctest; --setup first installs what they need, as CI=true does
+bench   spawn, respawn, forward, rss, embed against their peers; all of them without NAME.
+        --json writes one object, or an array of them without NAME; --setup first installs the peers";
+
+enum Task {
+    Help,
+    Check,
+    Test { setup: bool, filter: Option<String> },
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let task = match parse() {
+        Ok(task) => task,
+        Err(error) => {
+            eprintln!("xtask: {error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    let context = context::Context::new()?;
+    match task {
+        Task::Help => println!("{USAGE}"),
+        Task::Check => check::run(&context)?,
+        Task::Test { setup, filter } => test::run(&context, setup, filter.as_deref())?,
+        Task::Bench(options) => bench::run(&context, &options)?,
+    }
+    Ok(())
+}
+
+fn parse() -> Result<Task, lexopt::Error> {
+    use lexopt::Arg::{Long, Short, Value};
+
+    let mut parser = lexopt::Parser::from_env();
+    let mut command: Option<OsString> = None;
+    let mut name: Option<String> = None;
+    let mut setup = false;
+    let mut json: Option<PathBuf> = None;
+    let mut rounds: Option<u32> = None;
+    while let Some(arg) = parser.next()? {
+        let bench = command.as_ref().is_some_and(|command| command == "bench");
+        let named = bench || command.as_ref().is_some_and(|command| command == "test");
+        match arg {
+            Short('h') | Long("help") => return Ok(Task::Help),
+            Long("setup") if named => setup = true,
+            Long("json") if bench => json = Some(parser.value()?.into()),
+            Long("rounds") if bench => rounds = Some(parser.value()?.parse()?),
+            Value(value) if command.is_none() => command = Some(value),
+            Value(value) if named && name.is_none() => name = Some(value.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    match command.as_ref().and_then(|command| command.to_str()) {
+        Some("check") => Ok(Task::Check),
+        Some("test") => Ok(Task::Test { setup, filter: name }),
+        Some("bench") => Ok(Task::Bench(bench::Options { name, json, setup, rounds })),
+        Some(other) => Err(format!("there is no command {other:?}").into()),
+        None => Err("a command is missing".into()),
+    }
+}
