@@ -68,6 +68,9 @@ impl FromStr for Bytes {
     /// Reads `64MiB`, `1GiB`, `512KiB`, `100B`.
     fn from_str(text: &str) -> Result<Self, InvalidQuantity> {
         let (number, unit) = split_number(text, InvalidQuantity::Size)?;
+        if unit.starts_with(['.', ',']) {
+            return Err(InvalidQuantity::Size);
+        }
         let (_, factor) = SIZES.iter().find(|(name, _)| *name == unit).ok_or(InvalidQuantity::SizeUnit)?;
         number.checked_mul(*factor).map(Self).ok_or(InvalidQuantity::TooLarge)
     }

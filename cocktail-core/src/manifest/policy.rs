@@ -1,0 +1,170 @@
+//! Decodes how a worker ends, starts again, is limited, and is replaced by a new revision.
+//!
+//! Defaults: SIGTERM and 10 s of grace; a back-off from 100 ms to 5 min that starts anew after 10 min; one container
+//! more while updating, 2 s of monitoring, 60 s to become ready, roll back on failure, wait where there is no room.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::table::{Item, nearest, shown};
+use crate::spec::{NoRoom, OnFailure, Restart, Stop, Update};
+
+const LEAST: Duration = Duration::from_millis(100);
+
+/// Longest time that a worker may take to end.
+const LONGEST_GRACE: Duration = Duration::from_secs(3600);
+
+/// Signals by name, with their numbers on Linux.
+const SIGNALS: [(&str, i32); 7] =
+    [("TERM", 15), ("INT", 2), ("QUIT", 3), ("HUP", 1), ("USR1", 10), ("USR2", 12), ("KILL", 9)];
+
+/// Resource limits by name; the flag says whether the value is a size.
+pub(super) const RLIMITS: [(&str, bool); 15] = [
+    ("as", true),
+    ("core", true),
+    ("cpu", false),
+    ("data", true),
+    ("fsize", true),
+    ("locks", false),
+    ("memlock", true),
+    ("msgqueue", true),
+    ("nice", false),
+    ("nofile", false),
+    ("nproc", false),
+    ("rss", true),
+    ("rtprio", false),
+    ("sigpending", false),
+    ("stack", true),
+];
+
+/// Decodes `stop`.
+pub(super) fn decode_stop(item: Option<Item<'_>>) -> Stop {
+    let mut stop = Stop { signal: 15, grace: Duration::from_secs(10) };
+    let Some(mut table) = item.and_then(|item| item.table("write stop = { signal = \"TERM\", grace = \"10s\" }"))
+    else {
+        return stop;
+    };
+    if let Some(signal) = table.take("signal").and_then(|item| decode_signal(&item)) {
+        stop.signal = signal;
+    }
+    if let Some(item) = table.take("grace")
+        && let Some(grace) = item.duration(Duration::ZERO)
+    {
+        if grace > LONGEST_GRACE {
+            item.problem("must be at most 1h", None);
+        }
+        stop.grace = grace;
+    }
+    table.finish();
+    stop
+}
+
+fn decode_signal(item: &Item<'_>) -> Option<i32> {
+    if matches!(item.value(), DeValue::Integer(_)) {
+        return item.number(1..=64);
+    }
+    let all = || SIGNALS.iter().map(|(name, _)| *name);
+    let help = format!("one of: {}, or a number", all().collect::<Vec<_>>().join(", "));
+    let text = item.text(&help)?;
+    let plain = text.strip_prefix("SIG").unwrap_or(text);
+    let found = SIGNALS.iter().find(|(name, _)| *name == plain).map(|(_, number)| *number);
+    if found.is_none() {
+        let help = nearest(plain, all()).map_or(help, |near| format!("did you mean {near:?}?"));
+        item.problem(format!("unknown signal \"{}\"", shown(text)), Some(help));
+    }
+    found
+}
+
+/// Decodes `restart`.
+pub(super) fn decode_restart(item: Option<Item<'_>>) -> Restart {
+    let mut restart = Restart {
+        base: Duration::from_millis(100),
+        max: Duration::from_secs(5 * 60),
+        reset: Duration::from_secs(10 * 60),
+    };
+    let Some(mut table) = item.and_then(|item| item.table("write restart = { base = \"100ms\", max = \"5m\" }")) else {
+        return restart;
+    };
+    let base = table.take("base");
+    let max = table.take("max");
+    let read = |item: &Option<Item<'_>>, least| item.as_ref().and_then(|item| item.duration(least));
+    restart.base = read(&base, Duration::ZERO).unwrap_or(restart.base);
+    restart.max = read(&max, Duration::ZERO).unwrap_or(restart.max.max(restart.base));
+    restart.reset = table.take("reset").and_then(|item| item.duration(LEAST)).unwrap_or(restart.reset);
+    if let (true, Some(item)) = (restart.base > restart.max, max.or(base)) {
+        item.problem("the longest back-off (max) is below the first one (base)", None);
+    }
+    if let Some(when) = table.take("when")
+        && when.one_of(&[("always", true), ("failure", false)]) == Some(false)
+    {
+        let help = "leave it out: a container is always restarted";
+        when.problem("`when = \"failure\"` is not supported yet", Some(help.to_owned()));
+    }
+    table.finish();
+    restart
+}
+
+/// Decodes `update`.
+pub(super) fn decode_update(item: Option<Item<'_>>) -> Update {
+    let mut update = Update {
+        surge: 1,
+        monitor: Duration::from_secs(2),
+        progress: Duration::from_secs(60),
+        on_failure: OnFailure::Rollback,
+        no_room: NoRoom::Wait,
+    };
+    let Some(mut table) = item.and_then(|item| item.table("write update = { surge = 1, on_failure = \"rollback\" }"))
+    else {
+        return update;
+    };
+    update.surge = table.take("surge").and_then(|item| item.number(1..=1_000)).unwrap_or(update.surge);
+    update.monitor = table.take("monitor").and_then(|item| item.duration(Duration::ZERO)).unwrap_or(update.monitor);
+    update.progress = table.take("progress").and_then(|item| item.duration(LEAST)).unwrap_or(update.progress);
+    let reactions = [("rollback", OnFailure::Rollback), ("pause", OnFailure::Pause)];
+    update.on_failure = table.take("on_failure").and_then(|item| item.one_of(&reactions)).unwrap_or(update.on_failure);
+    let reactions = [("wait", NoRoom::Wait), ("replace", NoRoom::Replace)];
+    update.no_room = table.take("no_room").and_then(|item| item.one_of(&reactions)).unwrap_or(update.no_room);
+    table.finish();
+    update
+}
+
+/// Checks `place`, which has no effect while there is one server.
+pub(super) fn decode_place(item: Option<Item<'_>>) {
+    let Some(item) = item else { return };
+    item.warning("`place` is not used yet: there is one server", None);
+    let Some(mut table) = item.table("write place = { spread = \"server\" }") else { return };
+    let (spread, pack) = (table.take("spread"), table.take("pack"));
+    if let (Some(_), Some(pack)) = (&spread, &pack) {
+        pack.key_problem("`spread` and `pack` exclude each other", Some("keep one of them".to_owned()));
+    }
+    for item in [spread, pack].into_iter().flatten() {
+        item.one_of(&[("server", ()), ("zone", ())]);
+    }
+    table.not_yet(&[
+        ("constraints", "leave it out: there is one server"),
+        ("affinity", "leave it out: there is one server"),
+    ]);
+    table.finish();
+}
+
+/// Decodes `rlimits`: sizes for what is counted in bytes, whole numbers for the rest.
+pub(super) fn decode_rlimits(item: Option<Item<'_>>) -> BTreeMap<String, u64> {
+    let help = "write rlimits = { nofile = 4096, core = \"0B\" }";
+    let Some(mut table) = item.and_then(|item| item.table(help)) else {
+        return BTreeMap::new();
+    };
+    let mut limits = BTreeMap::new();
+    for (name, is_size) in RLIMITS {
+        let Some(item) = table.take(name) else { continue };
+        let value = match item.value() {
+            DeValue::String(text) if text == "unlimited" => Some(u64::MAX),
+            DeValue::String(_) if is_size => item.any_size().map(|size| size.0),
+            _ => item.number(0..=i128::from(i64::MAX)),
+        };
+        limits.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    table.finish();
+    limits
+}

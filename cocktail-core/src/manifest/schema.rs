@@ -1,0 +1,316 @@
+//! The JSON Schema of a manifest, for editors. What it cannot say (ports that clash, names that do not exist) only
+//! [`super::parse`] finds. Keys that are promised but not there yet are left out, so that an editor marks them, too.
+
+use serde_json::{Map, Value, json};
+
+use super::policy::RLIMITS;
+use super::service::MAX_REPLICAS;
+
+/// The JSON Schema (draft 2020-12) of the files that [`super::parse`] reads. It is the same at every call.
+pub fn schema() -> Value {
+    let Value::Object(mut root) = object(
+        "A Service, the settings of a Manager, or both.",
+        &[
+            ("service", described(reference("name"), "The Service's name.")),
+            ("quota", reference("quota")),
+            ("maps", named("Application maps by name; this file owns those that it names.", reference("map"))),
+            ("manager", reference("manager")),
+            ("providers", named("Providers by the name that a Unit's `provider` says.", reference("provider"))),
+        ],
+        &[],
+    ) else {
+        return Value::Null;
+    };
+    root.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
+    root.insert("title".into(), "cocktail manifest".into());
+    root.insert("dependentRequired".into(), json!({ "maps": ["service"], "quota": ["service"], "service": ["maps"] }));
+    root.insert("$defs".into(), definitions());
+    Value::Object(root)
+}
+
+fn definitions() -> Value {
+    let port_number = json!({ "type": "integer", "minimum": 1, "maximum": 65535 });
+    json!({
+        "name": { "type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$" },
+        "variable": { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
+        "duration": {
+            "type": "string",
+            "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
+            "minLength": 2,
+            "examples": ["250ms", "10s", "5m", "1h30m"]
+        },
+        "size": { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$", "examples": ["64MiB", "1GiB"] },
+        "cpu": { "type": "number", "exclusiveMinimum": 0, "description": "Cores, with at most three decimals." },
+        "command": {
+            "type": "array", "items": { "type": "string" }, "minItems": 1,
+            "description": "The program and its arguments; no shell. ${PORT}, ${PORT_<NAME>}, ${CONTAINER}, ${SERVER}, ${UNIT} are substituted, $$ is a dollar sign."
+        },
+        "port": port_number,
+        "quota": quota(),
+        "map": object("One workload of the Service.", &[("units", named("Units by name.", reference("unit")))], &["units"]),
+        "unit": unit(),
+        "probe": probe(),
+        "manager": manager(),
+        "provider": provider()
+    })
+}
+
+fn quota() -> Value {
+    let containers = json!({ "type": "integer", "minimum": 0 });
+    object(
+        "Limits over all maps.",
+        &[("cpu", reference("cpu")), ("memory", reference("size")), ("containers", containers)],
+        &[],
+    )
+}
+
+fn unit() -> Value {
+    let count = || json!({ "type": "integer", "minimum": 0, "maximum": MAX_REPLICAS });
+    let target = || json!({ "type": "number", "exclusiveMinimum": 0 });
+    let variables = json!({ "type": "array", "items": reference("variable"), "uniqueItems": true });
+    let user = json!({ "type": "string", "minLength": 1 });
+    object(
+        "What is deployed, scaled and updated as one.",
+        &[
+            ("command", reference("command")),
+            ("replicas", described(count(), "How many containers run. Default 1.")),
+            (
+                "scale",
+                object(
+                    "Bounds of the count, and targets.",
+                    &[
+                        ("min", count()),
+                        ("max", count()),
+                        ("cpu", target()),
+                        ("memory", target()),
+                        ("in_flight", target()),
+                        ("rps", target()),
+                        ("queue", target()),
+                    ],
+                    &["max"],
+                ),
+            ),
+            (
+                "provider",
+                json!({
+                    "description": "A provider by name, or several in order of preference.",
+                    "anyOf": [reference("name"), { "type": "array", "items": reference("name"), "uniqueItems": true }]
+                }),
+            ),
+            ("cwd", text("Working directory, relative to the manifest's folder, which is the default.")),
+            ("user", described(user, "User to run as.")),
+            ("env", by_variable("Environment; ${…} is substituted.", json!({ "type": "string" }))),
+            ("env_from", described(variables, "Variables that are taken from the Manager's environment at start.")),
+            ("secrets", by_variable("Variables that are resolved at start and never stored.", secret())),
+            ("ports", named("Ports by name; the first one is PORT.", port())),
+            (
+                "resources",
+                object(
+                    "Reserved when placing, enforced where the system can.",
+                    &[("cpu", reference("cpu")), ("memory", reference("size"))],
+                    &[],
+                ),
+            ),
+            ("ready", described(reference("probe"), "When a container may take traffic. Default: TCP, with a port.")),
+            ("live", described(reference("probe"), "When a container must be replaced.")),
+            ("stop", stop()),
+            ("restart", restart()),
+            ("update", update()),
+            ("warm", json!({ "const": 0, "description": "Containers that wait with nothing loaded." })),
+            ("volumes", named("Volumes by name.", volume())),
+            ("rlimits", rlimits()),
+            ("place", place()),
+        ],
+        &["command"],
+    )
+}
+
+fn secret() -> Value {
+    let mut secret = object(
+        "Where the value comes from; exactly one of both.",
+        &[("file", text("A file, whose content is the value.")), ("env", reference("variable"))],
+        &[],
+    );
+    secret["minProperties"] = json!(1);
+    secret["maxProperties"] = json!(1);
+    secret
+}
+
+fn port() -> Value {
+    object(
+        "One port.",
+        &[
+            ("service", described(reference("port"), "Stable port that forwards to the ready containers.")),
+            ("fixed", described(reference("port"), "A port that the container must have, instead of a leased one.")),
+            ("inherit", flag("Hand the listening socket to the worker (LISTEN_FDS).")),
+            ("address", text("Address that the service port listens on. Default 127.0.0.1.")),
+        ],
+        &[],
+    )
+}
+
+fn probe() -> Value {
+    object(
+        "A check of a container: one of http, tcp, exec.",
+        &[
+            (
+                "http",
+                json!({ "type": "string", "pattern": "^/[!-~]*$", "description": "Path that answers 200 to 399." }),
+            ),
+            ("tcp", json!({ "const": true, "description": "A connection succeeds." })),
+            ("exec", reference("command")),
+            ("port", described(reference("name"), "Port by name; the first one by default.")),
+            ("every", described(reference("duration"), "Pause. Default 200ms for ready, 5s for live.")),
+            ("timeout", described(reference("duration"), "Longest time of one check. Default 1s.")),
+            ("failures", json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 3 })),
+        ],
+        &[],
+    )
+}
+
+fn stop() -> Value {
+    let signal = json!({
+        "default": "TERM",
+        "anyOf": [
+            { "type": "string", "pattern": "^(SIG)?(TERM|INT|QUIT|HUP|USR1|USR2|KILL)$" },
+            { "type": "integer", "minimum": 1, "maximum": 64 }
+        ]
+    });
+    let grace = described(reference("duration"), "Time until it is killed. Default 10s.");
+    object("How a container is ended.", &[("signal", signal), ("grace", grace)], &[])
+}
+
+fn restart() -> Value {
+    object(
+        "Back-off after an exit that nobody asked for.",
+        &[
+            ("base", described(reference("duration"), "First pause. Default 100ms.")),
+            ("max", described(reference("duration"), "Longest pause. Default 5m.")),
+            ("reset", described(reference("duration"), "Time of staying up that starts it anew. Default 10m.")),
+            ("when", json!({ "const": "always" })),
+        ],
+        &[],
+    )
+}
+
+fn update() -> Value {
+    object(
+        "How a new revision takes over.",
+        &[
+            ("surge", json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 1 })),
+            ("monitor", described(reference("duration"), "Time that a replacement must stay ready. Default 2s.")),
+            ("progress", described(reference("duration"), "Time to become ready. Default 60s.")),
+            ("on_failure", json!({ "enum": ["rollback", "pause"], "default": "rollback" })),
+            ("no_room", json!({ "enum": ["wait", "replace"], "default": "wait" })),
+        ],
+        &[],
+    )
+}
+
+fn volume() -> Value {
+    object(
+        "One volume.",
+        &[
+            ("mount", text("Where it appears, relative to the working directory.")),
+            ("kind", json!({ "enum": ["exclusive", "shared", "ephemeral", "bind"], "default": "exclusive" })),
+            ("size", reference("size")),
+            ("source", text("The folder of the host, for `bind`.")),
+        ],
+        &["mount"],
+    )
+}
+
+fn rlimits() -> Value {
+    let limit = |is_size: bool| {
+        let number = json!({ "type": "integer", "minimum": 0 });
+        let unlimited = json!({ "const": "unlimited" });
+        if is_size {
+            json!({ "anyOf": [number, unlimited, reference("size")] })
+        } else {
+            json!({ "anyOf": [number, unlimited] })
+        }
+    };
+    let limits: Vec<_> = RLIMITS.iter().map(|(name, is_size)| (*name, limit(*is_size))).collect();
+    object("Resource limits of the process.", &limits, &[])
+}
+
+fn place() -> Value {
+    let domain = || json!({ "enum": ["server", "zone"] });
+    object("Where containers go; not used yet.", &[("spread", domain()), ("pack", domain())], &[])
+}
+
+fn manager() -> Value {
+    let duration = |text: &str| described(reference("duration"), text);
+    let count = |least: u32, most: u32| json!({ "type": "integer", "minimum": least, "maximum": most });
+    let watch = json!({ "type": "array", "items": { "type": "string", "minLength": 1 } });
+    let range = json!({ "type": "string", "pattern": "^[0-9]+-[0-9]+$", "default": "20000-29999" });
+    object(
+        "Time constants and limits of the Manager.",
+        &[
+            ("port_range", described(range, "Ports that are leased to containers.")),
+            ("port_hold_down", duration("How long a port rests after its holder's exit.")),
+            ("port_poison", duration("How long a port that turned out taken is left alone.")),
+            ("drain", duration("Longest wait for connections to end.")),
+            ("start_deadline", duration("Deadline of preparing and starting a container.")),
+            ("relist", duration("Pause between two complete listings.")),
+            ("usage", duration("Pause between two readings of cpu and memory.")),
+            ("budget_deletions", described(count(0, 1_000_000), "Deletions of its own accord in a window.")),
+            ("budget_window", duration("Window of the deletion budget.")),
+            ("journal_bytes", described(reference("size"), "Size from which old turns are dropped.")),
+            ("snapshot_every", described(count(1, 1_000_000_000), "Turns between two snapshots.")),
+            ("why_per_object", described(count(1, 10_000), "Decisions that are kept per object.")),
+            ("log_bytes", described(reference("size"), "Size at which a log file is rotated.")),
+            ("log_files", described(count(1, 1_000), "Log files that are kept per container.")),
+            ("watch", described(watch, "Manifests that are applied when they change.")),
+        ],
+        &[],
+    )
+}
+
+fn provider() -> Value {
+    let mut provider = object("A provider; other keys are its own.", &[("kind", reference("name"))], &["kind"]);
+    provider["additionalProperties"] = json!(true);
+    provider
+}
+
+/// A table with exactly these keys.
+fn object(description: &str, properties: &[(&str, Value)], required: &[&str]) -> Value {
+    let properties: Map<String, Value> =
+        properties.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    json!({
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false
+    })
+}
+
+/// A table whose keys are names.
+fn named(description: &str, of: Value) -> Value {
+    let names = reference("name");
+    json!({ "type": "object", "description": description, "propertyNames": names, "additionalProperties": of })
+}
+
+/// A table whose keys are variables.
+fn by_variable(description: &str, of: Value) -> Value {
+    let names = reference("variable");
+    json!({ "type": "object", "description": description, "propertyNames": names, "additionalProperties": of })
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/$defs/{name}") })
+}
+
+fn text(description: &str) -> Value {
+    json!({ "type": "string", "minLength": 1, "description": description })
+}
+
+fn flag(description: &str) -> Value {
+    json!({ "type": "boolean", "description": description })
+}
+
+fn described(mut schema: Value, description: &str) -> Value {
+    schema["description"] = description.into();
+    schema
+}

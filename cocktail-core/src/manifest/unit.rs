@@ -1,0 +1,204 @@
+//! Decodes one Unit. Start at [`decode`]; ports and probes are in `network`, environment and secrets in
+//! `environment`, stop, restart and update in `policy`, volumes in `volume`.
+
+use std::collections::BTreeMap;
+
+use toml::de::DeValue;
+
+use super::table::{Item, Table, shown};
+use super::{environment, network, policy, volume};
+use crate::name::Name;
+use crate::spec::{PortSpec, Replicas, Resources, Template, UnitSpec};
+
+use super::service::MAX_REPLICAS;
+
+/// Metrics that a target under `scale` may name.
+const METRICS: [&str; 5] = ["cpu", "memory", "in_flight", "rps", "queue"];
+
+/// Kinds of providers that are promised, but not there yet.
+pub(super) const FUTURE_KINDS: [&str; 4] = ["azure", "docker", "ec2", "kubernetes"];
+
+/// Most providers that a Unit may name.
+const MAX_PROVIDERS: usize = 16;
+
+const COMMAND: &str = "write it as an array: [\"python3\", \"-m\", \"http.server\"]";
+
+/// Decodes a Unit. `None` after a problem that leaves nothing to check further; it has been reported.
+pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
+    let mut table = item.table("write [maps.prod.units.web] and the keys below it")?;
+    let promised = refuse_future(&mut table);
+    let ports = network::decode_ports(table.take("ports"));
+    let variables = environment::Variables::of(&ports);
+
+    // Who wrote `image` knows that there is no command, and has been told what to write.
+    let command = if promised { table.take("command") } else { table.require("command", COMMAND) };
+    let command = command.and_then(|item| decode_command(&item, &variables));
+    let replicas = decode_replicas(&mut table, &ports);
+    let env = environment::decode(&mut table, &variables);
+    let template = Template {
+        command: command.unwrap_or_default(),
+        providers: decode_providers(table.take("provider")),
+        cwd: match table.take("cwd") {
+            Some(item) => item.path("write cwd = \"site\", relative to this file, or leave it out"),
+            None => Some(table.report.base.to_owned()),
+        }
+        .unwrap_or_default(),
+        user: table.take("user").and_then(|item| decode_user(&item)),
+        env: env.env,
+        env_from: env.env_from,
+        secrets: env.secrets,
+        resources: table.take("resources").map(decode_resources).unwrap_or_default(),
+        ready: network::decode_ready(table.take("ready"), &ports, &variables),
+        live: network::decode_live(table.take("live"), &ports, &variables),
+        stop: policy::decode_stop(table.take("stop")),
+        restart: policy::decode_restart(table.take("restart")),
+        volumes: volume::decode(table.take("volumes")),
+        rlimits: policy::decode_rlimits(table.take("rlimits")),
+        ports,
+    };
+    let update = policy::decode_update(table.take("update"));
+    policy::decode_place(table.take("place"));
+    if let Some(warm) = table.take("warm")
+        && warm.number::<u32>(0..=i128::from(MAX_REPLICAS)).is_some_and(|warm| warm > 0)
+    {
+        let help = "leave it out: a plain command cannot wait with nothing loaded";
+        warm.problem("`warm` above 0 is not supported yet", Some(help.to_owned()));
+    }
+    table.finish();
+    Some(UnitSpec { replicas, template, update })
+}
+
+fn refuse_future(table: &mut Table<'_>) -> bool {
+    table.not_yet(&[
+        ("image", "run a program of this machine with `command`"),
+        ("build", "run a program of this machine with `command`"),
+        ("microservices", "run a program of this machine with `command`"),
+        ("worker", "run a program of this machine with `command`"),
+        ("artifact", "leave it out: this machine runs the command from `cwd`"),
+    ])
+}
+
+/// A program with its arguments, as in `command` and in a probe's `exec`.
+pub(super) fn decode_command(item: &Item<'_>, variables: &environment::Variables) -> Option<Vec<String>> {
+    if let DeValue::String(line) = item.value() {
+        let words: Vec<_> = line.split_whitespace().map(|word| format!("\"{}\"", shown(word))).collect();
+        let simple = !line.contains(['"', '\'', '\\', '|', '&', ';', '<', '>', '\n']) && line.len() <= 80;
+        let help = format!("write it as an array: [{}]", words.join(", "));
+        item.problem(
+            "expected an array, found a string: no shell splits it",
+            Some(if simple && !words.is_empty() { help } else { COMMAND.to_owned() }),
+        );
+        return None;
+    }
+    let parts = item.items(COMMAND)?;
+    let texts: Vec<_> = parts.iter().map(|part| part.text(COMMAND)).collect();
+    match texts.first() {
+        None => item.problem("must name a program", Some(COMMAND.to_owned())),
+        Some(Some("")) => parts[0].problem("the program must not be empty", Some(COMMAND.to_owned())),
+        Some(_) => {}
+    }
+    for (part, text) in parts.iter().zip(&texts) {
+        if let Some(text) = text {
+            variables.check(part, text);
+        }
+    }
+    texts.into_iter().map(|text| text.map(str::to_owned)).collect()
+}
+
+fn decode_replicas(table: &mut Table<'_>, ports: &[PortSpec]) -> Replicas {
+    let count = table.take("replicas");
+    let scale = table.take("scale");
+    if let (Some(count), Some(_)) = (&count, &scale) {
+        let help = "keep `scale` and write the count that it starts with as scale.min";
+        count.key_problem("`replicas` and `scale` exclude each other", Some(help.to_owned()));
+    }
+    // A fixed port has room for one process on a server, unless that process gets a socket that others share.
+    let single = ports.iter().find(|port| port.fixed.is_some() && !port.inherit);
+    let most = if single.is_some() { 1 } else { MAX_REPLICAS };
+    let mut replicas = Replicas { min: 0, max: most, initial: 1, targets: BTreeMap::new() };
+    let mut place = None;
+    if let Some(count) = count {
+        replicas.initial = count.number(0..=i128::from(MAX_REPLICAS)).unwrap_or(1);
+        place = Some((count, replicas.initial));
+    }
+    if let Some(scale) = scale {
+        decode_scale(scale.clone(), &mut replicas);
+        place = Some((scale, replicas.max));
+    }
+    if let (Some((item, wanted)), Some(port)) = (place, single)
+        && wanted > 1
+    {
+        let fixed = port.fixed.unwrap_or_default();
+        let help = format!("use a leased port ({}), or set inherit = true for a shared socket", "${PORT}");
+        item.key_problem(format!("{wanted} containers cannot all have the fixed port {fixed}"), Some(help));
+    }
+    replicas
+}
+
+fn decode_scale(item: Item<'_>, replicas: &mut Replicas) {
+    let Some(mut table) = item.clone().table("write scale = { min = 2, max = 10, cpu = 0.6 }") else {
+        return;
+    };
+    let bounds = 0..=i128::from(MAX_REPLICAS);
+    let least = table.take("min");
+    replicas.min = least.as_ref().map_or(Some(1), |min| min.number(bounds.clone())).unwrap_or(0);
+    let most = table.require("max", "write scale = { min = 2, max = 10 }").and_then(|max| max.number(bounds));
+    replicas.max = most.unwrap_or(replicas.min.max(1));
+    if replicas.min > replicas.max {
+        let message = format!("min ({}) is above max ({})", replicas.min, replicas.max);
+        least.as_ref().unwrap_or(&item).problem(message, Some("write the smaller number as min".to_owned()));
+    }
+    replicas.initial = replicas.min;
+    for metric in METRICS {
+        if let Some(target) = table.take(metric) {
+            let help = "the count stays as it is until a command changes it";
+            target.warning("targets are not used yet", Some(help.to_owned()));
+            replicas.targets.extend(target.positive().map(|value| (metric.to_owned(), value)));
+        }
+    }
+    table.finish();
+}
+
+fn decode_providers(item: Option<Item<'_>>) -> Vec<Name> {
+    let Some(item) = item else {
+        return Vec::new();
+    };
+    let help = "write provider = \"standalone\", or an array in order of preference";
+    let items = if item.value().is_str() { vec![item] } else { item.items(help).unwrap_or_default() };
+    let mut names: Vec<Name> = Vec::new();
+    for (at, item) in items.into_iter().enumerate() {
+        if at == MAX_PROVIDERS {
+            item.problem(format!("at most {MAX_PROVIDERS} providers can stand here"), None);
+            break;
+        }
+        let Some(name) = item.name_value(help) else { continue };
+        if names.contains(&name) {
+            item.problem(format!("`{name}` stands here twice"), None);
+        } else {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn decode_user(item: &Item<'_>) -> Option<String> {
+    let user = item.filled_text("write the name of a user, or its number, as a string: \"nobody\"")?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '@' | '\\' | '+');
+    if user.starts_with('-') || user.len() > 256 || !user.chars().all(allowed) {
+        item.problem("is no user name", Some("write the name of a user, or its number".to_owned()));
+        return None;
+    }
+    Some(user.to_owned())
+}
+
+fn decode_resources(item: Item<'_>) -> Resources {
+    let Some(mut table) = item.table("write resources = { cpu = 0.25, memory = \"64MiB\" }") else {
+        return Resources::default();
+    };
+    let resources = Resources {
+        cpu: table.take("cpu").and_then(|item| item.cpu()).unwrap_or_default(),
+        memory: table.take("memory").and_then(|item| item.size()).unwrap_or_default(),
+    };
+    table.finish();
+    resources
+}
