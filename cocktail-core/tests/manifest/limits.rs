@@ -1,0 +1,183 @@
+//! What this version does not do, settings, syntax, and input that is hostile.
+
+use cocktail_core::manifest::{MAX_TEXT, Severity, render};
+
+use super::{file_refused, parse, unit_refused};
+
+#[test]
+fn what_is_promised_but_not_there_yet_is_refused_by_name() {
+    unit_refused(&[
+        (
+            r#"image = "nginx"
+build = { context = "." }
+microservices = ["orders"]
+worker = "x"
+artifact = { file = "x" }"#,
+            &[
+                "4:1: `image` is not supported yet (run a program of this machine with `command`)",
+                "5:1: `build` is not supported yet (run a program of this machine with `command`)",
+                "6:1: `microservices` is not supported yet (run a program of this machine with `command`)",
+                "7:1: `worker` is not supported yet (run a program of this machine with `command`)",
+                "8:1: `artifact` is not supported yet (leave it out: this machine runs the command from `cwd`)",
+            ],
+        ),
+        (
+            "warm = 1",
+            &[
+                "4:8: `warm` above 0 is not supported yet (leave it out: a plain command cannot wait with nothing loaded)",
+            ],
+        ),
+        (
+            r#"restart = { when = "failure" }"#,
+            &[r#"4:20: `when = "failure"` is not supported yet (leave it out: a container is always restarted)"#],
+        ),
+        (
+            r#"provider = ["docker", "standalone"]"#,
+            &[
+                r#"4:1: providers of kind `docker` are not supported yet (leave `provider` out: this version has "standalone")"#,
+            ],
+        ),
+        (
+            r#"place = { constraints = ["a"] }"#,
+            &[
+                "4:11: `constraints` is not supported yet (leave it out: there is one server)",
+                "4:1: `place` is not used yet: there is one server",
+            ],
+        ),
+    ]);
+    file_refused(&[
+        (
+            r#"[providers.big]
+kind = "ec2""#,
+            &[r#"2:8: providers of kind `ec2` are not supported yet (this version has kind = "standalone")"#],
+        ),
+        (
+            r#"[registries.hub]
+url = "x""#,
+            &["1:2: `registries` is not supported yet (leave it out: this version runs programs of this machine)"],
+        ),
+        (
+            r#"[manager]
+heartbeat = "1s"
+listen = "0.0.0.0:80""#,
+            &[
+                "2:1: `heartbeat` is not supported yet (leave it out: this version runs on one machine, without agents)",
+                "3:1: `listen` is not supported yet (leave it out: commands come through the socket in the data dir)",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn settings_of_the_manager_are_checked_like_the_rest() {
+    file_refused(&[
+        (
+            r#"[manager]
+port_rnge = "1-2""#,
+            &["2:1: unknown key `port_rnge` (did you mean `port_range`?)"],
+        ),
+        (
+            r#"[manager]
+port_range = "30000-20000""#,
+            &[r#"2:14: the range ends (20000) before it starts (30000) (write port_range = "20000-29999")"#],
+        ),
+        (
+            r#"[manager]
+port_range = "20000""#,
+            &[r#"2:14: a range of ports is two numbers with a hyphen between (write port_range = "20000-29999")"#],
+        ),
+        (
+            r#"[manager]
+port_range = "80-90""#,
+            &[r#"2:14: a range of ports starts at 1024 or above (write port_range = "20000-29999")"#],
+        ),
+        (
+            r#"[manager]
+drain = "50ms""#,
+            &["2:9: must be from 100ms to 8760h"],
+        ),
+        (
+            r#"[manager]
+log_bytes = "1KiB"
+log_files = 0"#,
+            &["2:13: must be at least 64KiB", "3:13: must be a whole number from 1 to 1000"],
+        ),
+        (
+            r#"[manager]
+watch = "shop.toml""#,
+            &[r#"2:9: expected an array, found a string (write watch = ["shop.toml"])"#],
+        ),
+        (
+            r#"[providers.local]
+socket = "x""#,
+            &[r#"1:12: missing key `kind` (write kind = "standalone")"#],
+        ),
+        (
+            r#"[providers.local]
+kind = "standalone"
+limit = inf"#,
+            &["3:9: must be a finite number that fits in 64 bits"],
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_no_toml_is_reported_where_it_stops_being_so() {
+    file_refused(&[
+        (r#"service = "shop"#, &[r#"1:16: this is no TOML: invalid basic string, expected `"`"#]),
+        ("service = shop", &["1:11: this is no TOML: string values must be quoted, expected literal string"]),
+        (
+            r"[maps.prod
+",
+            &["1:11: this is no TOML: unclosed table, expected `]`"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_text_above_the_limit_is_refused_unread() {
+    let problems = parse(&"x".repeat(10 * MAX_TEXT)).expect_err("it is too long");
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].message, "the file is longer than 1MiB, which no manifest needs");
+    assert_eq!((problems[0].line, problems[0].span.clone()), (0, 0..0));
+}
+
+#[test]
+fn deep_nesting_is_refused_without_overflowing_the_stack() {
+    let depth = 100_000;
+    let texts = [
+        format!("a = {}", "[".repeat(depth)),
+        format!("a = {}{}", "[".repeat(depth), "]".repeat(depth)),
+        format!("a = {}1{}", "{a=".repeat(depth), "}".repeat(depth)),
+        format!("{} = 1", vec!["a"; depth].join(".")),
+        format!("[{}]", vec!["a"; depth].join(".")),
+        format!("a = {}{}", "[".repeat(33), "]".repeat(33)),
+    ];
+    for text in texts {
+        let problems = parse(&text).expect_err("it is too deep");
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].message, "tables and arrays are nested more than 32 levels deep");
+    }
+}
+
+#[test]
+fn many_problems_are_counted_after_the_first_twenty() {
+    let keys: String = (0..5_000).map(|at| format!("wrong{at} = 1\n")).collect();
+    let text = format!("service = \"shop\"\n[maps.prod.units.web]\ncommand = [\"web\"]\n{keys}");
+    let problems = parse(&text).expect_err("five thousand keys are unknown");
+    assert_eq!(problems.len(), 21);
+    assert_eq!(problems[0].key, "maps.prod.units.web.wrong0");
+    assert_eq!(problems[19].key, "maps.prod.units.web.wrong19");
+    assert_eq!((problems[20].severity, problems[20].message.as_str()), (Severity::Error, "and 4980 more"));
+}
+
+#[test]
+fn long_keys_and_lines_stay_short_in_messages_and_drawings() {
+    let long = "k".repeat(100_000);
+    let children: String = (0..10_000).map(|at| format!("a{at} = 1, ")).collect();
+    let text = format!("service = \"shop\"\nmaps.prod.units.{long} = {{ {children} }}\nmaps.prod.x = 1\n{long} = 2");
+    let problems = parse(&text).expect_err("the name is too long");
+    let drawn = render(&problems, &text);
+    assert!(drawn.len() < 8_192, "{} bytes", drawn.len());
+    assert!(problems.iter().all(|problem| problem.message.len() < 200));
+}
