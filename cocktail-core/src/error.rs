@@ -80,8 +80,12 @@ impl ErrorKind {
 /// An error with its kind, what was attempted, and in what context.
 ///
 /// `Display` is one line without the source; the edges print the chain, once.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+/// Boxed, so that a `Result` stays small where nothing fails.
 #[derive(Debug, Clone)]
-pub struct Error {
+struct Inner {
     kind: ErrorKind,
     message: String,
     context: BTreeMap<&'static str, String>,
@@ -92,48 +96,49 @@ pub struct Error {
 impl Error {
     /// An error of `kind` that says `message`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), context: BTreeMap::new(), diagnostics: Vec::new(), source: None }
+        let message = message.into();
+        Self(Box::new(Inner { kind, message, context: BTreeMap::new(), diagnostics: Vec::new(), source: None }))
     }
 
     /// Adds what the error is about.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.context.insert(key, value.to_string());
+        self.0.context.insert(key, value.to_string());
         self
     }
 
     /// Adds the error below.
     #[must_use]
     pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        self.source = Some(Arc::new(source));
+        self.0.source = Some(Arc::new(source));
         self
     }
 
     /// Adds problems of a manifest.
     #[must_use]
     pub fn with_diagnostics(mut self, diagnostics: Vec<Diagnostic>) -> Self {
-        self.diagnostics = diagnostics;
+        self.0.diagnostics = diagnostics;
         self
     }
 
     /// The kind.
     pub fn kind(&self) -> &ErrorKind {
-        &self.kind
+        &self.0.kind
     }
 
     /// The sentence without context.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// One value of the context.
     pub fn context(&self, key: &str) -> Option<&str> {
-        self.context.get(key).map(String::as_str)
+        self.0.context.get(key).map(String::as_str)
     }
 
     /// Problems of a manifest, where that is what failed.
     pub fn diagnostics(&self) -> &[Diagnostic] {
-        &self.diagnostics
+        &self.0.diagnostics
     }
 
     /// The message and every source below it, in one line.
@@ -174,10 +179,16 @@ impl Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        for (key, value) in &self.context {
+        f.write_str(&self.0.message)?;
+        for (key, value) in &self.0.context {
             write!(f, ", {key} {value}")?;
         }
         Ok(())
@@ -186,6 +197,6 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        self.0.source.as_deref().map(|source| source as _)
     }
 }

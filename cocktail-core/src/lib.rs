@@ -9,14 +9,24 @@
 //! Nothing here reads a clock, a socket, a file or a random source, and nothing iterates in hash order: the same
 //! events give the same state and the same plan, live, in a replay after a crash and in a simulation.
 
+pub mod backoff;
+pub mod command;
+pub mod container;
 pub mod contract;
 pub mod error;
+pub mod event;
 pub mod id;
 pub mod manifest;
 pub mod name;
+pub mod operation;
+pub mod plan;
 pub mod ports;
 pub mod quantity;
+pub mod server;
 pub mod settings;
 pub mod spec;
+pub mod state;
 pub mod time;
+pub mod unit;
 pub mod view;
+pub mod why;

@@ -5,7 +5,7 @@
 //! what turns out taken is *poisoned* for a while. Leases end after the holder's exit was observed and the hold-down
 //! has passed, never by time alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -131,11 +131,11 @@ impl PortPool {
         self.leases.iter().map(|(&port, lease)| (port, lease))
     }
 
-    /// Finds `count` different ports that nobody holds at `now`, without reserving them.
+    /// Finds `count` different ports that nobody holds at `now` and that are not in `except`, without reserving them.
     ///
     /// # Errors
     /// [`PortError::Exhausted`] with the numbers.
-    pub fn find(&self, count: usize, now: ManagerTime) -> Result<Vec<u16>, PortError> {
+    pub fn find(&self, count: usize, now: ManagerTime, except: &BTreeSet<u16>) -> Result<Vec<u16>, PortError> {
         let mut found = Vec::with_capacity(count);
         let start = if self.range.contains(self.next) { self.next } else { self.range.first };
         let candidates = (start..=self.range.last).chain(self.range.first..start);
@@ -143,7 +143,7 @@ impl PortPool {
             if found.len() == count {
                 break;
             }
-            if self.is_free(port, now) {
+            if !except.contains(&port) && self.check(port, now).is_ok() {
                 found.push(port);
             }
         }
@@ -204,10 +204,6 @@ impl PortPool {
             self.leases.remove(port);
         }
         ended
-    }
-
-    fn is_free(&self, port: u16, now: ManagerTime) -> bool {
-        self.check(port, now).is_ok()
     }
 
     fn exhausted(&self) -> PortError {

@@ -1,0 +1,37 @@
+//! Restart back-off: exponential from the first exit on, with jitter that a hash decides.
+
+use std::time::Duration;
+
+/// Exits in a row from which on it is called a crash loop.
+pub const CRASH_LOOP: u32 = 5;
+
+/// The pause before restart number `crashes` (from 1): `base` doubled at each exit, at most `max`, shortened by up to
+/// a quarter so that workers that ended together do not come back together. A `base` of zero restarts at once.
+///
+/// ```
+/// use std::time::Duration;
+/// use cocktail_core::backoff::delay;
+/// let first = delay(Duration::from_millis(100), Duration::from_secs(300), 1, 7);
+/// assert!(first <= Duration::from_millis(100) && first >= Duration::from_millis(75));
+/// ```
+pub fn delay(base: Duration, max: Duration, crashes: u32, hash: u64) -> Duration {
+    let doublings = crashes.saturating_sub(1).min(31);
+    let full = base.saturating_mul(1 << doublings).min(max);
+    let quarter = full / 4;
+    let nanos = u64::try_from(quarter.as_nanos()).unwrap_or(u64::MAX);
+    let cut = if nanos == 0 { 0 } else { hash % (nanos + 1) };
+    full - Duration::from_nanos(cut)
+}
+
+/// A well-mixed number from a seed, a text and a count: the only source of chance in the core.
+pub fn mix(seed: u64, text: &str, count: u64) -> u64 {
+    let mut hash = seed ^ 0x9e37_79b9_7f4a_7c15;
+    let bytes = text.bytes().chain(count.to_le_bytes());
+    for byte in bytes {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    // The finalizer of SplitMix64 spreads the low entropy of short texts over all bits.
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}

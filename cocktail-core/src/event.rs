@@ -1,0 +1,290 @@
+//! Everything that changes [`crate::state::State`].
+//!
+//! [`Event`]s are durable: journaled in turns, replayed after a crash. [`Soft`] observations are applied and forgotten;
+//! a decision that follows from one stores what it used.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::contract::{Exit, Handle, ProbeKind, UsageReading};
+use crate::id::{ContainerId, Epoch, Generation, OperationId, Revision, Seq, ServerId, UnitId};
+use crate::name::Name;
+use crate::operation::{Failure, Operation};
+use crate::server::Server;
+use crate::settings::Settings;
+use crate::spec::ServiceSpec;
+use crate::time::{ManagerTime, WallTime};
+use crate::view::{ConsideredView, EventView};
+
+/// One turn as it stands in the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Manager time of the turn.
+    pub now: ManagerTime,
+    /// Wall clock of the turn.
+    pub at: WallTime,
+    /// The lease under which it was decided.
+    pub epoch: Epoch,
+    /// What happened and what was decided, in order.
+    pub events: Vec<Event>,
+}
+
+/// A durable change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Event {
+    /// A Manager took the lease.
+    ManagerStarted {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Its settings.
+        settings: Box<Settings>,
+    },
+    /// Manifests became the desired state of the maps that they name.
+    Applied {
+        /// What they say.
+        service: Box<ServiceSpec>,
+        /// Who gave the command.
+        actor: String,
+    },
+    /// The count of a Unit was set by command.
+    Scaled {
+        /// The Unit.
+        unit: UnitId,
+        /// The count.
+        desired: u32,
+        /// Who gave the command.
+        actor: String,
+    },
+    /// A Unit was stopped or started by command.
+    Switched {
+        /// The Unit.
+        unit: UnitId,
+        /// Stopped, or started again.
+        stopped: bool,
+        /// Who gave the command.
+        actor: String,
+    },
+    /// A Unit was removed by command.
+    UnitRemoved {
+        /// The Unit.
+        unit: UnitId,
+        /// Who gave the command.
+        actor: String,
+    },
+    /// The last container of a removed Unit is gone.
+    UnitForgotten {
+        /// The Unit.
+        unit: UnitId,
+    },
+    /// A container shall be replaced.
+    ReplaceAsked {
+        /// The container.
+        container: ContainerId,
+        /// Why.
+        because: String,
+    },
+    /// A server was seen for the first time, or has changed.
+    ServerSeen {
+        /// As it is now.
+        server: Box<Server>,
+    },
+    /// A container is intended.
+    Claimed {
+        /// Its id.
+        container: ContainerId,
+        /// Its Unit.
+        unit: UnitId,
+        /// Version of the Unit.
+        revision: Revision,
+        /// Where.
+        server: ServerId,
+        /// Its ports in the manifest's order.
+        ports: Vec<(Name, u16)>,
+        /// Which of the Unit's exclusive volumes it has.
+        slot: Option<u32>,
+        /// Why.
+        because: String,
+        /// Servers that were not chosen.
+        considered: Vec<ConsideredView>,
+    },
+    /// A claim got other ports, because the first turned out taken.
+    PortsLeased {
+        /// The container.
+        container: ContainerId,
+        /// All its ports in the manifest's order.
+        ports: Vec<(Name, u16)>,
+        /// Why.
+        because: String,
+    },
+    /// An operation is durable; its call may be sent now.
+    Intended {
+        /// The operation.
+        operation: Box<Operation>,
+    },
+    /// A start did not happen, surely.
+    StartFailed {
+        /// The operation.
+        operation: OperationId,
+        /// Why.
+        failure: Failure,
+    },
+    /// A container runs.
+    Started {
+        /// The container.
+        container: ContainerId,
+        /// Which start.
+        generation: Generation,
+        /// How to find it.
+        handle: Handle,
+    },
+    /// A container ended; nothing of it is left.
+    Exited {
+        /// The container.
+        container: ContainerId,
+        /// Which start.
+        generation: Generation,
+        /// How.
+        exit: Exit,
+    },
+    /// A stopped container's files are gone.
+    Removed {
+        /// The container.
+        container: ContainerId,
+    },
+    /// A probe's result changed.
+    Probed {
+        /// The container.
+        container: ContainerId,
+        /// Which start.
+        generation: Generation,
+        /// Which probe.
+        probe: ProbeKind,
+        /// The new result.
+        ok: bool,
+        /// What was seen.
+        detail: String,
+    },
+    /// A container leaves the routing table, to be stopped.
+    DrainBegun {
+        /// The container.
+        container: ContainerId,
+        /// Why.
+        because: String,
+    },
+    /// Nothing is done about a Unit, for this reason; an empty one takes it back.
+    Held {
+        /// The Unit.
+        unit: UnitId,
+        /// Why.
+        because: String,
+        /// What was looked at.
+        considered: Vec<ConsideredView>,
+    },
+    /// Destructive decisions of the Manager's own are suspended, or allowed again.
+    Froze {
+        /// Why; `None` thaws.
+        because: Option<String>,
+    },
+}
+
+/// A change that is not journaled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Soft {
+    /// A start is prepared: ports are proved.
+    Prepared {
+        /// The container.
+        container: ContainerId,
+        /// Which start.
+        generation: Generation,
+    },
+    /// A drained container has no connection left.
+    Drained {
+        /// The container.
+        container: ContainerId,
+    },
+    /// What a failing readiness probe saw last.
+    ProbeDetail {
+        /// The container.
+        container: ContainerId,
+        /// Which start.
+        generation: Generation,
+        /// What was seen.
+        detail: String,
+    },
+    /// Readings of cpu and memory.
+    Usage(BTreeMap<ContainerId, UsageReading>),
+    /// The Manager ends and takes its containers along.
+    Halt,
+}
+
+impl Event {
+    /// What the event is called, what it is about, and why it happened.
+    pub fn describe(&self) -> (&'static str, String, String) {
+        match self {
+            Self::ManagerStarted { epoch, .. } => {
+                ("manager-started", "manager".into(), format!("took the lease with epoch {epoch}"))
+            }
+            Self::Applied { service, actor } => ("applied", service.name.to_string(), format!("applied by {actor}")),
+            Self::Scaled { unit, desired, actor } => {
+                ("scaled", unit.to_string(), format!("set to {desired} by {actor}"))
+            }
+            Self::Switched { unit, stopped: true, actor } => {
+                ("unit-stopped", unit.to_string(), format!("stopped by {actor}"))
+            }
+            Self::Switched { unit, stopped: false, actor } => {
+                ("unit-started", unit.to_string(), format!("started by {actor}"))
+            }
+            Self::UnitRemoved { unit, actor } => ("unit-removed", unit.to_string(), format!("removed by {actor}")),
+            Self::UnitForgotten { unit } => {
+                ("unit-gone", unit.to_string(), "its last container is gone".into())
+            }
+            Self::ReplaceAsked { container, because } => ("replace-asked", container.to_string(), because.clone()),
+            Self::ServerSeen { server } => ("server-seen", server.id.to_string(), server.reason.clone()),
+            Self::Claimed { container, because, .. } => ("claimed", container.to_string(), because.clone()),
+            Self::PortsLeased { container, because, .. } => ("ports-leased", container.to_string(), because.clone()),
+            Self::Intended { operation } => {
+                let kind = match operation.kind.as_str() {
+                    "start" => "start-intended",
+                    "stop" => "stop-intended",
+                    _ => "remove-intended",
+                };
+                (kind, operation.container.to_string(), operation.because.clone())
+            }
+            Self::StartFailed { operation, failure } => {
+                ("start-failed", format!("operation {operation}"), failure.message.clone())
+            }
+            Self::Started { container, handle, .. } => (
+                "started",
+                container.to_string(),
+                handle.pid.map_or_else(|| "runs".into(), |pid| format!("runs as process {pid}")),
+            ),
+            Self::Exited { container, exit, .. } => ("exited", container.to_string(), exit.to_string()),
+            Self::Removed { container } => ("removed", container.to_string(), "its files are gone".into()),
+            Self::Probed { container, ok, detail, probe, .. } => {
+                let kind = match (probe, ok) {
+                    (ProbeKind::Ready, true) => "ready",
+                    (ProbeKind::Ready, false) => "unready",
+                    (ProbeKind::Live, true) => "alive",
+                    (ProbeKind::Live, false) => "unwell",
+                };
+                (kind, container.to_string(), detail.clone())
+            }
+            Self::DrainBegun { container, because } => ("drain-begun", container.to_string(), because.clone()),
+            Self::Held { unit, because, .. } if because.is_empty() => {
+                ("resumed", unit.to_string(), "what it waited for is there".into())
+            }
+            Self::Held { unit, because, .. } => ("held", unit.to_string(), because.clone()),
+            Self::Froze { because: Some(because) } => ("frozen", "manager".into(), because.clone()),
+            Self::Froze { because: None } => ("thawed", "manager".into(), "decisions go on".into()),
+        }
+    }
+
+    /// The event as users see it.
+    pub fn view(&self, seq: Seq, at: WallTime) -> EventView {
+        let (kind, object, reason) = self.describe();
+        let detail = serde_json::to_value(self).unwrap_or(serde_json::Value::Null);
+        EventView { seq: seq.0, at: at.to_string(), kind: kind.into(), object, reason, detail }
+    }
+}

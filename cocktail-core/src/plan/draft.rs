@@ -1,0 +1,153 @@
+//! What one pass has decided so far, so that its later decisions reckon with its earlier ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::container::{Container, ContainerState};
+use crate::event::Event;
+use crate::id::{ContainerId, Generation, OperationId, ServerId, UnitId};
+use crate::name::Name;
+use crate::operation::{Operation, OperationKind, OperationState};
+use crate::spec::Resources;
+use crate::state::State;
+use crate::unit::Unit;
+use crate::view::ConsideredView;
+
+/// Share of unwell containers, in percent, above which something other than the containers must be wrong.
+const FREEZE_PERCENT: usize = 45;
+/// Unwell containers below which nothing is frozen.
+const FREEZE_LEAST: usize = 4;
+
+/// What one pass has decided so far.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) state: &'a State,
+    pub(super) ports: BTreeMap<ServerId, BTreeSet<u16>>,
+    pub(super) reserved: BTreeMap<ServerId, Resources>,
+    pub(super) placed: BTreeMap<(ServerId, UnitId), u32>,
+    pub(super) of_service: BTreeMap<Name, (u32, Resources)>,
+    pub(super) leaving: BTreeSet<ContainerId>,
+    pub(super) frozen: bool,
+    own_stops: usize,
+    last_operation: OperationId,
+    events: Vec<Event>,
+}
+
+/// Why something that is wanted is not done.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) because: String,
+    pub(super) considered: Vec<ConsideredView>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(state: &'a State) -> Self {
+        Self {
+            state,
+            ports: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            of_service: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            frozen: state.frozen.is_some(),
+            own_stops: state.own_stops.len(),
+            last_operation: state.last_operation,
+            events: Vec::new(),
+        }
+    }
+
+    pub(super) fn push(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    pub(super) fn into_events(self) -> Vec<Event> {
+        self.events
+    }
+
+    /// When very many containers turn unwell at once, the fault is elsewhere and killing them makes it worse.
+    pub(super) fn freeze_or_thaw(&mut self, touched: &BTreeSet<UnitId>) {
+        let state = self.state;
+        let unwell_in = |id: &UnitId| {
+            let unit = state.units.get(id);
+            unit.is_some_and(|unit| state.of(unit).any(|container| container.unwell.is_some()))
+        };
+        if !self.frozen && !touched.iter().any(unwell_in) {
+            return;
+        }
+        let running = |container: &&Container| {
+            matches!(container.state, ContainerState::Loading | ContainerState::Ready)
+        };
+        let all = state.containers.values().filter(running).count();
+        let unwell = state.containers.values().filter(running).filter(|container| container.unwell.is_some()).count();
+        let impossible = unwell >= FREEZE_LEAST && unwell * 100 > all * FREEZE_PERCENT;
+        if impossible == self.frozen {
+            return;
+        }
+        self.frozen = impossible;
+        let because = impossible.then(|| {
+            "most containers fail their liveness probes at once: none is ended for that until fewer do".to_owned()
+        });
+        self.push(Event::Froze { because });
+    }
+
+    /// Takes one from the budget of decisions that end a container on the Manager's own account.
+    pub(super) fn take_budget(&mut self) -> bool {
+        if self.own_stops >= self.state.settings.budget_deletions as usize {
+            return false;
+        }
+        self.own_stops += 1;
+        true
+    }
+
+    /// Intends a start of the next generation.
+    pub(super) fn start(&mut self, container: &Container, because: String) {
+        let deadline = self.state.now + self.state.settings.start_deadline;
+        let generation = container.generation.next();
+        self.intend(container, OperationKind::Start, generation, because, Some(deadline));
+    }
+
+    /// Intends the end of a container's running generation.
+    pub(super) fn stop(&mut self, container: &Container, unit: &Unit, because: String) {
+        let stop = &unit.template(container.revision).stop;
+        let kind = OperationKind::Stop { signal: stop.signal, grace: stop.grace };
+        self.intend(container, kind, container.generation, because, None);
+    }
+
+    /// Intends that a stopped container is forgotten.
+    pub(super) fn remove(&mut self, container: &Container, because: String) {
+        self.intend(container, OperationKind::Remove, container.generation, because, None);
+    }
+
+    fn intend(
+        &mut self,
+        container: &Container,
+        kind: OperationKind,
+        generation: Generation,
+        because: String,
+        deadline: Option<crate::time::ManagerTime>,
+    ) {
+        self.last_operation = self.last_operation.next();
+        self.events.push(Event::Intended {
+            operation: Box::new(Operation {
+                id: self.last_operation,
+                kind,
+                container: container.id.clone(),
+                unit: container.unit.clone(),
+                generation,
+                state: OperationState::Intended,
+                error: None,
+                because,
+                since: self.state.at,
+                intended: self.state.now,
+                deadline,
+            }),
+        });
+    }
+
+    /// Records a non-decision when its reason has changed.
+    pub(super) fn hold(&mut self, id: &UnitId, unit: &Unit, held: Option<Hold>) {
+        let (because, considered) = held.map(|hold| (hold.because, hold.considered)).unwrap_or_default();
+        if because != unit.held {
+            self.push(Event::Held { unit: id.clone(), because, considered });
+        }
+    }
+}

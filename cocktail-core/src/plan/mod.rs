@@ -1,0 +1,73 @@
+//! What to do next, as pure functions of the state.
+//!
+//! Start at [`plan`]: it looks at the Units that were touched and returns decisions as events, each with its reason.
+//! [`decide`] plans and applies until nothing is left to decide; what it returns is committed in one transaction, and
+//! only then acted on. [`preview()`] says what an apply would lead to.
+//!
+//! Order within a Unit: count, place, reduce; then, container by container, recover what ended or is unwell and stays,
+//! and collect what has stopped. What always holds: ready containers never drop below the floor because of a decision made here, an operation is intended
+//! before anything is sent, and a container has at most one open operation.
+
+mod count;
+mod draft;
+mod place;
+mod preview;
+mod recover;
+mod reduce;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+pub use self::preview::preview;
+
+use self::draft::Draft;
+use crate::event::Event;
+use crate::id::UnitId;
+use crate::state::State;
+
+/// Passes after which a turn that still decides is a loop; a turn needs a handful.
+const PASSES: usize = 64;
+
+/// Decisions, in the order in which they are to be applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The decisions.
+    pub events: Vec<Event>,
+}
+
+/// One pass over the Units in `touched`. Reads nothing but the state; the same state gives the same plan.
+pub fn plan(state: &State, touched: &BTreeSet<UnitId>) -> Plan {
+    let mut draft = Draft::new(state);
+    draft.freeze_or_thaw(touched);
+    for id in touched {
+        let Some(unit) = state.units.get(id) else { continue };
+        let census = count::census(state, unit);
+        let held = place::place(&mut draft, id, unit, &census);
+        reduce::reduce(&mut draft, unit, &census, held.is_some());
+        recover::recover(&mut draft, unit);
+        draft.hold(id, unit, held);
+        if unit.removing && unit.containers.is_empty() {
+            draft.push(Event::UnitForgotten { unit: id.clone() });
+        }
+    }
+    Plan { events: draft.into_events() }
+}
+
+/// Plans and applies until there is nothing left to decide, and returns every decision in order.
+pub fn decide(state: &mut State) -> Vec<Event> {
+    let mut decided = Vec::new();
+    for _ in 0..PASSES {
+        let touched = state.take_dirty();
+        if touched.is_empty() {
+            return decided;
+        }
+        let plan = plan(state, &touched);
+        for event in &plan.events {
+            state.apply(event);
+        }
+        decided.extend(plan.events);
+    }
+    state.report_anomaly("a turn did not come to an end: the planner repeats itself");
+    decided
+}

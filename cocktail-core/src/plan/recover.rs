@@ -1,0 +1,95 @@
+//! Containers one by one: start what is claimed or has waited long enough, end what is unwell or late, collect what
+//! has stopped.
+
+use super::draft::Draft;
+use crate::container::{Container, ContainerState};
+use crate::event::Event;
+use crate::time::human;
+use crate::unit::Unit;
+
+pub(super) fn recover(draft: &mut Draft<'_>, unit: &Unit) {
+    let state = draft.state;
+    for container in state.of(unit) {
+        if container.operation.is_some() || draft.leaving.contains(&container.id) {
+            continue;
+        }
+        match container.state {
+            ContainerState::Claimed if !state.is_halting() => begin(draft, container),
+            ContainerState::Backoff { until } if until <= state.now && !state.is_halting() && unit.goal() > 0 => {
+                begin(draft, container);
+            }
+            ContainerState::Loading | ContainerState::Ready => watch(draft, unit, container),
+            ContainerState::Draining => {
+                let waited = container.deadline.is_some_and(|deadline| deadline <= state.now);
+                if container.drained || waited {
+                    let because = if container.drained {
+                        container.reason.clone()
+                    } else {
+                        let drain = human(state.settings.drain);
+                        format!("{}; connections did not end within {drain}", container.reason)
+                    };
+                    draft.stop(container, unit, because);
+                }
+            }
+            ContainerState::Stopped => draft.remove(container, container.reason.clone()),
+            ContainerState::Claimed
+            | ContainerState::Preparing
+            | ContainerState::Prepared
+            | ContainerState::Starting
+            | ContainerState::Waiting
+            | ContainerState::Backoff { .. }
+            | ContainerState::Failed
+            | ContainerState::Lost
+            | ContainerState::Fenced => {}
+        }
+    }
+}
+
+/// Starts the next generation, after ports that turned out taken were exchanged.
+fn begin(draft: &mut Draft<'_>, container: &Container) {
+    if container.ports.iter().any(|lease| lease.port.is_none()) {
+        lease_again(draft, container);
+        return;
+    }
+    let because = if container.generation.0 == 0 {
+        container.reason.clone()
+    } else {
+        let exit = container.last_exit.map(|exit| format!(" after it {exit}")).unwrap_or_default();
+        format!("restart {} in place{exit}", container.restarts + 1)
+    };
+    draft.start(container, because);
+}
+
+fn lease_again(draft: &mut Draft<'_>, container: &Container) {
+    let Some(pool) = draft.state.ports.get(&container.server) else { return };
+    let missing = container.ports.iter().filter(|lease| lease.port.is_none()).count();
+    let taken = draft.ports.entry(container.server.clone()).or_default();
+    // Where there is none, the claim stays and is looked at again when a port has rested.
+    let Ok(found) = pool.find(missing, draft.state.now, taken) else { return };
+    taken.extend(&found);
+    let mut found = found.into_iter();
+    let ports = container
+        .ports
+        .iter()
+        .filter_map(|lease| Some((lease.name.clone(), lease.port.or_else(|| found.next())?)))
+        .collect();
+    draft.push(Event::PortsLeased { container: container.id.clone(), ports, because: container.reason.clone() });
+}
+
+/// Ends what has missed its deadline or fails its liveness probe; the restart in place follows from its exit.
+fn watch(draft: &mut Draft<'_>, unit: &Unit, container: &Container) {
+    let state = draft.state;
+    let late = container.deadline.is_some_and(|deadline| deadline <= state.now);
+    let because = if late && container.state == ContainerState::Loading {
+        let limit = human(unit.spec.update.progress);
+        let saw = if container.probe.is_empty() { "no answer yet" } else { &container.probe };
+        format!("not ready within {limit}: {saw}")
+    } else if let Some(detail) = &container.unwell {
+        format!("liveness probe failed: {detail}")
+    } else {
+        return;
+    };
+    if !draft.frozen && draft.take_budget() {
+        draft.stop(container, unit, because);
+    }
+}

@@ -1,0 +1,266 @@
+//! Everything that a Manager knows, as one value.
+//!
+//! Start at [`State`]. It changes only by [`State::apply`] (durable events), [`State::note`] (soft observations) and
+//! [`State::advance`] (time). Each change marks what it touched as dirty, so that the planner looks at that and at
+//! nothing else; [`State::mark_all`] marks everything, and after a turn that must lead to an empty plan.
+//! What was asked for may be anything; what is recorded as seen was seen.
+
+mod apply;
+mod objects;
+mod routes;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::objects::Object;
+
+use crate::container::Container;
+use crate::event::Turn;
+use crate::id::{ContainerId, Epoch, OperationId, ServerId, StoreId, UnitId};
+use crate::name::Name;
+use crate::operation::Operation;
+use crate::ports::PortPool;
+use crate::server::Server;
+use crate::settings::Settings;
+use crate::spec::Quota;
+use crate::time::{ManagerTime, WallTime};
+use crate::unit::Unit;
+
+/// Ended operations that are kept for `ops`.
+const ENDED_OPERATIONS: usize = 256;
+
+/// Everything that a Manager knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The store that it belongs to; the seed of everything that looks like chance.
+    pub store: StoreId,
+    /// The lease under which the last turn was decided.
+    pub epoch: Epoch,
+    /// Manager time of the last turn.
+    pub now: ManagerTime,
+    /// Wall clock of the last turn, for people.
+    pub at: WallTime,
+    /// Settings of the running Manager.
+    pub settings: Settings,
+    /// Limits by Service.
+    pub quotas: BTreeMap<Name, Quota>,
+    /// Units by name.
+    pub units: BTreeMap<UnitId, Unit>,
+    /// Containers by id.
+    pub containers: BTreeMap<ContainerId, Container>,
+    /// Servers by id.
+    pub servers: BTreeMap<ServerId, Server>,
+    /// Port leases by server.
+    pub ports: BTreeMap<ServerId, PortPool>,
+    /// Operations that have not ended.
+    pub operations: BTreeMap<OperationId, Operation>,
+    /// The last operations that ended, oldest first.
+    pub ended: VecDeque<Operation>,
+    /// The last operation's id.
+    pub last_operation: OperationId,
+    /// Why the Manager decides nothing destructive by itself.
+    pub frozen: Option<String>,
+    /// Ends that the Manager decided by itself (unwell, late), by the time of their decision, within the window.
+    pub own_stops: VecDeque<ManagerTime>,
+
+    #[serde(skip)]
+    soft: SoftState,
+}
+
+/// What is derived or forgotten: never journaled, rebuilt after loading.
+#[derive(Debug, Clone, Default)]
+struct SoftState {
+    dirty: BTreeSet<UnitId>,
+    timers: BTreeSet<(ManagerTime, UnitId)>,
+    held: BTreeSet<UnitId>,
+    routes_changed: bool,
+    resting: BTreeMap<ServerId, BTreeSet<u16>>,
+    halting: bool,
+    anomalies: Vec<String>,
+}
+
+impl PartialEq for SoftState {
+    /// Two states that know the same are equal, whatever is still to be looked at.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl State {
+    /// The state of a new store.
+    pub fn new(store: StoreId) -> Self {
+        Self {
+            store,
+            epoch: Epoch::default(),
+            now: ManagerTime::default(),
+            at: WallTime::default(),
+            settings: Settings::default(),
+            quotas: BTreeMap::new(),
+            units: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            ended: VecDeque::new(),
+            last_operation: OperationId::default(),
+            frozen: None,
+            own_stops: VecDeque::new(),
+            soft: SoftState::default(),
+        }
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// The bytes are no snapshot of this version.
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut state: Self = serde_json::from_slice(bytes)?;
+        state.rebuild();
+        Ok(state)
+    }
+
+    /// Writes a snapshot.
+    ///
+    /// # Errors
+    /// Never for a state that was made by events; the caller may treat it as a failed write.
+    pub fn to_snapshot(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+
+    /// Applies a turn of the journal: the replay after a crash.
+    pub fn replay(&mut self, turn: &Turn) {
+        self.advance(turn.now, turn.at);
+        self.epoch = turn.epoch;
+        for event in &turn.events {
+            self.apply(event);
+        }
+    }
+
+    /// Moves time forward (it never goes back) and marks what was waiting for it.
+    pub fn advance(&mut self, now: ManagerTime, at: WallTime) {
+        self.now = self.now.max(now);
+        self.at = at;
+        let mut fired = false;
+        while let Some((due, unit)) = self.soft.timers.first().cloned() {
+            if due > self.now {
+                break;
+            }
+            fired = true;
+            self.soft.timers.pop_first();
+            self.soft.dirty.insert(unit);
+        }
+        if fired {
+            // A port may have rested long enough for somebody else.
+            self.touch_held();
+        }
+    }
+
+    /// When time alone makes something due, if ever.
+    pub fn wake_at(&self) -> Option<ManagerTime> {
+        self.soft.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Marks every Unit, as if everything had changed.
+    pub fn mark_all(&mut self) {
+        self.soft.dirty = self.units.keys().cloned().collect();
+    }
+
+    /// Units that were touched since the last call.
+    pub fn take_dirty(&mut self) -> BTreeSet<UnitId> {
+        std::mem::take(&mut self.soft.dirty)
+    }
+
+    /// Whether something waits to be looked at.
+    pub fn is_dirty(&self) -> bool {
+        !self.soft.dirty.is_empty()
+    }
+
+    /// Whether the routing table may have changed since the last call.
+    pub fn take_routes_changed(&mut self) -> bool {
+        std::mem::take(&mut self.soft.routes_changed)
+    }
+
+    /// Things that should be impossible and happened, for the log; each is told once.
+    pub fn take_anomalies(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.soft.anomalies)
+    }
+
+    /// Ports by server whose hold-down has ended since the last call: other Managers on the host may have them.
+    pub fn take_rested_ports(&mut self) -> BTreeMap<ServerId, Vec<u16>> {
+        let mut rested = BTreeMap::new();
+        for (server, resting) in &mut self.soft.resting {
+            let Some(pool) = self.ports.get_mut(server) else { continue };
+            if resting.is_empty() {
+                continue;
+            }
+            let free: Vec<u16> = pool.expire(self.now).into_iter().filter(|port| resting.remove(port)).collect();
+            if !free.is_empty() {
+                rested.insert(server.clone(), free);
+            }
+        }
+        rested
+    }
+
+    /// Whether the Manager is ending and takes its containers along.
+    pub fn is_halting(&self) -> bool {
+        self.soft.halting
+    }
+
+    /// A number between 0 and 2^64 that looks like chance and is the same in every replay.
+    pub fn chance(&self, text: &str, count: u64) -> u64 {
+        let seed = crate::backoff::mix(0, self.store.as_str(), 0);
+        crate::backoff::mix(seed, text, count)
+    }
+
+    fn touch(&mut self, unit: &UnitId) {
+        self.soft.dirty.insert(unit.clone());
+    }
+
+    /// Marks the Units that wait for room, since there may be some now.
+    fn touch_held(&mut self) {
+        let held = self.soft.held.iter().filter(|id| self.units.contains_key(id));
+        self.soft.dirty.extend(held.cloned());
+    }
+
+    fn wake(&mut self, at: ManagerTime, unit: &UnitId) {
+        self.soft.timers.insert((at, unit.clone()));
+    }
+
+    /// Reports something that should be impossible; the log gets it.
+    pub(crate) fn report_anomaly(&mut self, text: impl Into<String>) {
+        if self.soft.anomalies.len() < 100 {
+            self.soft.anomalies.push(text.into());
+        }
+    }
+
+    /// Rebuilds what is derived, after loading.
+    fn rebuild(&mut self) {
+        self.soft = SoftState::default();
+        self.mark_all();
+        self.soft.routes_changed = true;
+        let mut timers = BTreeSet::new();
+        for container in self.containers.values() {
+            if let crate::container::ContainerState::Backoff { until } = container.state {
+                timers.insert((until, container.unit.clone()));
+            }
+            if let Some(deadline) = container.deadline {
+                timers.insert((deadline, container.unit.clone()));
+            }
+        }
+        self.soft.timers = timers;
+        self.soft.held =
+            self.units.iter().filter(|(_, unit)| !unit.held.is_empty()).map(|(id, _)| id.clone()).collect();
+        for (server, pool) in &self.ports {
+            let resting = pool
+                .leases()
+                .filter(|(_, lease)| matches!(lease, crate::ports::PortLease::HoldDown(_)))
+                .map(|(port, _)| port)
+                .collect();
+            self.soft.resting.insert(server.clone(), resting);
+        }
+    }
+}

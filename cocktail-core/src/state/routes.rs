@@ -1,0 +1,202 @@
+//! What follows from the state for the outside: the routing table, and starts as a runtime needs them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::State;
+use crate::container::{Container, ContainerState};
+use crate::contract::{
+    Backend, Known, Launch, LaunchPort, LaunchProbe, LaunchVolume, ProbeKind, Route, RoutingTable, StopOrder,
+};
+use crate::error::{Error, Result};
+use crate::id::{ContainerId, ServerId};
+use crate::manifest;
+use crate::operation::{Operation, OperationKind};
+use crate::spec::{Check, Probe, Template, VolumeKind};
+
+impl State {
+    /// Every service port with its ready containers, in the order of Units and ports.
+    pub fn routing_table(&self) -> RoutingTable {
+        let mut routes = Vec::new();
+        for (id, unit) in &self.units {
+            if unit.removing && unit.containers.is_empty() {
+                continue;
+            }
+            for port in &unit.spec.template.ports {
+                let Some(service) = port.service else { continue };
+                let backends = unit
+                    .containers
+                    .iter()
+                    .filter_map(|container| self.containers.get(container))
+                    .filter(|container| container.state == ContainerState::Ready)
+                    .filter_map(|container| {
+                        let lease = container.ports.iter().find(|lease| lease.name == port.name)?;
+                        let host = self.host_of(&container.server);
+                        Some(Backend { container: container.id.clone(), address: SocketAddr::new(host, lease.port?) })
+                    })
+                    .collect();
+                routes.push(Route {
+                    unit: id.clone(),
+                    port_name: port.name.clone(),
+                    listen: SocketAddr::new(port.address, service),
+                    backends,
+                });
+            }
+        }
+        RoutingTable { routes }
+    }
+
+    /// Address of a server's containers as the Manager's host reaches them.
+    pub fn host_of(&self, server: &ServerId) -> IpAddr {
+        self.servers.get(server).map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |server| server.address)
+    }
+
+    /// A start of a container, fully specified: byte for byte the same at each call for the same generation.
+    ///
+    /// # Errors
+    /// `NotFound` when the container or its Unit is gone; `Conflict` while it has no port; `InvalidConfig` for a
+    /// substitution that names nothing.
+    pub fn launch(&self, container: &ContainerId) -> Result<Launch> {
+        let record = self.containers.get(container).ok_or_else(|| Error::not_found(format!("no {container}")))?;
+        let unit =
+            self.units.get(&record.unit).ok_or_else(|| Error::not_found(format!("no unit {}", record.unit)))?;
+        let template = unit.template(record.revision);
+        let ports = launch_ports(record, template)?;
+        let variables = variables(record, &ports);
+        let substitute = |text: &String| {
+            manifest::substitute(text, &variables).map_err(|error| Error::invalid(error.to_string()))
+        };
+        let volumes = launch_volumes(record, template, unit.desired);
+        let mut env = BTreeMap::new();
+        for (key, value) in &template.env {
+            env.insert(key.clone(), substitute(value)?);
+        }
+        if let Some(first) = ports.first() {
+            env.insert("PORT".into(), first.port.to_string());
+        }
+        for port in &ports {
+            env.insert(format!("COCKTAIL_PORT_{}", port.name.to_env()), port.port.to_string());
+        }
+        env.insert("COCKTAIL_CONTAINER".into(), record.id.to_string());
+        env.insert("COCKTAIL_UNIT".into(), record.unit.to_string());
+        env.insert("COCKTAIL_SERVER".into(), record.server.to_string());
+        env.insert("COCKTAIL_REVISION".into(), record.revision.to_string());
+        let probes = [(ProbeKind::Ready, &template.ready), (ProbeKind::Live, &template.live)]
+            .into_iter()
+            .filter_map(|(kind, probe)| probe.as_ref().map(|probe| (kind, probe)))
+            .map(|(kind, probe)| launch_probe(kind, probe, &ports, &substitute))
+            .collect::<Result<_>>()?;
+        Ok(Launch {
+            container: record.id.clone(),
+            generation: record.generation,
+            store: self.store.clone(),
+            epoch: self.epoch,
+            argv: template.command.iter().map(substitute).collect::<Result<_>>()?,
+            env,
+            env_from: template.env_from.clone(),
+            secrets: template.secrets.clone(),
+            cwd: template.cwd.clone(),
+            user: template.user.clone(),
+            ports,
+            resources: template.resources,
+            rlimits: template.rlimits.clone(),
+            volumes,
+            probes,
+        })
+    }
+
+    /// The order that a stop operation stands for.
+    pub fn stop_order(&self, operation: &Operation) -> Option<StopOrder> {
+        let OperationKind::Stop { signal, grace } = operation.kind else { return None };
+        Some(StopOrder {
+            container: operation.container.clone(),
+            generation: operation.generation,
+            signal,
+            grace,
+        })
+    }
+
+    /// What a runtime is told of a server's containers when the Manager attaches to it.
+    pub fn known(&self, server: &ServerId) -> Vec<Known> {
+        self.containers
+            .values()
+            .filter(|container| container.server == *server && container.state.may_run())
+            .filter_map(|container| {
+                let launch = self.launch(&container.id).ok()?;
+                Some(Known { launch, handle: container.handle.clone() })
+            })
+            .collect()
+    }
+}
+
+/// What `${…}` stands for in the command and the environment.
+fn variables(record: &Container, ports: &[LaunchPort]) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::from([
+        ("CONTAINER".to_owned(), record.id.to_string()),
+        ("SERVER".to_owned(), record.server.to_string()),
+        ("UNIT".to_owned(), record.unit.to_string()),
+    ]);
+    if let Some(first) = ports.first() {
+        variables.insert("PORT".into(), first.port.to_string());
+    }
+    for port in ports {
+        variables.insert(format!("PORT_{}", port.name.to_env()), port.port.to_string());
+    }
+    variables
+}
+
+fn launch_ports(record: &Container, template: &Template) -> Result<Vec<LaunchPort>> {
+    record
+        .ports
+        .iter()
+        .map(|lease| {
+            let port = lease.port.ok_or_else(|| {
+                Error::new(crate::error::ErrorKind::Conflict, format!("port {} of {} is not leased", lease.name, record.id))
+            })?;
+            let inherit = template.ports.iter().any(|spec| spec.name == lease.name && spec.inherit);
+            Ok(LaunchPort { name: lease.name.clone(), port, inherit })
+        })
+        .collect()
+}
+
+fn launch_volumes(record: &Container, template: &Template, wanted: u32) -> Vec<LaunchVolume> {
+    let unit = &record.unit;
+    let home = PathBuf::from(unit.service.as_str()).join(unit.map.as_str()).join(unit.unit.as_str());
+    template
+        .volumes
+        .iter()
+        .map(|(name, volume)| {
+            let path = match volume.kind {
+                VolumeKind::Shared => home.join(name.as_str()),
+                VolumeKind::Exclusive => home.join(format!("{name}.{}", record.slot.unwrap_or_default())),
+                VolumeKind::Ephemeral => home.join(format!("{name}.{}", record.id)),
+                VolumeKind::Bind => volume.source.clone().unwrap_or_default(),
+            };
+            // Several containers share the working directory; a link of their own is made only where there is one.
+            let own = wanted <= 1 || matches!(volume.kind, VolumeKind::Shared | VolumeKind::Bind);
+            LaunchVolume { name: name.clone(), path, link: own.then(|| volume.mount.clone()), kind: volume.kind }
+        })
+        .collect()
+}
+
+fn launch_probe(
+    kind: ProbeKind,
+    probe: &Probe,
+    ports: &[LaunchPort],
+    substitute: &impl Fn(&String) -> Result<String>,
+) -> Result<LaunchProbe> {
+    let named = |name: &Option<crate::name::Name>| match name {
+        Some(name) => ports.iter().find(|port| port.name == *name).map(|port| port.port),
+        None => ports.first().map(|port| port.port),
+    };
+    let port = match &probe.check {
+        Check::Tcp { port } | Check::Http { port, .. } => named(port),
+        Check::Exec { .. } => None,
+    };
+    let check = match &probe.check {
+        Check::Exec { command } => Check::Exec { command: command.iter().map(substitute).collect::<Result<_>>()? },
+        other => other.clone(),
+    };
+    Ok(LaunchProbe { kind, check, port, every: probe.every, timeout: probe.timeout, failures: probe.failures })
+}

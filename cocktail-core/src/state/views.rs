@@ -1,0 +1,302 @@
+//! The state as users see it.
+
+use serde_json::json;
+
+use super::{Object, State};
+use crate::container::{Container, ContainerState};
+use crate::error::{Error, Result};
+use crate::id::UnitId;
+use crate::operation::Operation;
+use crate::unit::Unit;
+use crate::view::{
+    BackendView, ContainerView, EndpointView, OperationView, PortView, ResourcesView, RolloutView, ServerView,
+    UnitView, UsageView, WhyView,
+};
+
+impl State {
+    /// All containers, in the order of Units and creation.
+    pub fn container_views(&self) -> Vec<ContainerView> {
+        let mut records: Vec<&Container> = self.containers.values().collect();
+        records.sort_by_key(|record| (&record.unit, record.ordinal));
+        records.into_iter().map(|record| self.container_view(record)).collect()
+    }
+
+    fn container_view(&self, record: &Container) -> ContainerView {
+        let host = self.host_of(&record.server).to_string();
+        let handle = record.handle.as_ref();
+        ContainerView {
+            id: record.id.to_string(),
+            service: record.unit.service.to_string(),
+            map: record.unit.map.to_string(),
+            unit: record.unit.unit.to_string(),
+            revision: record.revision.0,
+            generation: record.generation.0,
+            server: record.server.to_string(),
+            provider: self.servers.get(&record.server).map(|server| server.provider.to_string()).unwrap_or_default(),
+            state: record.state.as_str().into(),
+            ready: record.state == ContainerState::Ready,
+            reason: record.reason.clone(),
+            since: record.since.to_string(),
+            restarts: record.restarts,
+            pid: handle.and_then(|handle| handle.pid),
+            docker_id: handle.and_then(|handle| handle.docker_id.clone()),
+            ports: record
+                .ports
+                .iter()
+                .filter_map(|lease| {
+                    Some(PortView { name: lease.name.to_string(), host: host.clone(), port: lease.port? })
+                })
+                .collect(),
+            usage: UsageView { cpu_millis: record.usage.cpu_millis, memory_bytes: record.usage.memory_bytes },
+        }
+    }
+
+    /// All Units.
+    pub fn unit_views(&self) -> Vec<UnitView> {
+        self.units.iter().map(|(id, unit)| self.view_of(id, unit)).collect()
+    }
+
+    /// One Unit, if it exists.
+    pub fn unit_view(&self, id: &UnitId) -> Option<UnitView> {
+        self.units.get(id).map(|unit| self.view_of(id, unit))
+    }
+
+    fn view_of(&self, id: &UnitId, unit: &Unit) -> UnitView {
+        let containers: Vec<&Container> = self.of(unit).collect();
+        let ready = containers.iter().filter(|container| container.state == ContainerState::Ready).count();
+        let updated = containers
+            .iter()
+            .filter(|container| container.is_wanted() && container.revision == unit.revision)
+            .count();
+        let replaced = containers
+            .iter()
+            .filter(|container| container.revision != unit.revision || container.replace.is_some())
+            .count();
+        let usage = containers.iter().fold(UsageView::default(), |sum, container| UsageView {
+            cpu_millis: sum.cpu_millis + container.usage.cpu_millis,
+            memory_bytes: sum.memory_bytes + container.usage.memory_bytes,
+        });
+        let rollout = if replaced > 0 && unit.goal() > 0 {
+            RolloutView { state: "running".into(), reason: format!("{replaced} containers are to be replaced") }
+        } else {
+            RolloutView { state: "completed".into(), reason: String::new() }
+        };
+        let reason = if unit.held.is_empty() {
+            let unready = containers.iter().find(|container| {
+                container.state.is_live() && container.state != ContainerState::Ready && !container.reason.is_empty()
+            });
+            unready.map(|container| format!("{}: {}", container.id, container.reason)).unwrap_or_default()
+        } else {
+            unit.held.clone()
+        };
+        UnitView {
+            service: id.service.to_string(),
+            map: id.map.to_string(),
+            unit: id.unit.to_string(),
+            desired: unit.goal(),
+            ready: count(ready),
+            updated: count(updated),
+            revision: unit.revision.0,
+            rollout,
+            usage,
+            reason,
+            stopped: unit.stopped,
+        }
+    }
+
+    /// All servers.
+    pub fn server_views(&self) -> Vec<ServerView> {
+        self.servers
+            .values()
+            .map(|server| ServerView {
+                id: server.id.to_string(),
+                provider: server.provider.to_string(),
+                provider_id: server.provider_id.clone(),
+                state: server.state.as_str().into(),
+                reason: server.reason.clone(),
+                since: server.since.to_string(),
+                zone: server.zone.clone(),
+                offering: server.offering.clone(),
+                capacity: resources(&server.capacity),
+                allocated: resources(&server.allocated),
+                containers: server.containers,
+                incarnation: server.incarnation.clone(),
+            })
+            .collect()
+    }
+
+    /// Every named port of every Unit with its ready containers.
+    pub fn endpoint_views(&self) -> Vec<EndpointView> {
+        let mut views = Vec::new();
+        for (id, unit) in &self.units {
+            for port in &unit.spec.template.ports {
+                let backends = self
+                    .of(unit)
+                    .filter(|container| container.state == ContainerState::Ready)
+                    .filter_map(|container| {
+                        let lease = container.ports.iter().find(|lease| lease.name == port.name)?;
+                        Some(BackendView {
+                            container: container.id.to_string(),
+                            host: self.host_of(&container.server).to_string(),
+                            port: lease.port?,
+                        })
+                    })
+                    .collect();
+                views.push(EndpointView {
+                    service: id.service.to_string(),
+                    map: id.map.to_string(),
+                    unit: id.unit.to_string(),
+                    port_name: port.name.to_string(),
+                    service_port: port.service,
+                    address: port.address.to_string(),
+                    error: None,
+                    backends,
+                });
+            }
+        }
+        views
+    }
+
+    /// Open operations, and the last that ended.
+    pub fn operation_views(&self) -> Vec<OperationView> {
+        self.ended.iter().chain(self.operations.values()).map(|operation| self.operation_view(operation)).collect()
+    }
+
+    fn operation_view(&self, operation: &Operation) -> OperationView {
+        let deadline = operation.deadline.map(|deadline| {
+            let left = i64::try_from((deadline - operation.intended).as_micros()).unwrap_or(i64::MAX);
+            crate::time::WallTime(operation.since.0.saturating_add(left)).to_string()
+        });
+        let handle = self.containers.get(&operation.container).and_then(|container| container.handle.as_ref());
+        OperationView {
+            id: operation.id.0,
+            kind: operation.kind.as_str().into(),
+            claims: vec![operation.container.to_string()],
+            attempt: u32::try_from(operation.generation.0).unwrap_or(u32::MAX),
+            provider_ids: handle
+                .and_then(|handle| handle.pid.map(|pid| pid.to_string()).or_else(|| handle.docker_id.clone()))
+                .into_iter()
+                .collect(),
+            state: operation.state.as_str().into(),
+            error: operation.error.clone(),
+            since: operation.since.to_string(),
+            deadline: deadline.unwrap_or_default(),
+        }
+    }
+
+    /// The decisions about an object, oldest first.
+    ///
+    /// # Errors
+    /// As [`State::object`].
+    pub fn why(&self, name: &str) -> Result<Vec<WhyView>> {
+        let object = self.object(name)?;
+        let mut views = Vec::new();
+        match &object {
+            Object::Container(id) => {
+                let record = self.containers.get(id).ok_or_else(|| Error::not_found(format!("no {id}")))?;
+                views.extend(record.why.views(id.as_str()));
+                views.push(self.state_of(record));
+            }
+            Object::Server(id) => {
+                let server = self.servers.get(id).ok_or_else(|| Error::not_found(format!("no {id}")))?;
+                views.push(WhyView {
+                    at: server.since.to_string(),
+                    decision: "state".into(),
+                    object: id.to_string(),
+                    because: format!("{}: {}", server.state, server.reason),
+                    considered: Vec::new(),
+                });
+            }
+            _ => {
+                for id in self.units_of(&object) {
+                    let Some(unit) = self.units.get(&id) else { continue };
+                    views.extend(unit.why.views(&id.to_string()));
+                    let unready = self.of(unit).filter(|container| container.state != ContainerState::Ready);
+                    views.extend(unready.map(|container| self.state_of(container)));
+                }
+            }
+        }
+        if let Some(because) = &self.frozen {
+            views.push(WhyView {
+                at: self.at.to_string(),
+                decision: "freeze".into(),
+                object: "manager".into(),
+                because: because.clone(),
+                considered: Vec::new(),
+            });
+        }
+        views.sort_by(|a, b| a.at.cmp(&b.at));
+        Ok(views)
+    }
+
+    fn state_of(&self, record: &Container) -> WhyView {
+        WhyView {
+            at: record.since.to_string(),
+            decision: "state".into(),
+            object: record.id.to_string(),
+            because: format!("{}: {}", record.state, record.reason),
+            considered: Vec::new(),
+        }
+    }
+
+    /// Everything known about an object. Secrets are not known here, only where they come from.
+    ///
+    /// # Errors
+    /// As [`State::object`].
+    pub fn inspect(&self, name: &str) -> Result<serde_json::Value> {
+        let object = self.object(name)?;
+        let value = match &object {
+            Object::Container(id) => {
+                let record = self.containers.get(id).ok_or_else(|| Error::not_found(format!("no {id}")))?;
+                let template = self.units.get(&record.unit).map(|unit| unit.template(record.revision));
+                json!({ "container": self.container_view(record), "record": record, "template": template })
+            }
+            Object::Server(id) => {
+                let on_it: Vec<ContainerView> =
+                    self.container_views().into_iter().filter(|container| container.server == id.as_str()).collect();
+                let server = self.server_views().into_iter().find(|server| server.id == id.as_str());
+                json!({ "server": server, "containers": on_it, "ports": self.ports.get(id) })
+            }
+            _ => {
+                let units: Vec<serde_json::Value> = self
+                    .units_of(&object)
+                    .iter()
+                    .filter_map(|id| self.units.get(id).map(|unit| self.inspect_unit(id, unit)))
+                    .collect();
+                match (&object, &units[..]) {
+                    (Object::Unit(_), [only]) => only.clone(),
+                    (Object::Service(service), _) => {
+                        json!({ "object": name, "quota": self.quotas.get(service), "units": units })
+                    }
+                    _ => json!({ "object": name, "units": units }),
+                }
+            }
+        };
+        Ok(value)
+    }
+
+    fn inspect_unit(&self, id: &UnitId, unit: &Unit) -> serde_json::Value {
+        let containers: Vec<ContainerView> = self.of(unit).map(|record| self.container_view(record)).collect();
+        json!({
+            "unit": self.view_of(id, unit),
+            "spec": unit.spec,
+            "digest": unit.digest,
+            "revisions": unit.templates.keys().collect::<Vec<_>>(),
+            "containers": containers,
+            "held": unit.held,
+        })
+    }
+
+    /// The containers of a Unit in the order of their ids.
+    pub fn of<'a>(&'a self, unit: &'a Unit) -> impl Iterator<Item = &'a Container> {
+        unit.containers.iter().filter_map(|id| self.containers.get(id))
+    }
+}
+
+fn count(items: usize) -> u32 {
+    u32::try_from(items).unwrap_or(u32::MAX)
+}
+
+fn resources(resources: &crate::spec::Resources) -> ResourcesView {
+    ResourcesView { cpu_millis: resources.cpu.0, memory_bytes: resources.memory.0 }
+}

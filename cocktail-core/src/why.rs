@@ -1,0 +1,78 @@
+//! Why-records: every decision and every non-decision as data, with the numbers that were used.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::WallTime;
+use crate::view::{ConsideredView, WhyView};
+
+/// Decisions that are kept per object.
+pub const KEPT: usize = 16;
+
+/// One decision, or the decision to do nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// When.
+    pub at: WallTime,
+    /// What: `create`, `start`, `restart`, `stop`, `remove`, `wait`, …
+    pub decision: String,
+    /// Why.
+    pub because: String,
+    /// What else was looked at, and why it was not taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub considered: Vec<ConsideredView>,
+    /// How often the same was decided again in a row.
+    #[serde(default)]
+    pub again: u32,
+}
+
+/// The last decisions about one object, oldest first, bounded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WhyLog(VecDeque<Why>);
+
+impl WhyLog {
+    /// Adds a decision; the same again only counts up, the oldest beyond [`KEPT`] goes.
+    pub fn record(&mut self, at: WallTime, decision: &str, because: &str, considered: &[ConsideredView]) {
+        if let Some(last) = self.0.back_mut()
+            && last.decision == decision
+            && last.because == because
+        {
+            last.at = at;
+            last.again += 1;
+            return;
+        }
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(Why {
+            at,
+            decision: decision.to_owned(),
+            because: because.to_owned(),
+            considered: considered.to_vec(),
+            again: 0,
+        });
+    }
+
+    /// The decisions, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Why> {
+        self.0.iter()
+    }
+
+    /// As users see them.
+    pub fn views(&self, object: &str) -> Vec<WhyView> {
+        self.iter()
+            .map(|why| WhyView {
+                at: why.at.to_string(),
+                decision: why.decision.clone(),
+                object: object.to_owned(),
+                because: match why.again {
+                    0 => why.because.clone(),
+                    times => format!("{} ({} times)", why.because, times + 1),
+                },
+                considered: why.considered.clone(),
+            })
+            .collect()
+    }
+}
