@@ -1,0 +1,387 @@
+//! The store's work on its file, without any thread or future.
+//!
+//! Start at [`Engine::append`]. redb refuses to go on after a failed write until it is opened anew, so every failure
+//! closes the database and every call opens it again where that is needed; the lock on the data dir is not touched by
+//! that. What a failed commit has left on the disk is found out by opening and looking, never guessed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cocktail_core::contract::{Checkpoint, LedgerRow, Loaded, TurnRow};
+use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::id::{Epoch, OperationId, Seq, StoreId};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+
+use crate::backend::Health;
+use crate::error::Failure;
+use crate::file::{Facts, Open, create, guarded, open};
+use crate::reserve::Reserve;
+use crate::schema::{self, CHECKPOINTS, JOURNAL, JournalRow, LEDGER, META, PIECE, SNAPSHOT, meta};
+
+/// A store's file, open or waiting to be opened again.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    path: PathBuf,
+    id: StoreId,
+    open: Option<Open>,
+    reserve: Reserve,
+    health: Arc<Health>,
+}
+
+/// Why a write did not return well.
+enum Unwritten {
+    /// Nothing of it is on disk.
+    Surely(Failure),
+    /// It may be on disk.
+    Perhaps(Failure),
+}
+
+impl From<Failure> for Unwritten {
+    fn from(failure: Failure) -> Self {
+        Self::Surely(failure)
+    }
+}
+
+impl Engine {
+    /// Opens the store's file, or makes it. Where the disk is full, the reserve is given up for it.
+    pub(crate) fn open(path: PathBuf, reserve: Reserve, health: Arc<Health>) -> Result<Self> {
+        let attempt = || match path.try_exists() {
+            Ok(true) => open(&path, &health),
+            Ok(false) => create(&path, &health).and_then(|()| open(&path, &health)),
+            Err(error) => Err(Failure::Disk(error)),
+        };
+        let opened = match attempt() {
+            Err(failure) if failure.is_full() && reserve.give_up().unwrap_or(false) => attempt(),
+            other => other,
+        };
+        let opened = opened.map_err(|failure| failure.into_error(&path, ErrorKind::Unavailable))?;
+        if let Err(error) = reserve.take() {
+            tracing::debug!(%error, "no room is kept for emergencies");
+        }
+        Ok(Self { id: opened.facts.id.clone(), path, open: Some(opened), reserve, health })
+    }
+
+    pub(crate) fn id(&self) -> &StoreId {
+        &self.id
+    }
+
+    pub(crate) fn acquire(&mut self) -> Result<Epoch> {
+        let next = self.facts()?.epoch.next();
+        self.write(|txn, _| {
+            txn.open_table(META)?.insert(meta::EPOCH, next.0.to_le_bytes().as_slice())?;
+            Ok(())
+        })
+        .map_err(|unwritten| self.answer(unwritten))?;
+        self.know(|facts| facts.epoch = next);
+        Ok(next)
+    }
+
+    pub(crate) fn append(&mut self, epoch: Epoch, turn: &TurnRow, ledger: &[LedgerRow]) -> Result<()> {
+        let facts = self.check(epoch)?;
+        if turn.seq <= facts.last {
+            return self.repeated(turn);
+        }
+        if turn.seq != facts.last.next() {
+            return Err(wrong_seq(turn.seq, facts.last));
+        }
+        let end = facts.end + turn.bytes.len() as u64;
+        let written = self.write(|txn, _| {
+            let row = JournalRow { at: turn.at, end, bytes: &turn.bytes }.encode();
+            txn.open_table(JOURNAL)?.insert(turn.seq.0, row.as_slice())?;
+            if !ledger.is_empty() {
+                let mut table = txn.open_table(LEDGER)?;
+                for row in ledger {
+                    table.insert(row.operation.0, schema::encode_ledger(row, turn.seq).as_slice())?;
+                }
+            }
+            Ok(())
+        });
+        match written {
+            Ok(()) => {
+                self.know(|facts| (facts.last, facts.end) = (turn.seq, end));
+                Ok(())
+            }
+            Err(Unwritten::Surely(failure)) => Err(self.answer(Unwritten::Surely(failure))),
+            // The file says what became of it. Opening it makes durable what it shows.
+            Err(Unwritten::Perhaps(failure)) => match self.facts().map(|facts| facts.last) {
+                Ok(last) if last < turn.seq => Err(self.answer(Unwritten::Surely(failure))),
+                Ok(_) => self.repeated(turn),
+                Err(_) => Err(self.answer(Unwritten::Perhaps(failure))),
+            },
+        }
+    }
+
+    pub(crate) fn last(&mut self) -> Result<Seq> {
+        self.facts().map(|facts| facts.last)
+    }
+
+    pub(crate) fn snapshot(&mut self, epoch: Epoch, upto: Seq, bytes: &[u8], keep_bytes: u64) -> Result<()> {
+        let facts = self.check(epoch)?;
+        if upto > facts.last || Some(upto) < facts.snapshot {
+            return Err(wrong_snapshot(upto, facts.last, facts.snapshot));
+        }
+        self.write(|txn, _| {
+            let mut pieces = txn.open_table(SNAPSHOT)?;
+            pieces.retain(|_, _| false)?;
+            for (number, piece) in (0..).zip(bytes.chunks(PIECE)) {
+                pieces.insert(number, piece)?;
+            }
+            txn.open_table(META)?.insert(meta::SNAPSHOT, upto.0.to_le_bytes().as_slice())?;
+            drop_old(txn, upto, keep_bytes)
+        })
+        .map_err(|unwritten| self.answer(unwritten))?;
+        self.know(|facts| facts.snapshot = Some(upto));
+        Ok(())
+    }
+
+    pub(crate) fn load(&mut self) -> Result<Loaded> {
+        self.read(|txn, facts| {
+            let mut loaded = Loaded::default();
+            if let Some(upto) = facts.snapshot {
+                let mut bytes = Vec::new();
+                for piece in txn.open_table(SNAPSHOT)?.iter()? {
+                    bytes.extend_from_slice(piece?.1.value());
+                }
+                loaded.snapshot = Some((upto, bytes));
+            }
+            let mut expected = facts.snapshot.unwrap_or_default().next();
+            for row in txn.open_table(JOURNAL)?.range(expected.0..)? {
+                let (seq, row) = row?;
+                if seq.value() != expected.0 {
+                    return Err(Failure::Damaged(format!("turn {expected} is missing from the journal")));
+                }
+                loaded.turns.push(JournalRow::decode(row.value())?.turn(seq.value()));
+                expected = expected.next();
+            }
+            Ok(loaded)
+        })
+    }
+
+    pub(crate) fn turns(&mut self, from: Seq, limit: usize) -> Result<Vec<TurnRow>> {
+        self.read(|txn, _| {
+            let table = txn.open_table(JOURNAL)?;
+            let rows = table.range(from.0..)?.take(limit);
+            rows.map(|row| {
+                let (seq, row) = row?;
+                Ok(JournalRow::decode(row.value())?.turn(seq.value()))
+            })
+            .collect()
+        })
+    }
+
+    pub(crate) fn open_operations(&mut self) -> Result<Vec<LedgerRow>> {
+        self.read(|txn, _| {
+            let mut rows = Vec::new();
+            for row in txn.open_table(LEDGER)?.iter()? {
+                let (operation, row) = row?;
+                let (row, _) = schema::decode_ledger(operation.value(), row.value())?;
+                if !row.ended {
+                    rows.push(row);
+                }
+            }
+            Ok(rows)
+        })
+    }
+
+    pub(crate) fn checkpoint(&mut self, epoch: Epoch, operation: OperationId, checkpoint: &Checkpoint) -> Result<()> {
+        self.check(epoch)?;
+        self.write(|txn, _| {
+            let row = schema::encode_checkpoint(checkpoint);
+            txn.open_table(CHECKPOINTS)?.insert((operation.0, checkpoint.step), row.as_slice())?;
+            Ok(())
+        })
+        .map_err(|unwritten| self.answer(unwritten))
+    }
+
+    pub(crate) fn checkpoints(&mut self, operation: OperationId) -> Result<Vec<Checkpoint>> {
+        self.read(|txn, _| {
+            let table = txn.open_table(CHECKPOINTS)?;
+            let rows = table.range((operation.0, 0)..=(operation.0, u32::MAX))?;
+            rows.map(|row| {
+                let (key, row) = row?;
+                schema::decode_checkpoint(key.value().1, row.value())
+            })
+            .collect()
+        })
+    }
+
+    pub(crate) fn use_reserve(&self) -> Result<bool> {
+        self.reserve.give_up().map_err(|error| crate::error::disk(error, &self.path, ErrorKind::Unavailable))
+    }
+
+    pub(crate) fn restore_reserve(&self) -> Result<bool> {
+        self.reserve.take().map_err(|error| crate::error::disk(error, &self.path, ErrorKind::Unavailable))
+    }
+
+    /// Closes the file. It is opened again by the next call.
+    pub(crate) fn close(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        match catch_unwind(AssertUnwindSafe(|| open.database.close())) {
+            Ok(Ok(())) => {}
+            // After a failed write redb can end in no other way.
+            Ok(Err(error)) => tracing::debug!(%error, "the store was not closed cleanly and will be checked"),
+            Err(_) => tracing::warn!("closing the store panicked; it will be checked when it is opened"),
+        }
+    }
+
+    /// The facts, from an open file.
+    fn facts(&mut self) -> Result<Facts> {
+        let path = self.path.clone();
+        self.ensure_open()
+            .map(|open| open.facts.clone())
+            .map_err(|failure| failure.into_error(&path, ErrorKind::Unavailable))
+    }
+
+    fn ensure_open(&mut self) -> Result<&mut Open, Failure> {
+        if self.open.is_none() {
+            let opened = open(&self.path, &self.health)?;
+            if opened.facts.id != self.id {
+                let (ours, theirs) = (&self.id, &opened.facts.id);
+                let message = format!("the store's file was exchanged while it was in use: {ours} became {theirs}");
+                return Err(Failure::Answer(Error::unexpected(message)));
+            }
+            self.open = Some(opened);
+        }
+        Ok(self.open.as_mut().expect("it was opened above"))
+    }
+
+    /// The facts, if `epoch` may write.
+    fn check(&mut self, epoch: Epoch) -> Result<Facts> {
+        let facts = self.facts()?;
+        if epoch == facts.epoch { Ok(facts) } else { Err(wrong_epoch(epoch, facts.epoch)) }
+    }
+
+    fn know(&mut self, learn: impl FnOnce(&mut Facts)) {
+        if let Some(open) = &mut self.open {
+            learn(&mut open.facts);
+        }
+    }
+
+    /// Whether a turn that is there already is the same.
+    fn repeated(&mut self, turn: &TurnRow) -> Result<()> {
+        let stored = self.turns(turn.seq, 1)?;
+        match stored.first() {
+            Some(stored) if stored.seq == turn.seq && stored.bytes == turn.bytes => Ok(()),
+            Some(stored) if stored.seq == turn.seq => Err(other_turn(turn.seq)),
+            _ => Err(wrong_seq(turn.seq, self.facts()?.last)),
+        }
+    }
+
+    /// One read transaction.
+    fn read<T>(&mut self, look: impl FnOnce(&ReadTransaction, &Facts) -> Result<T, Failure>) -> Result<T> {
+        let path = self.path.clone();
+        let looked = self.ensure_open().and_then(|open| {
+            guarded(|| {
+                let txn = open.database.begin_read()?;
+                look(&txn, &open.facts)
+            })
+        });
+        looked.map_err(|failure| {
+            self.close();
+            failure.into_error(&path, ErrorKind::Unavailable)
+        })
+    }
+
+    /// One write transaction, synced.
+    fn write(
+        &mut self,
+        change: impl FnOnce(&WriteTransaction, &Facts) -> Result<(), Failure>,
+    ) -> Result<(), Unwritten> {
+        let open = self.ensure_open()?;
+        let mut committing = false;
+        let written = guarded(|| {
+            // One sync per commit: the checksums tell after a crash whether the newest commit is whole.
+            let txn = open.database.begin_write()?;
+            change(&txn, &open.facts)?;
+            committing = true;
+            txn.commit()?;
+            Ok(())
+        });
+        written.map_err(|failure| {
+            self.close();
+            if committing { Unwritten::Perhaps(failure) } else { Unwritten::Surely(failure) }
+        })
+    }
+
+    fn answer(&self, unwritten: Unwritten) -> Error {
+        match unwritten {
+            Unwritten::Surely(failure) => failure.into_error(&self.path, ErrorKind::Unavailable),
+            Unwritten::Perhaps(failure) => failure.into_error(&self.path, ErrorKind::OutcomeUnknown),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What every store answers to a holder of another epoch.
+pub(crate) fn wrong_epoch(given: Epoch, current: Epoch) -> Error {
+    let message = if given < current {
+        "another Manager has taken over this store"
+    } else {
+        "this store never gave out that epoch"
+    };
+    Error::refused(message).with("epoch", given).with("current", current)
+}
+
+/// What every store answers to a turn that does not follow the last.
+pub(crate) fn wrong_seq(given: Seq, last: Seq) -> Error {
+    Error::new(ErrorKind::Conflict, "the turn does not follow the last one in the journal")
+        .with("seq", given)
+        .with("last", last)
+}
+
+/// What every store answers to a turn whose place another one has.
+pub(crate) fn other_turn(seq: Seq) -> Error {
+    Error::new(ErrorKind::Conflict, "the journal has another turn in that place").with("seq", seq)
+}
+
+/// What every store answers to a snapshot of a state that is older than the one it has, or not yet in the journal.
+pub(crate) fn wrong_snapshot(upto: Seq, last: Seq, newest: Option<Seq>) -> Error {
+    Error::new(ErrorKind::Conflict, "the snapshot fits neither the journal nor the one before it")
+        .with("upto", upto)
+        .with("last", last)
+        .with("newest", newest.unwrap_or_default())
+}
+
+/// Drops turns up to `upto` that do not fit into `keep_bytes`, and ended operations that are older than what is left.
+fn drop_old(txn: &WriteTransaction, upto: Seq, keep_bytes: u64) -> Result<(), Failure> {
+    let mut journal = txn.open_table(JOURNAL)?;
+    let Some(first) = journal.first()?.map(|(seq, _)| seq.value()).filter(|&first| first <= upto.0) else {
+        return Ok(());
+    };
+    let row = |seq: u64| -> Result<(u64, u64), Failure> {
+        let row = journal.get(seq)?.ok_or_else(|| Failure::Damaged(format!("turn {seq} is missing")))?;
+        let row = JournalRow::decode(row.value())?;
+        Ok((row.end.saturating_sub(row.bytes.len() as u64), row.end))
+    };
+    let (_, end) = row(upto.0)?;
+    // The first turn to keep: from there to `upto` it is at most `keep_bytes`.
+    let (mut low, mut high) = (first, upto.0 + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if end.saturating_sub(row(middle)?.0) <= keep_bytes { high = middle } else { low = middle + 1 }
+    }
+    journal.retain_in(..low, |_, _| false)?;
+    drop(journal);
+
+    let mut gone = Vec::new();
+    let mut ledger = txn.open_table(LEDGER)?;
+    for entry in ledger.iter()? {
+        let (operation, row) = entry?;
+        let (row, turn) = schema::decode_ledger(operation.value(), row.value())?;
+        if row.ended && turn.0 < low {
+            gone.push(operation.value());
+        }
+    }
+    let mut checkpoints = txn.open_table(CHECKPOINTS)?;
+    for operation in gone {
+        ledger.remove(operation)?;
+        checkpoints.retain_in((operation, 0)..=(operation, u32::MAX), |_, _| false)?;
+    }
+    Ok(())
+}
