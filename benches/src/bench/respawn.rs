@@ -38,8 +38,12 @@ pub(crate) fn run(setup: &Setup) -> Result<Report> {
     }
     report.figure("supervisord_ms", median(&supervisord), "supervisord, the median");
     report.figure("pm2_ms", median(&pm2), "pm2, the median");
-    report.compared("supervisord_ms", "supervisord 4.3.0, workers killed once they count as RUNNING");
-    report.compared("pm2_ms", "pm2 7.0.4 in fork mode, workers killed once they count as stable");
+    report.compared(
+        "supervisord_ms",
+        format!("{}, workers killed once they count as RUNNING", Supervisord::version(setup)?),
+    );
+    report
+        .compared("pm2_ms", format!("{} in fork mode, workers killed once they count as stable", Pm2::version(setup)?));
     report.note(format!("{} samples of supervisord, {} of pm2", supervisord.len(), pm2.len()));
     Ok(report)
 }

@@ -54,7 +54,14 @@ pub(crate) fn run(setup: &Setup) -> Result<Report> {
     report.figure("supervisord_idle_cpu_percent", median(&supervisord.cpu), "supervisord");
     report.figure("pm2_mib", median(&pm2.mib), "the daemon of pm2");
     report.figure("pm2_idle_cpu_percent", median(&pm2.cpu), "the daemon of pm2");
-    report.compared("mib", "supervisord 4.3.0 and pm2 7.0.4 with the same workers (supervisord_mib, pm2_mib)");
+    report.compared(
+        "mib",
+        format!(
+            "{} and {} with the same workers (supervisord_mib, pm2_mib)",
+            Supervisord::version(setup)?,
+            Pm2::version(setup)?
+        ),
+    );
     report.note(format!("{WORKERS} workers `sleep`, {rounds} rounds, idle for {} s in each", IDLE.as_secs()));
     Ok(report)
 }

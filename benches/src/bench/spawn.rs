@@ -53,8 +53,10 @@ pub(crate) fn run(setup: &Setup) -> Result<Report> {
         "vs_bare",
         "a Rust loop of posix_spawn on the same argv, the better of one and two threads in each round",
     );
-    report
-        .compared("vs_supervisord", "supervisord 4.3.0, running, told by XML-RPC to add a group; startsecs=0, logs on");
+    report.compared(
+        "vs_supervisord",
+        format!("{}, running, told by XML-RPC to add a group; startsecs=0, logs on", Supervisord::version(setup)?),
+    );
     report.note(format!(
         "medians of {rounds} rounds; ours and supervisord are timed from outside until N processes execute sleep, the bare loop by itself"
     ));

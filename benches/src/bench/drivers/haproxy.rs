@@ -43,10 +43,10 @@ impl HaProxy {
         proc::tree(self.process.pid())
     }
 
-    /// The version, for the notes.
+    /// Name and version, for reports.
     pub(crate) fn version(setup: &Setup) -> Result<String> {
         let output = super::run(Command::new(setup.haproxy()?).arg("-v"))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(text.split_whitespace().take(3).collect::<Vec<_>>().join(" "))
+        Ok(format!("HAProxy {}", text.split_whitespace().nth(2).context("HAProxy names no version")?))
     }
 }

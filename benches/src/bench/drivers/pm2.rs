@@ -34,6 +34,15 @@ impl Pm2 {
         Ok(this)
     }
 
+    /// Name and version, for reports; read from the package, because asking the program would start a daemon.
+    pub(crate) fn version(setup: &Setup) -> Result<String> {
+        let program = setup.pm2()?.canonicalize()?;
+        let package = program.ancestors().map(|folder| folder.join("package.json")).find(|file| file.is_file());
+        let text = fs::read_to_string(package.context("pm2 lies in no package")?)?;
+        let package: serde_json::Value = serde_json::from_str(&text).context("pm2's package.json")?;
+        Ok(format!("pm2 {}", package["version"].as_str().context("pm2's package has no version")?))
+    }
+
     /// The daemon's process.
     pub(crate) fn pid(&self) -> Result<i32> {
         let text = fs::read_to_string(self.folder.path().join("home/pm2.pid")).context("pm2 has no pid file")?;

@@ -67,6 +67,12 @@ impl Supervisord {
         self.call("supervisor.addProcessGroup", Some("w")).map(drop)
     }
 
+    /// Name and version, for reports.
+    pub(crate) fn version(setup: &Setup) -> Result<String> {
+        let output = super::run(Command::new(setup.supervisord()?).arg("--version"))?;
+        Ok(format!("supervisord {}", String::from_utf8_lossy(&output.stdout).trim()))
+    }
+
     pub(crate) fn pid(&self) -> i32 {
         self.process.pid()
     }
