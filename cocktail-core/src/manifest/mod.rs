@@ -104,6 +104,10 @@ fn decode(text: &str, report: &Report<'_>) -> Option<(Option<ServiceSpec>, Optio
         whole("the file is longer than 1MiB, which no manifest needs", "check that this is the right file");
         return None;
     }
+    if report.base.to_str().is_none() {
+        whole("the path of this folder is not UTF-8, so it cannot be stored", "move the file to another folder");
+        return None;
+    }
     let document = match DeTable::parse(text) {
         Ok(document) => document,
         Err(why) => {

@@ -11,7 +11,8 @@ use crate::spec::Template;
 /// The same template has the same name on every machine and in every build: keys are sorted, and members that are
 /// absent or empty do not count, so that a field which a later version adds changes no revision by itself.
 pub fn template_hash(template: &Template) -> String {
-    let value = serde_json::to_value(template).expect("a template holds strings, numbers and maps with string keys");
+    // Only a path that is not UTF-8 has no JSON. A manifest cannot have one, a program that makes its own template can.
+    let value = serde_json::to_value(template).unwrap_or_else(|_| Value::from(format!("{template:?}")));
     let mut text = String::from("template 1\n");
     canonical(&value, &mut text);
     let mut name = BASE32_NOPAD.encode(&Sha256::digest(text.as_bytes())).to_ascii_lowercase();

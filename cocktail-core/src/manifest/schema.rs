@@ -13,7 +13,7 @@ pub fn schema() -> Value {
         &[
             ("service", described(reference("name"), "The Service's name.")),
             ("quota", reference("quota")),
-            ("maps", named("Application maps by name; this file owns those that it names.", reference("map"))),
+            ("maps", filled("Application maps by name; this file owns those that it names.", reference("map"))),
             ("manager", reference("manager")),
             ("providers", named("Providers by the name that a Unit's `provider` says.", reference("provider"))),
         ],
@@ -47,7 +47,7 @@ fn definitions() -> Value {
         },
         "port": port_number,
         "quota": quota(),
-        "map": object("One workload of the Service.", &[("units", named("Units by name.", reference("unit")))], &["units"]),
+        "map": object("One workload of the Service.", &[("units", filled("Units by name.", reference("unit")))], &["units"]),
         "unit": unit(),
         "probe": probe(),
         "manager": manager(),
@@ -69,7 +69,7 @@ fn unit() -> Value {
     let target = || json!({ "type": "number", "exclusiveMinimum": 0 });
     let variables = json!({ "type": "array", "items": reference("variable"), "uniqueItems": true });
     let user = json!({ "type": "string", "minLength": 1 });
-    object(
+    let mut unit = object(
         "What is deployed, scaled and updated as one.",
         &[
             ("command", reference("command")),
@@ -122,7 +122,9 @@ fn unit() -> Value {
             ("place", place()),
         ],
         &["command"],
-    )
+    );
+    unit["not"] = json!({ "required": ["replicas", "scale"] });
+    unit
 }
 
 fn secret() -> Value {
@@ -290,6 +292,13 @@ fn object(description: &str, properties: &[(&str, Value)], required: &[&str]) ->
 fn named(description: &str, of: Value) -> Value {
     let names = reference("name");
     json!({ "type": "object", "description": description, "propertyNames": names, "additionalProperties": of })
+}
+
+/// A table whose keys are names, with at least one of them.
+fn filled(description: &str, of: Value) -> Value {
+    let mut table = named(description, of);
+    table["minProperties"] = json!(1);
+    table
 }
 
 /// A table whose keys are variables.

@@ -1,8 +1,10 @@
 //! What this version does not do, settings, syntax, and input that is hostile.
 
+use std::path::Path;
+
 use cocktail_core::manifest::{MAX_TEXT, Severity, render};
 
-use super::{file_refused, parse, unit_refused};
+use super::{file_refused, parse, unit, unit_refused};
 
 #[test]
 fn what_is_promised_but_not_there_yet_is_refused_by_name() {
@@ -160,6 +162,16 @@ fn deep_nesting_is_refused_without_overflowing_the_stack() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_stored_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let base = Path::new(std::ffi::OsStr::from_bytes(b"/srv/\xff"));
+    let problems =
+        cocktail_core::manifest::parse(&unit(""), Path::new("bad.toml"), base).expect_err("no JSON holds it");
+    assert_eq!(problems[0].message, "the path of this folder is not UTF-8, so it cannot be stored");
+}
+
 #[test]
 fn many_problems_are_counted_after_the_first_twenty() {
     let keys: String = (0..5_000).map(|at| format!("wrong{at} = 1\n")).collect();
@@ -180,4 +192,9 @@ fn long_keys_and_lines_stay_short_in_messages_and_drawings() {
     let drawn = render(&problems, &text);
     assert!(drawn.len() < 8_192, "{} bytes", drawn.len());
     assert!(problems.iter().all(|problem| problem.message.len() < 200));
+
+    // The name of a variable may be long, but it is not repeated in the path of each key below it.
+    let text = format!("service = \"shop\"\nmaps.prod.units.web.secrets.{long} = {{ {children} }}");
+    let problems = parse(&text).expect_err("a secret has a source");
+    assert!(problems.iter().all(|problem| problem.key.len() < 200 && problem.message.len() < 200));
 }
