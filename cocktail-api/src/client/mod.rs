@@ -1,0 +1,185 @@
+//! The caller's end: a [`Manager`] that is somewhere else.
+//!
+//! Start at [`Client`]. Each call is a connection of its own: a Manager may end and another one take its place between
+//! two calls, and nothing has to be cleaned up. [`http`] sends and classifies, [`lines`] reads streams, [`exec`]
+//! carries sessions.
+//!
+//! A request that certainly did nothing fails with `Unavailable`, a command whose answer was lost with
+//! `OutcomeUnknown`. The difference matters to whoever wants to repeat it.
+
+mod exec;
+mod http;
+mod lines;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cocktail_core::contract::{
+    Actor, Applied, EventFilter, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager, ManifestSource,
+    ShutdownMode,
+};
+use cocktail_core::error::Result;
+use cocktail_core::id::UnitId;
+use cocktail_core::view::{
+    ContainerView, EndpointView, EventView, ManagerView, OperationView, PlanView, ServerView, UnitView, WhyView,
+};
+use futures_util::stream::{BoxStream, StreamExt};
+use serde::Serialize;
+
+use crate::wire::{By, Count, Exec, Nothing, Output, Shutdown, Sources, exact_time};
+use http::{Call, object_path, query};
+
+/// A Manager behind a socket. Cheap to clone; opens a connection for each call.
+///
+/// The actor that callers pass is not sent: the Manager takes the uid of the calling process instead.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+    patience: Duration,
+}
+
+impl Client {
+    /// A client of the Manager that listens on `socket`, which is tried once.
+    ///
+    /// # Errors
+    /// `Unavailable` when no Manager runs there, `Denied` when this user may not reach it.
+    pub async fn connect(socket: impl Into<PathBuf>) -> Result<Self> {
+        let client = Self { socket: socket.into(), patience: Duration::from_secs(120) };
+        http::open(&client.socket).await?;
+        Ok(client)
+    }
+
+    /// Sets how long an answer, or the beginning of a stream, may take before a call fails with `Deadline`; two
+    /// minutes unless set. [`Manager::shutdown`] is exempt: workers may have long grace periods.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Where the Manager listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn get(&self, path: impl Into<String>) -> Call<'_> {
+        Call::get(&self.socket, Some(self.patience), path.into())
+    }
+
+    fn post(&self, path: impl Into<String>, body: &impl Serialize) -> Result<Call<'_>> {
+        Call::post(&self.socket, Some(self.patience), path.into(), body)
+    }
+
+    async fn units_of(&self, verb: &str, object: &str) -> Result<Vec<UnitId>> {
+        self.post(object_path(verb, object)?, &Nothing {})?.answer().await
+    }
+}
+
+#[async_trait]
+impl Manager for Client {
+    async fn apply(&self, sources: &[ManifestSource], _: &Actor) -> Result<Applied> {
+        let body = Sources { sources: sources.to_vec() };
+        body.check()?;
+        self.post("/v1/apply", &body)?.answer().await
+    }
+
+    async fn plan(&self, sources: &[ManifestSource]) -> Result<PlanView> {
+        let body = Sources { sources: sources.to_vec() };
+        body.check()?;
+        self.post("/v1/plan", &body)?.changes_nothing().answer().await
+    }
+
+    async fn scale(&self, unit: &str, count: u32, _: &Actor) -> Result<UnitView> {
+        self.post(object_path("scale", unit)?, &Count { count })?.answer().await
+    }
+
+    async fn extend(&self, unit: &str, by: u32, _: &Actor) -> Result<UnitView> {
+        self.post(object_path("extend", unit)?, &By { by })?.answer().await
+    }
+
+    async fn reduce(&self, unit: &str, by: u32, _: &Actor) -> Result<UnitView> {
+        self.post(object_path("reduce", unit)?, &By { by })?.answer().await
+    }
+
+    async fn stop(&self, object: &str, _: &Actor) -> Result<Vec<UnitId>> {
+        self.units_of("stop", object).await
+    }
+
+    async fn start(&self, object: &str, _: &Actor) -> Result<Vec<UnitId>> {
+        self.units_of("start", object).await
+    }
+
+    async fn restart(&self, object: &str, _: &Actor) -> Result<Vec<UnitId>> {
+        self.units_of("restart", object).await
+    }
+
+    async fn remove(&self, object: &str, _: &Actor) -> Result<Vec<UnitId>> {
+        self.units_of("remove", object).await
+    }
+
+    async fn down(&self, _: &Actor) -> Result<Vec<UnitId>> {
+        self.post("/v1/down", &Nothing {})?.answer().await
+    }
+
+    async fn units(&self) -> Result<Vec<UnitView>> {
+        self.get("/v1/units").answer().await
+    }
+
+    async fn containers(&self) -> Result<Vec<ContainerView>> {
+        self.get("/v1/containers").answer().await
+    }
+
+    async fn servers(&self) -> Result<Vec<ServerView>> {
+        self.get("/v1/servers").answer().await
+    }
+
+    async fn endpoints(&self) -> Result<Vec<EndpointView>> {
+        self.get("/v1/endpoints").answer().await
+    }
+
+    async fn operations(&self) -> Result<Vec<OperationView>> {
+        self.get("/v1/operations").answer().await
+    }
+
+    async fn events(&self, filter: &EventFilter) -> Result<BoxStream<'static, Result<EventView>>> {
+        let path = query("/v1/events".into(), &[
+            ("from", filter.from.map(|from| from.to_string())),
+            ("tail", filter.tail.map(|tail| tail.to_string())),
+            ("follow", filter.follow.then(|| "true".into())),
+            ("object", filter.object.clone()),
+        ]);
+        Ok(lines::items(self.get(path).stream().await?))
+    }
+
+    async fn inspect(&self, object: &str) -> Result<serde_json::Value> {
+        self.get(object_path("inspect", object)?).answer().await
+    }
+
+    async fn why(&self, object: &str) -> Result<Vec<WhyView>> {
+        self.get(object_path("why", object)?).answer().await
+    }
+
+    async fn logs(&self, object: &str, options: &LogOptions) -> Result<LogStream> {
+        let path = query(object_path("logs", object)?, &[
+            ("follow", options.follow.then(|| "true".into())),
+            ("tail", options.tail.map(|tail| tail.to_string())),
+            ("since", options.since.map(exact_time)),
+        ]);
+        let lines = lines::items::<Output>(self.get(path).stream().await?);
+        Ok(lines.map(|line| line.and_then(LogLine::try_from)).boxed())
+    }
+
+    async fn exec(&self, container: &str, spec: &ExecSpec, _: &Actor) -> Result<ExecSession> {
+        let call = self.post(object_path("exec", container)?, &Exec::from(spec))?;
+        Ok(exec::session(call.upgrade().await?))
+    }
+
+    async fn about(&self) -> Result<ManagerView> {
+        self.get("/v1/about").answer().await
+    }
+
+    async fn shutdown(&self, mode: ShutdownMode) -> Result<()> {
+        Call::post(&self.socket, None, "/v1/shutdown".into(), &Shutdown { mode })?.answer().await
+    }
+}

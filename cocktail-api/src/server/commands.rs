@@ -1,0 +1,112 @@
+//! Requests that change something. Each runs to its end, also when the client goes away meanwhile.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use cocktail_core::contract::Applied;
+use cocktail_core::id::UnitId;
+use cocktail_core::view::UnitView;
+
+use super::extract::{Answer, Caller, Json, Object};
+use super::shared::Shared;
+use crate::wire::{By, Count, Nothing, Shutdown, Sources};
+
+pub(super) async fn apply(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Json(body): Json<Sources>,
+) -> Answer<Applied> {
+    body.check()?;
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.apply(&body.sources, &actor).await }).await?))
+}
+
+pub(super) async fn scale(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(unit): Object,
+    Json(Count { count }): Json<Count>,
+) -> Answer<UnitView> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.scale(&unit, count, &actor).await }).await?))
+}
+
+pub(super) async fn extend(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(unit): Object,
+    Json(By { by }): Json<By>,
+) -> Answer<UnitView> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.extend(&unit, by, &actor).await }).await?))
+}
+
+pub(super) async fn reduce(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(unit): Object,
+    Json(By { by }): Json<By>,
+) -> Answer<UnitView> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.reduce(&unit, by, &actor).await }).await?))
+}
+
+pub(super) async fn stop(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(object): Object,
+    Json(Nothing {}): Json<Nothing>,
+) -> Answer<Vec<UnitId>> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.stop(&object, &actor).await }).await?))
+}
+
+pub(super) async fn start(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(object): Object,
+    Json(Nothing {}): Json<Nothing>,
+) -> Answer<Vec<UnitId>> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.start(&object, &actor).await }).await?))
+}
+
+pub(super) async fn restart(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(object): Object,
+    Json(Nothing {}): Json<Nothing>,
+) -> Answer<Vec<UnitId>> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.restart(&object, &actor).await }).await?))
+}
+
+pub(super) async fn remove(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(object): Object,
+    Json(Nothing {}): Json<Nothing>,
+) -> Answer<Vec<UnitId>> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.remove(&object, &actor).await }).await?))
+}
+
+pub(super) async fn down(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Json(Nothing {}): Json<Nothing>,
+) -> Answer<Vec<UnitId>> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.down(&actor).await }).await?))
+}
+
+/// Answers `null` once the Manager has ended.
+pub(super) async fn shutdown(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Json(Shutdown { mode }): Json<Shutdown>,
+) -> Answer<()> {
+    tracing::info!(%actor, ?mode, "the Manager is asked to end");
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.shutdown(mode).await }).await?))
+}

@@ -1,0 +1,12 @@
+//! The API behind a real socket, with a Manager that is made up.
+
+mod errors;
+mod exec;
+mod garbage;
+mod limits;
+mod peers;
+mod round_trip;
+mod schema;
+mod socket;
+mod streams;
+mod support;
