@@ -1,1 +1,24 @@
-//! The Orchestrator: the loop that plans, commits and acts.
+//! The Orchestrator: cocktail's [`Manager`](cocktail_core::contract::Manager) inside a process.
+//!
+//! Start at [`Orchestrator`] and [`Builder`]. One task, the *writer*, owns the state: it collects what was observed and
+//! asked for, lets the planner decide, commits the turn, and only then hands operations to the executor, whose outcomes
+//! are observations again. Nothing else changes the state; everybody else sends to the writer.
+//!
+//! It is a good guest: no signal handler, no global subscriber, no runtime of its own. Several Orchestrators fit in one
+//! process. It decides nothing itself (that is `cocktail-core`) and touches no process, file or socket (that is the
+//! provider's runtime and the store).
+
+mod apply;
+mod builder;
+mod clock;
+mod executor;
+mod observe;
+mod orchestrator;
+mod routing;
+mod shared;
+mod streams;
+mod watch;
+mod writer;
+
+pub use builder::Builder;
+pub use orchestrator::{Ended, Orchestrator};

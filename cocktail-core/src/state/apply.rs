@@ -526,6 +526,7 @@ impl State {
             self.ended.pop_front();
         }
         self.ended.push_back(operation.clone());
+        self.soft.ended_now.push(operation.clone());
         Some(operation)
     }
 

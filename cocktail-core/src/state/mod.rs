@@ -81,6 +81,7 @@ struct SoftState {
     resting: BTreeMap<ServerId, BTreeSet<u16>>,
     halting: bool,
     anomalies: Vec<String>,
+    ended_now: Vec<Operation>,
 }
 
 impl PartialEq for SoftState {
@@ -187,6 +188,11 @@ impl State {
     /// Things that should be impossible and happened, for the log; each is told once.
     pub fn take_anomalies(&mut self) -> Vec<String> {
         std::mem::take(&mut self.soft.anomalies)
+    }
+
+    /// Operations that ended since the last call, for the ledger.
+    pub fn take_ended_operations(&mut self) -> Vec<Operation> {
+        std::mem::take(&mut self.soft.ended_now)
     }
 
     /// Ports by server whose hold-down has ended since the last call: other Managers on the host may have them.

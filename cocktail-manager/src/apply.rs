@@ -1,0 +1,202 @@
+//! From the text of manifests to a command: everything that can be wrong is found before anything changes.
+//!
+//! Decoding is pure; then the providers are asked what only they can say (does the program exist), and the forwarder
+//! proves that new service ports are free. All problems come back as diagnostics that point into the files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use cocktail_core::command::Command;
+use cocktail_core::contract::{Actor, Applied, ManifestSource};
+use cocktail_core::error::{Error, Result};
+use cocktail_core::id::UnitId;
+use cocktail_core::manifest::{self, Diagnostic, Parsed, Severity};
+use cocktail_core::plan;
+use cocktail_core::settings::Settings;
+use cocktail_core::spec::{ServiceSpec, Template, UnitSpec};
+use cocktail_core::state::State;
+use cocktail_core::unit::digest;
+use cocktail_core::view::PlanView;
+
+use crate::shared::Shared;
+
+/// Files that one apply takes at most.
+const MOST_FILES: usize = 64;
+
+/// What the state says about the Units of the manifests.
+struct Known {
+    settings: Settings,
+    /// Service ports by the Unit that has them.
+    addresses: BTreeMap<SocketAddr, UnitId>,
+    /// Identities of the templates that were checked when they were applied.
+    digests: BTreeMap<UnitId, String>,
+}
+
+/// Takes manifests as the desired state of the maps that they name.
+pub(crate) async fn apply(shared: &Shared, sources: &[ManifestSource], actor: &Actor) -> Result<Applied> {
+    let (files, warnings) = check(shared, sources).await?;
+    let services = services(&files);
+    let before = services.clone();
+    let preview = shared.look(move |state, _| plan::preview(state, &before)).await?;
+    let commanded = shared.command(Command::Apply(services), actor).await?;
+    let named = |wanted: &dyn Fn(&str) -> bool| -> Vec<UnitId> {
+        let objects = preview.actions.iter().filter(|action| wanted(&action.action));
+        let mut units: Vec<UnitId> = objects.filter_map(|action| UnitId::try_from(action.object.clone()).ok()).collect();
+        units.dedup();
+        units
+    };
+    Ok(Applied {
+        units: commanded.units,
+        changed: named(&|action| action != "remove" && action != "set-quota"),
+        removed: named(&|action| action == "remove"),
+        warnings,
+    })
+}
+
+/// What [`apply`] would do.
+pub(crate) async fn plan(shared: &Shared, sources: &[ManifestSource]) -> Result<PlanView> {
+    let (files, warnings) = check(shared, sources).await?;
+    let services = services(&files);
+    let mut view = shared.look(move |state, _| plan::preview(state, &services)).await?;
+    view.warnings = warnings;
+    Ok(view)
+}
+
+fn services(files: &[Parsed]) -> Vec<ServiceSpec> {
+    files.iter().filter_map(|file| file.service.clone()).collect()
+}
+
+/// Decodes and checks everything; the warnings are told apart from the problems.
+async fn check(shared: &Shared, sources: &[ManifestSource]) -> Result<(Vec<Parsed>, Vec<Diagnostic>)> {
+    if sources.is_empty() || sources.len() > MOST_FILES {
+        return Err(Error::invalid(format!("an apply takes 1 to {MOST_FILES} manifests, not {}", sources.len())));
+    }
+    let mut files = Vec::new();
+    let mut found = Vec::new();
+    for source in sources {
+        match manifest::parse(&source.text, &source.file, &source.base) {
+            Ok(file) => files.push(file),
+            Err(problems) => found.extend(problems),
+        }
+    }
+    refuse(&found)?;
+    found = files.iter().flat_map(|file| file.warnings.iter().cloned()).collect();
+    found.extend(manifest::check(&files));
+    if files.iter().all(|file| file.service.is_none()) {
+        return Err(Error::invalid("the manifests name no service: there is nothing to apply"));
+    }
+    let known = shared.look(|state, _| known(state)).await?;
+    let kinds: Vec<&str> = shared.providers.iter().map(|provider| provider.kind()).collect();
+    for file in &files {
+        found.extend(manifest::check_settings(file, &known.settings, &kinds));
+    }
+    refuse(&found)?;
+    for file in &files {
+        found.extend(machine(shared, file, &known).await?);
+    }
+    found.extend(ports(shared, &files, &known).await?);
+    refuse(&found)?;
+    Ok((files, found))
+}
+
+fn known(state: &State) -> Known {
+    Known {
+        settings: state.settings.clone(),
+        addresses: state.service_addresses(),
+        digests: state.units.iter().map(|(id, unit)| (id.clone(), unit.digest.clone())).collect(),
+    }
+}
+
+/// Stops when there is an error among the problems.
+fn refuse(found: &[Diagnostic]) -> Result<()> {
+    let errors = found.iter().filter(|problem| problem.severity == Severity::Error).count();
+    match errors {
+        0 => Ok(()),
+        1 => Err(Error::invalid("the manifest has a problem").with_diagnostics(found.to_vec())),
+        many => Err(Error::invalid(format!("the manifest has {many} problems")).with_diagnostics(found.to_vec())),
+    }
+}
+
+/// What the providers say about templates that are new or have changed.
+async fn machine(shared: &Shared, file: &Parsed, known: &Known) -> Result<Vec<Diagnostic>> {
+    let mut found = Vec::new();
+    for (id, key, unit) in units(file) {
+        if known.digests.get(&id) == Some(&digest(&unit.template)) {
+            continue;
+        }
+        for (below, message) in problems(shared, &unit.template).await? {
+            found.push(file.spans.error(&format!("{key}.{below}"), message));
+        }
+    }
+    Ok(found)
+}
+
+async fn problems(shared: &Shared, template: &Template) -> Result<BTreeSet<(String, String)>> {
+    let wanted = |name: &cocktail_core::name::Name| template.providers.is_empty() || template.providers.contains(name);
+    let mut problems = BTreeSet::new();
+    for provider in shared.providers.iter().filter(|provider| wanted(provider.name())) {
+        problems.extend(provider.validate(template));
+    }
+    // Servers of one provider are alike; with several, a server that lacks the program says so when it starts it.
+    if let [(_, runtime)] = &shared.servers.all()[..] {
+        problems.extend(runtime.check(template).await?);
+    }
+    Ok(problems)
+}
+
+/// Service ports: taken by another Unit, or by another program.
+async fn ports(shared: &Shared, files: &[Parsed], known: &Known) -> Result<Vec<Diagnostic>> {
+    let mut found = Vec::new();
+    let mut new = BTreeMap::new();
+    let applied: BTreeSet<UnitId> = files.iter().flat_map(units).map(|(id, ..)| id).collect();
+    for file in files {
+        for (id, key, unit) in units(file) {
+            for port in &unit.template.ports {
+                let Some(service) = port.service else { continue };
+                let address = SocketAddr::new(port.address, service);
+                let key = format!("{key}.ports.{}.service", port.name);
+                match known.addresses.iter().find(|(taken, _)| overlap(**taken, address)) {
+                    Some((taken, owner)) if *owner == id && *taken == address => {}
+                    // The owner's own new manifest was compared with this one already.
+                    Some((_, owner)) if applied.contains(owner) => {}
+                    Some((_, owner)) => {
+                        let message = format!("service port {service} belongs to {owner}");
+                        found.push(file.spans.error(&key, message).with_help("choose another port"));
+                    }
+                    None => {
+                        new.insert(address, (file, key));
+                    }
+                }
+            }
+        }
+    }
+    let Some(forwarder) = &shared.forwarder else { return Ok(found) };
+    if found.is_empty() && !new.is_empty() {
+        let addresses: Vec<SocketAddr> = new.keys().copied().collect();
+        for (address, message) in forwarder.check(&addresses).await? {
+            if let Some((file, key)) = new.get(&address) {
+                let problem = file.spans.error(key, message);
+                found.push(problem.with_help("end that program, or choose another port"));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether two addresses cannot be listened on at the same time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
+/// The Units of a file with their keys.
+fn units(file: &Parsed) -> Vec<(UnitId, String, &UnitSpec)> {
+    let Some(service) = &file.service else { return Vec::new() };
+    let mut units = Vec::new();
+    for (map, spec) in &service.maps {
+        for (name, unit) in &spec.units {
+            let id = UnitId::new(service.name.clone(), map.clone(), name.clone());
+            units.push((id, format!("maps.{map}.units.{name}"), unit));
+        }
+    }
+    units
+}

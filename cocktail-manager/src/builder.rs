@@ -1,0 +1,230 @@
+//! Starts an Orchestrator: takes the lease, loads what the store holds, attaches to what runs, and goes on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cocktail_core::contract::{Forwarder, Provider, Runtime, ServerObservation, Store};
+use cocktail_core::error::{Error, Result};
+use cocktail_core::event::{Event, Turn};
+use cocktail_core::id::{Seq, ServerId};
+use cocktail_core::name::Name;
+use cocktail_core::server::{Server, ServerState};
+use cocktail_core::settings::Settings;
+use cocktail_core::spec::Resources;
+use cocktail_core::state::State;
+use futures_util::StreamExt;
+use tokio::sync::{broadcast, mpsc, watch};
+use tracing::info;
+
+use crate::clock::Clock;
+use crate::executor::Executor;
+use crate::orchestrator::Orchestrator;
+use crate::routing::{self, Wanted};
+use crate::shared::{FOLLOWED, Health, OBSERVATIONS, Observation, Servers, Shared};
+use crate::writer::Writer;
+use crate::{observe, watch as manifests};
+
+/// Collects what an Orchestrator is made from.
+#[derive(Debug)]
+pub struct Builder {
+    store: Arc<dyn Store>,
+    providers: Vec<Arc<dyn Provider>>,
+    settings: Settings,
+    data_dir: PathBuf,
+}
+
+impl Builder {
+    /// An Orchestrator that remembers in `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, providers: Vec::new(), settings: Settings::default(), data_dir: PathBuf::new() }
+    }
+
+    /// Adds a provider. The first one that brings a forwarder serves the service ports.
+    #[must_use]
+    pub fn with_provider(mut self, provider: Arc<dyn Provider>) -> Self {
+        self.providers.push(provider);
+        self
+    }
+
+    /// Sets time constants and limits.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Says where the state is, for messages only.
+    #[must_use]
+    pub fn with_data_dir(mut self, data_dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = data_dir.into();
+        self
+    }
+
+    /// Takes the lease, loads, attaches and starts the writer on the tokio runtime of the caller.
+    ///
+    /// Untouched containers run on as they were; what ended meanwhile is restarted.
+    ///
+    /// # Errors
+    /// `Refused` when another Manager or store owns what runs here; `Unavailable` when the store or a provider cannot
+    /// be reached; `Unexpected` for a journal that cannot be read.
+    pub async fn start(self) -> Result<Orchestrator> {
+        let epoch = self.store.acquire().await?;
+        let (mut state, seq) = load(&self.store).await?;
+        let clock = Clock::resume(state.now);
+        let (requests, request_queue) = mpsc::channel(256);
+        let (observations, observation_queue) = mpsc::channel(OBSERVATIONS);
+        let (committed, _) = broadcast::channel(FOLLOWED);
+        let (routes, wanted) = watch::channel(Arc::new(Wanted::default()));
+        let forwarder = self.providers.iter().find_map(|provider| provider.forwarder());
+        let shared = Shared {
+            requests,
+            observations,
+            committed,
+            store: self.store.clone(),
+            providers: Arc::new(self.providers.clone()),
+            forwarder: forwarder.clone(),
+            servers: Arc::new(Servers::default()),
+        };
+
+        let settings = Box::new(self.settings.clone());
+        let mut events = vec![Event::ManagerStarted { epoch, settings }];
+        state.advance(clock.now(), Clock::wall());
+        state.apply(&events[0]);
+        let mut runtimes = Vec::new();
+        for provider in &self.providers {
+            for seen in provider.list().await?.servers {
+                let event = Event::ServerSeen { server: Box::new(server(&state, provider.name(), &seen)) };
+                state.apply(&event);
+                events.push(event);
+                let connection = provider.connect(&seen.server).await?;
+                let runtime = shared.servers.add(seen.server.clone(), connection)?;
+                let streamed = runtime.events();
+                let asked = state.now;
+                let listing = runtime.recover(&state.known(&seen.server)).await?;
+                // Everything that was seen as running before is older than this listing.
+                let asked = cocktail_core::time::ManagerTime(asked.0 + 1);
+                for event in observe::of_listing(&state, &seen.server, asked, &listing) {
+                    state.apply(&event);
+                    events.push(event);
+                }
+                runtimes.push((seen.server, runtime, streamed));
+            }
+        }
+        info!(%epoch, store = %state.store, containers = state.containers.len(), "a manager takes over");
+
+        let turn = Turn { now: state.now, at: state.at, epoch, events };
+        let mut writer = Writer {
+            epoch,
+            clock,
+            executor: Executor::new(shared.clone(), clock),
+            shared: shared.clone(),
+            requests: request_queue,
+            observations: observation_queue,
+            routes,
+            seq,
+            health: Health { seq, ..Health::default() },
+            since_snapshot: 0,
+            reserve_used: false,
+            state,
+        };
+        writer.commit_first(&turn).await?;
+        for (server, runtime, streamed) in runtimes {
+            tokio::spawn(follow(shared.clone(), server.clone(), streamed));
+            tokio::spawn(look_around(shared.clone(), server, runtime, self.settings.clone()));
+        }
+        if let Some(forwarder) = forwarder {
+            tokio::spawn(run_routes(shared.clone(), forwarder, wanted));
+        }
+        let orchestrator = Orchestrator::new(shared, self.data_dir, tokio::spawn(writer.run()));
+        manifests::watch(&orchestrator, &self.settings.watch)?;
+        Ok(orchestrator)
+    }
+}
+
+/// Reads the newest snapshot and replays what came after it.
+async fn load(store: &Arc<dyn Store>) -> Result<(State, Seq)> {
+    let loaded = store.load().await?;
+    let mut seq = Seq::default();
+    let mut state = match loaded.snapshot {
+        Some((upto, bytes)) => {
+            seq = upto;
+            State::from_snapshot(&bytes)
+                .map_err(|error| Error::unexpected("the snapshot in the store cannot be read").because(error))?
+        }
+        None => State::new(store.id()),
+    };
+    for row in loaded.turns {
+        let turn: Turn = serde_json::from_slice(&row.bytes).map_err(|error| {
+            Error::unexpected("a turn of the journal cannot be read").with("seq", row.seq).because(error)
+        })?;
+        state.replay(&turn);
+        seq = row.seq;
+    }
+    Ok((state, seq))
+}
+
+/// The record of a server that a provider lists.
+fn server(state: &State, provider: &Name, seen: &ServerObservation) -> Server {
+    let known = state.servers.get(&seen.server);
+    let changed = known.is_none_or(|known| known.incarnation != seen.incarnation);
+    Server {
+        id: seen.server.clone(),
+        provider: provider.clone(),
+        provider_id: seen.provider_id.clone(),
+        state: ServerState::Ready,
+        reason: if changed { "joined".into() } else { "known from before".into() },
+        since: known.filter(|_| !changed).map_or_else(Clock::wall, |known| known.since),
+        zone: seen.zone.clone(),
+        offering: seen.offering.clone(),
+        incarnation: seen.incarnation.clone(),
+        address: seen.address,
+        capacity: seen.capacity,
+        allocated: Resources::default(),
+        containers: 0,
+    }
+}
+
+/// Passes a runtime's events on until either side ends.
+async fn follow(
+    shared: Shared,
+    server: ServerId,
+    mut events: futures_util::stream::BoxStream<'static, cocktail_core::contract::RuntimeEvent>,
+) {
+    while let Some(event) = events.next().await {
+        if shared.observations.send(Observation::Runtime(server.clone(), event)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads usage, and compares everything from time to time: a listing heals any event that was missed.
+async fn look_around(shared: Shared, server: ServerId, runtime: Arc<dyn Runtime>, settings: Settings) {
+    let mut usage = tokio::time::interval(settings.usage);
+    let mut relist = tokio::time::interval(settings.relist);
+    usage.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    relist.reset();
+    while !shared.observations.is_closed() {
+        tokio::select! {
+            () = shared.observations.closed() => return,
+            _ = usage.tick() => {
+                if let Ok(readings) = runtime.usage().await {
+                    let readings: BTreeMap<_, _> = readings;
+                    shared.observe(Observation::Soft(cocktail_core::event::Soft::Usage(readings))).await;
+                }
+            }
+            _ = relist.tick() => {
+                let Ok(asked) = shared.look(|state, _| state.now).await else { return };
+                if let Ok(listing) = runtime.list().await {
+                    let server = server.clone();
+                    shared.observe(Observation::Listed { server, asked, listing, attached: false }).await;
+                }
+            }
+        }
+    }
+}
+
+async fn run_routes(shared: Shared, forwarder: Arc<dyn Forwarder>, wanted: watch::Receiver<Arc<Wanted>>) {
+    routing::run(shared, forwarder, wanted).await;
+}

@@ -1,0 +1,187 @@
+//! Acts: sends the calls of operations that are durable, and reports their outcomes.
+//!
+//! Every call runs to completion in a task of its own, so that nothing is dropped half-way; how many run at once is
+//! bounded per server. A call whose outcome is unknown or that could not be sent is repeated with a jittered back-off:
+//! a runtime makes the same start only once. Ends and removals are repeated until they succeed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use cocktail_core::contract::{Exit, Handle, Launch, Runtime, StopOrder};
+use cocktail_core::error::{Error, ErrorKind};
+use cocktail_core::event::{Event, Soft};
+use cocktail_core::id::{ContainerId, OperationId, ServerId};
+use cocktail_core::operation::{Failure, Operation, OperationKind};
+use cocktail_core::state::State;
+use cocktail_core::time::ManagerTime;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use crate::clock::Clock;
+use crate::shared::{Observation, Shared};
+
+/// Calls that run at once on one server.
+const AT_ONCE: usize = 256;
+/// First pause before a call is repeated.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Longest pause before a call is repeated.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Sends calls.
+#[derive(Debug)]
+pub(crate) struct Executor {
+    shared: Shared,
+    clock: Clock,
+    limits: BTreeMap<ServerId, Arc<Semaphore>>,
+    running: JoinSet<()>,
+}
+
+impl Executor {
+    pub(crate) fn new(shared: Shared, clock: Clock) -> Self {
+        Self { shared, clock, limits: BTreeMap::new(), running: JoinSet::new() }
+    }
+
+    /// Sends the call of an operation that is durable.
+    pub(crate) fn send(&mut self, state: &State, operation: &Operation) {
+        while self.running.try_join_next().is_some() {}
+        let Some(record) = state.containers.get(&operation.container) else { return };
+        let Some(runtime) = self.shared.servers.get(&record.server) else {
+            // The server connects later and the operation is sent then.
+            debug!(operation = operation.id.0, server = %record.server, "the server of an operation is not connected");
+            return;
+        };
+        let limit = self.limits.entry(record.server.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
+        let call = Call {
+            shared: self.shared.clone(),
+            runtime,
+            limit: limit.clone(),
+            operation: operation.id,
+            container: operation.container.clone(),
+        };
+        match &operation.kind {
+            OperationKind::Start => match state.launch(&operation.container) {
+                Ok(launch) => {
+                    let deadline = self.clock.instant(operation.deadline.unwrap_or(ManagerTime(u64::MAX / 2)));
+                    self.running.spawn(call.start(launch, deadline));
+                }
+                Err(error) => {
+                    self.running.spawn(async move { call.failed(&error).await });
+                }
+            },
+            OperationKind::Stop { .. } => {
+                if let Some(order) = state.stop_order(operation) {
+                    self.running.spawn(call.stop(order));
+                }
+            }
+            OperationKind::Remove => {
+                self.running.spawn(call.remove());
+            }
+        }
+    }
+
+    /// Waits for calls that were sent, up to `limit`; what still runs then is repeated by the next Manager.
+    pub(crate) async fn finish(&mut self, limit: Duration) {
+        let all = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(limit, all).await.is_err() {
+            warn!(calls = self.running.len(), "calls still run; the next manager repeats them");
+            self.running.detach_all();
+        }
+    }
+}
+
+/// One call with where its outcome goes.
+struct Call {
+    shared: Shared,
+    runtime: Arc<dyn Runtime>,
+    limit: Arc<Semaphore>,
+    operation: OperationId,
+    container: ContainerId,
+}
+
+impl Call {
+    async fn start(self, launch: Launch, deadline: tokio::time::Instant) {
+        let permit = self.limit.clone().acquire_owned().await;
+        let mut pauses = pauses();
+        let outcome = loop {
+            match self.try_start(&launch).await {
+                Ok(handle) => break Ok(handle),
+                Err(error) if error.kind().is_transient() => {
+                    let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+                    if tokio::time::Instant::now() + pause >= deadline {
+                        break Err(error);
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        drop(permit);
+        match outcome {
+            Ok(handle) => {
+                let (container, generation) = (launch.container, launch.generation);
+                self.shared.observe(Observation::Event(Event::Started { container, generation, handle })).await;
+            }
+            Err(error) => self.failed(&error).await,
+        }
+    }
+
+    async fn try_start(&self, launch: &Launch) -> Result<Handle, Error> {
+        self.runtime.prepare(launch).await?;
+        let prepared = Soft::Prepared { container: launch.container.clone(), generation: launch.generation };
+        self.shared.observe(Observation::Soft(prepared)).await;
+        self.runtime.start(launch).await
+    }
+
+    async fn stop(self, order: StopOrder) {
+        let _permit = self.limit.clone().acquire_owned().await;
+        let exit = self.until_done("stop", || self.runtime.stop(&order)).await.unwrap_or(Exit::Unknown);
+        let event = Event::Exited { container: order.container.clone(), generation: order.generation, exit };
+        self.shared.observe(Observation::Event(event)).await;
+    }
+
+    async fn remove(self) {
+        let _permit = self.limit.clone().acquire_owned().await;
+        self.until_done("remove", || self.runtime.remove(&self.container)).await;
+        self.shared.observe(Observation::Removed(self.container.clone())).await;
+    }
+
+    /// Repeats a call until it succeeds; `None` for an object that is not there any more.
+    async fn until_done<T, F>(&self, what: &str, mut call: impl FnMut() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut pauses = pauses();
+        loop {
+            match call().await {
+                Ok(done) => return Some(done),
+                Err(error) if *error.kind() == ErrorKind::NotFound => return None,
+                Err(error) => {
+                    warn!(container = %self.container, error = error.chain(), "{what} failed and is repeated");
+                    tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+                }
+            }
+        }
+    }
+
+    async fn failed(&self, error: &Error) {
+        let failure = Failure {
+            kind: error.kind().clone(),
+            message: error.chain(),
+            port: error.context("port").and_then(|port| port.parse().ok()),
+        };
+        self.shared.observe(Observation::StartFailed(self.operation, failure)).await;
+    }
+}
+
+/// Jittered pauses that grow up to [`LONGEST_PAUSE`] and then stay.
+fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LONGEST_PAUSE)
+        .without_max_times()
+        .build()
+}

@@ -1,0 +1,101 @@
+//! From what was seen to events: drops what says nothing new, so that the journal holds changes only.
+
+use cocktail_core::container::{Container, ContainerState};
+use cocktail_core::contract::{Exit, Listing, ProbeKind, RuntimeEvent, Sighting};
+use cocktail_core::event::{Event, Soft};
+use cocktail_core::id::{ContainerId, Generation, ServerId};
+use cocktail_core::state::State;
+use cocktail_core::time::ManagerTime;
+
+/// What an observation amounts to.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Durable(Event),
+    Soft(Soft),
+}
+
+/// What a runtime told by itself. `None` where it says nothing new.
+pub(crate) fn of_runtime(state: &State, event: RuntimeEvent) -> Option<Change> {
+    match event {
+        RuntimeEvent::Exited { container, generation, exit } => {
+            let record = state.containers.get(&container)?;
+            let news = record.generation == generation && record.state.may_run();
+            news.then_some(Change::Durable(Event::Exited { container, generation, exit }))
+        }
+        RuntimeEvent::Probe { container, generation, kind, ok, detail } => {
+            let record = state.containers.get(&container)?;
+            of_probe(record, generation, kind, ok, detail)
+        }
+        RuntimeEvent::Drained { container } => Some(Change::Soft(Soft::Drained { container })),
+        RuntimeEvent::Resync { .. } => None,
+    }
+}
+
+fn of_probe(
+    record: &Container,
+    generation: Generation,
+    probe: ProbeKind,
+    ok: bool,
+    detail: String,
+) -> Option<Change> {
+    let container = record.id.clone();
+    let running = matches!(record.state, ContainerState::Loading | ContainerState::Ready);
+    if record.generation != generation || !running {
+        return None;
+    }
+    let news = match probe {
+        ProbeKind::Ready => ok != (record.state == ContainerState::Ready),
+        ProbeKind::Live => ok == record.unwell.is_some(),
+    };
+    if news {
+        return Some(Change::Durable(Event::Probed { container, generation, probe, ok, detail }));
+    }
+    let unready = probe == ProbeKind::Ready && !ok;
+    unready.then_some(Change::Soft(Soft::ProbeDetail { container, generation, detail }))
+}
+
+/// What a listing of a server says about each of its containers. What the listing does not name counts as absent only
+/// if it is complete and was asked for after the container was last known to change.
+pub(crate) fn of_listing(state: &State, server: &ServerId, asked: ManagerTime, listing: &Listing) -> Vec<Event> {
+    let mut events = Vec::new();
+    for record in state.containers.values().filter(|record| record.server == *server && record.state.may_run()) {
+        let Some(seen) = listing.containers.get(&record.id) else {
+            if listing.complete && is_gone(state, record, asked) {
+                events.push(exited(&record.id, record.generation, Exit::Unknown));
+            }
+            continue;
+        };
+        if seen.generation != record.generation {
+            continue;
+        }
+        match &seen.sighting {
+            Sighting::Running(handle) => {
+                let starting = matches!(
+                    record.state,
+                    ContainerState::Preparing | ContainerState::Prepared | ContainerState::Starting
+                );
+                if starting || record.handle.as_ref() != Some(handle) {
+                    let (container, generation) = (record.id.clone(), record.generation);
+                    events.push(Event::Started { container, generation, handle: handle.clone() });
+                }
+            }
+            Sighting::Exited(exit) => events.push(exited(&record.id, record.generation, *exit)),
+            Sighting::Absent if is_gone(state, record, asked) => {
+                events.push(exited(&record.id, record.generation, Exit::Unknown));
+            }
+            Sighting::Absent | Sighting::Prepared | Sighting::Unknown => {}
+        }
+    }
+    events
+}
+
+/// Whether an absence means an end: it ran before the listing was asked for, and no call on it is under way.
+fn is_gone(state: &State, record: &Container, asked: ManagerTime) -> bool {
+    let ran = matches!(record.state, ContainerState::Loading | ContainerState::Ready | ContainerState::Draining);
+    let settled = record.operation.is_none_or(|id| !state.operations.contains_key(&id));
+    ran && settled && record.started.is_some_and(|started| started < asked)
+}
+
+fn exited(container: &ContainerId, generation: Generation, exit: Exit) -> Event {
+    Event::Exited { container: container.clone(), generation, exit }
+}

@@ -1,0 +1,237 @@
+//! The handle that users hold.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use cocktail_core::command::{Command, Count};
+use cocktail_core::contract::{
+    Actor, Applied, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream, Manager, ManifestSource, ShutdownMode,
+};
+use cocktail_core::error::{Error, Result};
+use cocktail_core::id::UnitId;
+use cocktail_core::state::State;
+use cocktail_core::view::{
+    ContainerView, EndpointView, EventView, ManagerView, OperationView, PlanView, ServerView, UnitView, WhyView,
+};
+use futures_util::stream::BoxStream;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::builder::Builder;
+use crate::shared::{Health, Request, Shared};
+use crate::writer::End;
+use crate::{apply, streams};
+
+/// A Manager in this process. Cheap to clone; every clone is the same Manager.
+///
+/// Dropping it stops nothing: end it with [`Manager::shutdown`], which says what is to become of the workers.
+#[derive(Debug, Clone)]
+pub struct Orchestrator {
+    pub(crate) shared: Shared,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    data_dir: PathBuf,
+    ended: watch::Receiver<Option<Ended>>,
+    watcher: Mutex<Option<crate::watch::Watcher>>,
+}
+
+/// Why a Manager ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// [`Manager::shutdown`] was called.
+    Shutdown,
+    /// Another Manager has the lease: this one acts no more.
+    LeaseLost(String),
+}
+
+impl Orchestrator {
+    /// Collects what an Orchestrator is made from.
+    pub fn builder(store: Arc<dyn cocktail_core::contract::Store>) -> Builder {
+        Builder::new(store)
+    }
+
+    pub(crate) fn new(shared: Shared, data_dir: PathBuf, writer: JoinHandle<End>) -> Self {
+        let (tell, ended) = watch::channel(None);
+        tokio::spawn(async move {
+            let end = match writer.await {
+                Ok(End::Closed) => Ended::Shutdown,
+                Ok(End::LeaseLost(why)) => Ended::LeaseLost(why),
+                Err(error) => Ended::LeaseLost(format!("the writer ended unexpectedly: {error}")),
+            };
+            tell.send_replace(Some(end));
+        });
+        Self { shared, inner: Arc::new(Inner { data_dir, ended, watcher: Mutex::new(None) }) }
+    }
+
+    /// Waits until the Manager has ended, and says why.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.inner.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or(Ended::Shutdown),
+            Err(_) => Ended::Shutdown,
+        }
+    }
+
+    pub(crate) fn keep(&self, watcher: crate::watch::Watcher) {
+        // Nothing but this assignment happens under the lock.
+        *self.inner.watcher.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(watcher);
+    }
+
+    async fn view<T: Send + 'static>(&self, view: impl FnOnce(&State) -> T + Send + 'static) -> Result<T> {
+        self.shared.look(move |state, _| view(state)).await
+    }
+
+    async fn count(&self, unit: &str, count: Count, actor: &Actor) -> Result<UnitView> {
+        let command = Command::Scale { unit: unit.to_owned(), count };
+        let id = self.one(self.shared.command(command, actor).await?.units)?;
+        let view = self.view(move |state| state.unit_view(&id)).await?;
+        view.ok_or_else(|| Error::not_found(format!("unit {unit} is gone")))
+    }
+
+    fn one(&self, mut units: Vec<UnitId>) -> Result<UnitId> {
+        units.pop().ok_or_else(|| Error::unexpected("a command about one unit names none"))
+    }
+}
+
+#[async_trait]
+impl Manager for Orchestrator {
+    async fn apply(&self, sources: &[ManifestSource], actor: &Actor) -> Result<Applied> {
+        apply::apply(&self.shared, sources, actor).await
+    }
+
+    async fn plan(&self, sources: &[ManifestSource]) -> Result<PlanView> {
+        apply::plan(&self.shared, sources).await
+    }
+
+    async fn scale(&self, unit: &str, count: u32, actor: &Actor) -> Result<UnitView> {
+        self.count(unit, Count::Exactly(count), actor).await
+    }
+
+    async fn extend(&self, unit: &str, by: u32, actor: &Actor) -> Result<UnitView> {
+        self.count(unit, Count::More(by), actor).await
+    }
+
+    async fn reduce(&self, unit: &str, by: u32, actor: &Actor) -> Result<UnitView> {
+        self.count(unit, Count::Fewer(by), actor).await
+    }
+
+    async fn stop(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>> {
+        let command = Command::Switch { object: object.to_owned(), stopped: true };
+        Ok(self.shared.command(command, actor).await?.units)
+    }
+
+    async fn start(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>> {
+        let command = Command::Switch { object: object.to_owned(), stopped: false };
+        Ok(self.shared.command(command, actor).await?.units)
+    }
+
+    async fn restart(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>> {
+        Ok(self.shared.command(Command::Restart { object: object.to_owned() }, actor).await?.units)
+    }
+
+    async fn remove(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>> {
+        Ok(self.shared.command(Command::Remove { object: object.to_owned() }, actor).await?.units)
+    }
+
+    async fn down(&self, actor: &Actor) -> Result<Vec<UnitId>> {
+        Ok(self.shared.command(Command::Down, actor).await?.units)
+    }
+
+    async fn units(&self) -> Result<Vec<UnitView>> {
+        self.view(State::unit_views).await
+    }
+
+    async fn containers(&self) -> Result<Vec<ContainerView>> {
+        self.view(State::container_views).await
+    }
+
+    async fn servers(&self) -> Result<Vec<ServerView>> {
+        self.view(State::server_views).await
+    }
+
+    async fn endpoints(&self) -> Result<Vec<EndpointView>> {
+        self.shared.look(endpoints).await
+    }
+
+    async fn operations(&self) -> Result<Vec<OperationView>> {
+        self.view(State::operation_views).await
+    }
+
+    async fn events(&self, filter: &EventFilter) -> Result<BoxStream<'static, Result<EventView>>> {
+        streams::events(&self.shared, filter).await
+    }
+
+    async fn inspect(&self, object: &str) -> Result<serde_json::Value> {
+        let object = object.to_owned();
+        self.view(move |state| state.inspect(&object)).await?
+    }
+
+    async fn why(&self, object: &str) -> Result<Vec<WhyView>> {
+        let object = object.to_owned();
+        self.view(move |state| state.why(&object)).await?
+    }
+
+    async fn logs(&self, object: &str, options: &LogOptions) -> Result<LogStream> {
+        streams::logs(&self.shared, object, options).await
+    }
+
+    async fn exec(&self, container: &str, spec: &ExecSpec, actor: &Actor) -> Result<ExecSession> {
+        streams::exec(&self.shared, container, spec, actor).await
+    }
+
+    async fn about(&self) -> Result<ManagerView> {
+        let data_dir = self.inner.data_dir.display().to_string();
+        self.shared
+            .look(move |state, health| {
+                let (condition, reason) = match (&health.degraded, &state.frozen) {
+                    (Some(because), _) => ("degraded", because.clone()),
+                    (None, Some(because)) => ("frozen", because.clone()),
+                    (None, None) => ("running", String::new()),
+                };
+                ManagerView {
+                    version: env!("CARGO_PKG_VERSION").into(),
+                    pid: std::process::id(),
+                    store: state.store.to_string(),
+                    epoch: state.epoch.0,
+                    data_dir,
+                    seq: health.seq.0,
+                    state: condition.into(),
+                    reason,
+                }
+            })
+            .await
+    }
+
+    async fn shutdown(&self, mode: ShutdownMode) -> Result<()> {
+        if mode == ShutdownMode::Stop {
+            let (done, halted) = oneshot::channel();
+            if self.shared.requests.send(Request::Halt(done)).await.is_ok() {
+                // An error here is a Manager that ended meanwhile: nothing is left to wait for.
+                let _ = halted.await;
+            }
+        }
+        let (done, closed) = oneshot::channel();
+        if self.shared.requests.send(Request::Close(done)).await.is_ok() {
+            let _ = closed.await;
+        }
+        // Providers come last, when nobody sends calls any more.
+        for (_, runtime) in self.shared.servers.all() {
+            runtime.shutdown(mode == ShutdownMode::Stop).await?;
+        }
+        Ok(())
+    }
+}
+
+fn endpoints(state: &State, health: &Health) -> Vec<EndpointView> {
+    let mut views = state.endpoint_views();
+    for view in &mut views {
+        let address = view.address.parse().ok().zip(view.service_port);
+        let address = address.map(|(ip, port)| std::net::SocketAddr::new(ip, port));
+        view.error = address.and_then(|address| health.routes.get(&address).cloned());
+    }
+    views
+}

@@ -1,0 +1,164 @@
+//! What the writer, the executor and the handles share: the ways to the writer.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use cocktail_core::command::{Command, Commanded};
+use cocktail_core::contract::{Actor, Connection, Forwarder, Listing, Provider, Runtime, RuntimeEvent, Store};
+use cocktail_core::error::{Error, Result};
+use cocktail_core::event::{Event, Soft};
+use cocktail_core::id::{ContainerId, OperationId, Seq, ServerId};
+use cocktail_core::operation::Failure;
+use cocktail_core::state::State;
+use cocktail_core::time::{ManagerTime, WallTime};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// Observations that wait for the writer at most; senders wait beyond that.
+pub(crate) const OBSERVATIONS: usize = 8192;
+/// Turns that a follower may lag behind before it reads the journal again.
+pub(crate) const FOLLOWED: usize = 1024;
+
+/// What the writer is asked by users.
+pub(crate) enum Request {
+    /// Something to do.
+    Command {
+        command: Command,
+        actor: Actor,
+        reply: oneshot::Sender<Result<Commanded>>,
+    },
+    /// A look at the state.
+    Look(Box<dyn FnOnce(&State, &Health) + Send>),
+    /// End without or with the containers.
+    Halt(oneshot::Sender<()>),
+    /// End the loop; answered when the last turn is durable.
+    Close(oneshot::Sender<()>),
+}
+
+/// What the writer is told by the outside.
+#[derive(Debug)]
+pub(crate) enum Observation {
+    /// Something durable that follows from an outcome.
+    Event(Event),
+    /// Something soft.
+    Soft(Soft),
+    /// A start did not happen.
+    StartFailed(OperationId, Failure),
+    /// A removal is done.
+    Removed(ContainerId),
+    /// From a server's runtime.
+    Runtime(ServerId, RuntimeEvent),
+    /// A listing of a server's runtime, asked for at the given time.
+    Listed { server: ServerId, asked: ManagerTime, listing: Listing, attached: bool },
+    /// Which service ports do not listen, and why.
+    Routes(BTreeMap<SocketAddr, String>),
+}
+
+/// How the Manager is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Health {
+    /// Why commands are refused, while the store cannot be written safely.
+    pub(crate) degraded: Option<String>,
+    /// Last turn that is durable.
+    pub(crate) seq: Seq,
+    /// Service ports that do not listen, and why.
+    pub(crate) routes: BTreeMap<SocketAddr, String>,
+}
+
+/// One committed turn, for followers.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    pub(crate) seq: Seq,
+    pub(crate) at: WallTime,
+    pub(crate) events: Arc<Vec<Event>>,
+}
+
+/// What is connected: one provider and runtime per server.
+#[derive(Debug, Default)]
+pub(crate) struct Servers {
+    runtimes: Mutex<BTreeMap<ServerId, Arc<dyn Runtime>>>,
+}
+
+impl Servers {
+    pub(crate) fn add(&self, server: ServerId, connection: Connection) -> Result<Arc<dyn Runtime>> {
+        match connection {
+            Connection::Local(runtime) => {
+                self.lock().insert(server, runtime.clone());
+                Ok(runtime)
+            }
+            Connection::Agent => {
+                Err(Error::new(cocktail_core::error::ErrorKind::Unsupported, "agents are not supported yet"))
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, server: &ServerId) -> Option<Arc<dyn Runtime>> {
+        self.lock().get(server).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<(ServerId, Arc<dyn Runtime>)> {
+        self.lock().iter().map(|(id, runtime)| (id.clone(), runtime.clone())).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ServerId, Arc<dyn Runtime>>> {
+        // The map is whole after any panic: a single insert or read is all that happens under the lock.
+        self.runtimes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// What everybody needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) observations: mpsc::Sender<Observation>,
+    pub(crate) committed: broadcast::Sender<Committed>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) providers: Arc<Vec<Arc<dyn Provider>>>,
+    pub(crate) forwarder: Option<Arc<dyn Forwarder>>,
+    pub(crate) servers: Arc<Servers>,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Command { command, .. } => f.debug_tuple("Command").field(command).finish(),
+            Self::Look(_) => f.write_str("Look"),
+            Self::Halt(_) => f.write_str("Halt"),
+            Self::Close(_) => f.write_str("Close"),
+        }
+    }
+}
+
+impl Shared {
+    /// Looks at the state between two turns.
+    pub(crate) async fn look<T, F>(&self, look: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&State, &Health) -> T + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let look = Box::new(move |state: &State, health: &Health| {
+            // The asker may have gone; then nobody wants the answer.
+            let _ = reply.send(look(state, health));
+        });
+        self.requests.send(Request::Look(look)).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())
+    }
+
+    /// Gives a command; returns when its events are durable.
+    pub(crate) async fn command(&self, command: Command, actor: &Actor) -> Result<Commanded> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Command { command, actor: actor.clone(), reply };
+        self.requests.send(request).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// Tells the writer something; lost only when the Manager has ended.
+    pub(crate) async fn observe(&self, observation: Observation) {
+        let _ = self.observations.send(observation).await;
+    }
+}
+
+fn ended() -> Error {
+    Error::unavailable("the manager has ended")
+}

@@ -1,0 +1,441 @@
+//! The writer: the one task that owns the state.
+//!
+//! A turn: take everything that waits, apply it, let the planner decide, commit the turn in one synced transaction,
+//! then send the calls of its operations, answer the commands and tell followers. While the store cannot be written
+//! the turn is held: no call is sent, commands are refused, looks are answered, and it goes on by itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cocktail_core::command::Commanded;
+use cocktail_core::contract::{LedgerRow, RuntimeEvent, TurnRow};
+use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::event::{Event, Soft, Turn};
+use cocktail_core::id::{Epoch, Seq, ServerId};
+use cocktail_core::operation::Operation;
+use cocktail_core::plan;
+use cocktail_core::state::State;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::executor::Executor;
+use crate::observe::{self, Change};
+use crate::shared::{Committed, Health, Observation, Request, Shared};
+
+/// Inputs that one turn takes at most.
+const BATCH: usize = 4096;
+/// Pause between two attempts to write a turn that is held.
+const RETRY: Duration = Duration::from_millis(200);
+/// Longest wait for calls under way when the Manager ends.
+const FINISH: Duration = Duration::from_secs(2);
+
+/// Why the writer ended.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    /// It was asked to.
+    Closed,
+    /// Another Manager has the lease.
+    LeaseLost(String),
+}
+
+/// Everything that the writer owns.
+pub(crate) struct Writer {
+    pub(crate) state: State,
+    pub(crate) epoch: Epoch,
+    pub(crate) clock: Clock,
+    pub(crate) shared: Shared,
+    pub(crate) executor: Executor,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) observations: mpsc::Receiver<Observation>,
+    pub(crate) routes: watch::Sender<Arc<crate::routing::Wanted>>,
+    pub(crate) seq: Seq,
+    pub(crate) health: Health,
+    /// Turns since the last snapshot.
+    pub(crate) since_snapshot: u64,
+    /// The reserve of the disk is in use: commands are refused until it is restored.
+    pub(crate) reserve_used: bool,
+}
+
+/// What one turn gathered.
+#[derive(Default)]
+struct Gathered {
+    events: Vec<Event>,
+    replies: Vec<(oneshot::Sender<Result<Commanded>>, Commanded)>,
+    halted: Vec<oneshot::Sender<()>>,
+    close: Option<oneshot::Sender<()>>,
+}
+
+impl Writer {
+    /// Runs until it is closed or the lease is lost.
+    pub(crate) async fn run(mut self) -> End {
+        let mut halted: Vec<oneshot::Sender<()>> = Vec::new();
+        self.resume();
+        loop {
+            let mut gathered = Gathered::default();
+            self.gather(&mut gathered).await;
+            halted.append(&mut gathered.halted);
+            if let Err(end) = self.turn(gathered.events, gathered.replies).await {
+                return end;
+            }
+            if self.state.containers.is_empty() {
+                for done in halted.drain(..) {
+                    // The asker may have gone.
+                    let _ = done.send(());
+                }
+            }
+            if let Some(done) = gathered.close {
+                self.executor.finish(FINISH).await;
+                self.snapshot().await;
+                let _ = done.send(());
+                return End::Closed;
+            }
+        }
+    }
+
+    /// Makes the turn of taking over durable, before anything is done.
+    pub(crate) async fn commit_first(&mut self, turn: &Turn) -> Result<()> {
+        let row = TurnRow { seq: self.seq.next(), at: turn.at, bytes: to_json(turn)? };
+        let ledger = ledger(turn, self.state.take_ended_operations());
+        self.shared.store.append(self.epoch, row, &ledger).await?;
+        self.seq = self.seq.next();
+        self.health.seq = self.seq;
+        Ok(())
+    }
+
+    /// Sends the calls that an earlier Manager intended, as far as their servers are connected.
+    fn resume(&mut self) {
+        let open: Vec<_> = self.state.operations.values().cloned().collect();
+        for operation in open {
+            self.executor.send(&self.state, &operation);
+        }
+    }
+
+    /// Waits for something to do, then takes what else is there.
+    async fn gather(&mut self, gathered: &mut Gathered) {
+        if !self.state.is_dirty() {
+            let wake = self.state.wake_at().map_or_else(far, |at| self.clock.instant(at));
+            let retry = if self.reserve_used { Instant::now() + RETRY * 5 } else { far() };
+            tokio::select! {
+                biased;
+                Some(request) = self.requests.recv() => self.request(request, gathered),
+                Some(observation) = self.observations.recv() => self.observation(observation, gathered),
+                () = sleep_until(wake.min(retry)) => {}
+            }
+        }
+        self.advance();
+        for _ in 0..BATCH {
+            let Ok(observation) = self.observations.try_recv() else { break };
+            self.observation(observation, gathered);
+        }
+        while gathered.close.is_none()
+            && let Ok(request) = self.requests.try_recv()
+        {
+            self.request(request, gathered);
+        }
+    }
+
+    fn advance(&mut self) {
+        self.state.advance(self.clock.now(), Clock::wall());
+    }
+
+    fn request(&mut self, request: Request, gathered: &mut Gathered) {
+        match request {
+            Request::Look(look) => look(&self.state, &self.health),
+            Request::Halt(done) => {
+                self.state.note(&Soft::Halt);
+                gathered.halted.push(done);
+            }
+            Request::Close(done) => gathered.close = Some(done),
+            Request::Command { command, actor, reply } => {
+                if let Some(because) = &self.health.degraded {
+                    let _ = reply.send(Err(Error::refused(because.clone())));
+                    return;
+                }
+                if self.state.is_halting() {
+                    let _ = reply.send(Err(Error::refused("the manager is ending")));
+                    return;
+                }
+                self.advance();
+                match self.state.command(&command, &actor) {
+                    Ok(commanded) => {
+                        for event in &commanded.events {
+                            self.state.apply(event);
+                        }
+                        gathered.events.extend(commanded.events.iter().cloned());
+                        gathered.replies.push((reply, commanded));
+                    }
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                }
+            }
+        }
+    }
+
+    fn observation(&mut self, observation: Observation, gathered: &mut Gathered) {
+        self.advance();
+        match observation {
+            Observation::Event(event) => {
+                if self.is_news(&event) {
+                    self.durable(event, gathered);
+                }
+            }
+            Observation::Soft(soft) => self.state.note(&soft),
+            Observation::StartFailed(operation, failure) => {
+                if self.state.operations.contains_key(&operation) {
+                    self.durable(Event::StartFailed { operation, failure }, gathered);
+                }
+            }
+            Observation::Removed(container) => {
+                if self.state.containers.contains_key(&container) {
+                    self.durable(Event::Removed { container }, gathered);
+                }
+            }
+            Observation::Runtime(server, RuntimeEvent::Resync { why }) => {
+                info!(%server, why, "attaching to the containers of a server again");
+                self.attach(server);
+            }
+            Observation::Runtime(_, event) => match observe::of_runtime(&self.state, event) {
+                Some(Change::Durable(event)) => self.durable(event, gathered),
+                Some(Change::Soft(soft)) => self.state.note(&soft),
+                None => {}
+            },
+            Observation::Listed { server, asked, listing, attached } => {
+                for event in observe::of_listing(&self.state, &server, asked, &listing) {
+                    self.durable(event, gathered);
+                }
+                if attached {
+                    // The table may have been lost together with the keeper.
+                    self.send_routes(true);
+                }
+            }
+            Observation::Routes(errors) => {
+                for (address, because) in &errors {
+                    if self.health.routes.get(address) != Some(because) {
+                        warn!(%address, because, "a service port does not listen");
+                    }
+                }
+                self.health.routes = errors;
+            }
+        }
+    }
+
+    /// Whether an outcome still says something about what is there.
+    fn is_news(&self, event: &Event) -> bool {
+        match event {
+            Event::Started { container, generation, .. } | Event::Exited { container, generation, .. } => self
+                .state
+                .containers
+                .get(container)
+                .is_some_and(|record| record.generation == *generation && record.state.may_run()),
+            _ => true,
+        }
+    }
+
+    fn durable(&mut self, event: Event, gathered: &mut Gathered) {
+        self.state.apply(&event);
+        gathered.events.push(event);
+    }
+
+    /// Decides, commits, acts, answers.
+    async fn turn(
+        &mut self,
+        mut events: Vec<Event>,
+        replies: Vec<(oneshot::Sender<Result<Commanded>>, Commanded)>,
+    ) -> Result<(), End> {
+        events.extend(plan::decide(&mut self.state));
+        for anomaly in self.state.take_anomalies() {
+            error!(anomaly, "something that should be impossible has happened");
+        }
+        if self.reserve_used {
+            self.restore_reserve().await;
+        }
+        if !events.is_empty() {
+            let turn = Turn { now: self.state.now, at: self.state.at, epoch: self.epoch, events };
+            self.commit(&turn).await?;
+            for event in &turn.events {
+                if let Event::Intended { operation } = event {
+                    self.executor.send(&self.state, operation);
+                }
+            }
+            let committed = Committed { seq: self.seq, at: turn.at, events: Arc::new(turn.events) };
+            // No follower is no error.
+            let _ = self.shared.committed.send(committed);
+        }
+        for (reply, commanded) in replies {
+            let _ = reply.send(Ok(commanded));
+        }
+        self.send_routes(false);
+        self.release_ports();
+        if self.since_snapshot >= self.state.settings.snapshot_every {
+            self.snapshot().await;
+        }
+        Ok(())
+    }
+
+    /// Makes a turn durable, however long that takes.
+    async fn commit(&mut self, turn: &Turn) -> Result<(), End> {
+        let bytes = to_json(turn).map_err(|error| End::LeaseLost(error.chain()))?;
+        let row = TurnRow { seq: self.seq.next(), at: turn.at, bytes };
+        let ledger = ledger(turn, self.state.take_ended_operations());
+        let mut told = false;
+        loop {
+            let failed = match self.shared.store.append(self.epoch, row.clone(), &ledger).await {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            if *failed.kind() == ErrorKind::Refused {
+                return Err(End::LeaseLost(failed.chain()));
+            }
+            if *failed.kind() == ErrorKind::OutcomeUnknown
+                && matches!(self.shared.store.last().await, Ok(last) if last == row.seq)
+            {
+                break;
+            }
+            if !told {
+                warn!(error = failed.chain(), "a turn cannot be written; it is held and tried again");
+                told = true;
+            }
+            self.health.degraded = Some(format!("the store cannot be written: {}", failed.chain()));
+            if !self.reserve_used {
+                self.reserve_used = true;
+                if matches!(self.shared.store.use_reserve().await, Ok(true)) {
+                    continue;
+                }
+            }
+            if let Some(done) = self.hold(RETRY).await {
+                // What is held was not acted on: the next Manager observes and decides it again.
+                let _ = done.send(());
+                return Err(End::Closed);
+            }
+        }
+        if told {
+            info!("the held turn is written");
+        }
+        if !self.reserve_used {
+            self.health.degraded = None;
+        }
+        self.seq = row.seq;
+        self.health.seq = row.seq;
+        self.since_snapshot += 1;
+        Ok(())
+    }
+
+    /// Answers looks and refuses commands while a turn waits for the store. Observations wait in their channel.
+    async fn hold(&mut self, pause: Duration) -> Option<oneshot::Sender<()>> {
+        let until = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return None,
+                Some(request) = self.requests.recv() => match request {
+                    Request::Look(look) => look(&self.state, &self.health),
+                    Request::Command { reply, .. } => {
+                        let because = self.health.degraded.clone().unwrap_or_default();
+                        let _ = reply.send(Err(Error::refused(because)));
+                    }
+                    Request::Halt(done) => drop(done),
+                    Request::Close(done) => return Some(done),
+                },
+            }
+        }
+    }
+
+    async fn restore_reserve(&mut self) {
+        match self.shared.store.restore_reserve().await {
+            Ok(true) => {
+                self.reserve_used = false;
+                self.health.degraded = None;
+                info!("the store has room again");
+            }
+            Ok(false) => {
+                self.health.degraded.get_or_insert_with(|| "the disk under the data dir is full".into());
+            }
+            Err(error) => self.health.degraded = Some(format!("the store cannot be written: {}", error.chain())),
+        }
+    }
+
+    async fn snapshot(&mut self) {
+        self.since_snapshot = 0;
+        let keep = self.state.settings.journal_bytes;
+        let written = match self.state.to_snapshot() {
+            Ok(bytes) => self.shared.store.snapshot(self.epoch, self.seq, bytes, keep).await,
+            Err(error) => Err(Error::unexpected("a snapshot cannot be written as JSON").because(error)),
+        };
+        if let Err(error) = written {
+            // The journal holds everything that the snapshot would; the next one is tried later.
+            warn!(error = error.chain(), "no snapshot could be written");
+        }
+    }
+
+    fn send_routes(&mut self, again: bool) {
+        if !self.state.take_routes_changed() && !again {
+            return;
+        }
+        let table = self.state.routing_table();
+        let draining = self
+            .state
+            .containers
+            .values()
+            .filter(|record| record.state == cocktail_core::container::ContainerState::Draining && !record.drained)
+            .map(|record| record.id.clone())
+            .collect();
+        let number = self.routes.borrow().number + 1;
+        self.routes.send_replace(Arc::new(crate::routing::Wanted { number, table, draining }));
+    }
+
+    fn release_ports(&mut self) {
+        for (server, ports) in self.state.take_rested_ports() {
+            let Some(runtime) = self.shared.servers.get(&server) else { continue };
+            tokio::spawn(async move {
+                if let Err(error) = runtime.release_ports(&ports).await {
+                    // The runtime holds them a little longer than needed, which harms nobody.
+                    warn!(%server, error = error.chain(), "rested ports could not be released");
+                }
+            });
+        }
+    }
+
+    /// Attaches to what runs on a server, in a task of its own.
+    fn attach(&self, server: ServerId) {
+        let Some(runtime) = self.shared.servers.get(&server) else { return };
+        let known = self.state.known(&server);
+        let asked = self.state.now;
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            match runtime.recover(&known).await {
+                Ok(listing) => {
+                    shared.observe(Observation::Listed { server, asked, listing, attached: true }).await;
+                }
+                // The runtime asks again when it can be reached.
+                Err(error) => warn!(%server, error = error.chain(), "could not attach to a server"),
+            }
+        });
+    }
+}
+
+/// Ledger rows of a turn: operations that it intends, and those that have ended.
+fn ledger(turn: &Turn, ended: Vec<Operation>) -> Vec<LedgerRow> {
+    let row = |operation: &Operation, ended: bool| {
+        let bytes = serde_json::to_vec(operation).unwrap_or_default();
+        (operation.id, LedgerRow { operation: operation.id, ended, bytes })
+    };
+    let mut rows = BTreeMap::new();
+    for event in &turn.events {
+        if let Event::Intended { operation } = event {
+            rows.extend([row(operation, false)]);
+        }
+    }
+    rows.extend(ended.iter().map(|operation| row(operation, true)));
+    rows.into_values().collect()
+}
+
+fn to_json(turn: &Turn) -> Result<Vec<u8>> {
+    serde_json::to_vec(turn).map_err(|error| Error::unexpected("a turn cannot be written as JSON").because(error))
+}
+
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(86_400)
+}
