@@ -130,7 +130,11 @@ pub fn open(plan: &Plan, rate: f64) -> io::Result<Summary> {
         if now >= end && due.is_empty() && idle.len() == plan.connections {
             return Ok(load.summary(plan.duration));
         }
-        let timeout = if next < end { next.saturating_duration_since(Instant::now()) } else { PATIENCE };
+        let timeout = match (next < end, now < end) {
+            (true, _) => next.saturating_duration_since(Instant::now()),
+            (false, true) => end.saturating_duration_since(now),
+            (false, false) => PATIENCE,
+        };
         load.wait(timeout, &mut ready)?;
         let now = Instant::now();
         for &number in &ready {

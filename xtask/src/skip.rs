@@ -21,7 +21,7 @@ pub const PREFIX: &str = "COCKTAIL-SKIP";
 /// The test is reported under its full path (`crate::module::function`), which is what `tests/expected-skips.toml`
 /// lists. An optional second argument is returned, for tests that return a value.
 ///
-/// ```
+/// ```no_run
 /// fn limits_hold() {
 ///     xtask::skip_if!(NoCgroupV2Controllers);
 ///     // … the test …

@@ -19,6 +19,9 @@ use self::counts::Counts;
 use crate::context::{Context, run as run_command};
 use crate::setup::{self, Tool};
 
+/// What we ask of cargo-nextest, but for the place of its report.
+const NEXTEST: &str = include_str!("../nextest.toml");
+
 /// Runs all tests, or those whose names contain `filter`.
 ///
 /// # Errors
@@ -71,18 +74,31 @@ pub(crate) fn run(context: &Context, setup: bool, filter: Option<&str>) -> Resul
     Ok(())
 }
 
+/// What cargo-nextest exits with when no test matched.
+const NO_TESTS: i32 = 4;
+
 fn run_nextest(context: &Context, log: &Path, filter: Option<&str>) -> Result<Counts> {
-    let report = context.target.join("nextest/default/junit.xml");
+    let folder = context.target.join("xtask");
+    let (config, report) = (folder.join("nextest.toml"), folder.join("junit.xml"));
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     fs::remove_file(&report).ok();
+    // Without an absolute path the report would land in the checkout.
+    let path = toml::Value::from(report.to_string_lossy().into_owned());
+    let text = format!("{NEXTEST}\n[profile.default.junit]\npath = {path}\n");
+    fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+
     let mut command = with_programs(context, context.cargo(&["nextest", "run", "--workspace", "--locked"]), log);
     // A tool's settings rank below the project's own, so that those can still group tests or lengthen a deadline.
-    command.args(["--no-fail-fast", "--no-tests=pass", "--hide-progress-bar", "--tool-config-file"]);
-    command.arg(format!("xtask:{}", context.root.join("xtask/nextest.toml").display())).args(filter);
+    command.args(["--no-fail-fast", "--no-tests=fail", "--hide-progress-bar", "--tool-config-file"]);
+    command.arg(format!("xtask:{}", config.display())).args(filter);
     let status = command.status().context("cannot run cargo nextest")?;
+    if status.code() == Some(NO_TESTS) {
+        return Ok(Counts::default());
+    }
     let mut counts = match fs::read_to_string(&report) {
         Ok(text) => counts::from_junit(&text)?,
-        // With no test to run there is no report either, and that is not a failure of a filtered run.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Counts::default(),
+        // Nothing was run because something did not compile; what, the compiler has said.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !status.success() => Counts::default(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", report.display())),
     };
     counts.broken = !status.success() && counts.failed == 0;
@@ -99,7 +115,7 @@ fn run_libtest(context: &Context, log: &Path, which: &[&str], filter: Option<&st
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cannot read what cargo test prints")?;
         counts.add(counts::from_libtest_line(&line));
-        if !line.is_empty() && !line.starts_with("running 0 tests") {
+        if !line.is_empty() && !NOISE.iter().any(|noise| line.starts_with(noise)) {
             println!("{line}");
         }
     }
@@ -107,6 +123,9 @@ fn run_libtest(context: &Context, log: &Path, which: &[&str], filter: Option<&st
     counts.broken = !status.success() && counts.failed == 0;
     Ok(counts)
 }
+
+/// What programs without a matching test say; with many programs it would bury the rest.
+const NOISE: [&str; 3] = ["running 0 tests", "test result: ok. 0 passed", "all doctests ran"];
 
 fn with_programs(context: &Context, mut command: std::process::Command, log: &Path) -> std::process::Command {
     command

@@ -1,7 +1,7 @@
 //! `embed`: what embedding us costs a program that is compiled for the first time.
 //!
-//! The program is the example in the documentation of the facade: its first Rust block is the source, its first TOML block
-//! the dependencies, with ours pointing at this checkout. Sources are fetched before the clock starts; then `cargo build`
+//! The program is the example that we show to people: the first Rust block with a `main` that uses us, and the first TOML
+//! block with dependencies, in the facade's documentation or else a README. Ours then points at this checkout. Sources are fetched before the clock starts; then `cargo build`
 //! runs with the debug profile into an empty folder.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +21,7 @@ const FACADE: &str = "cocktail-orchestrator";
 
 pub(crate) fn run(setup: &Setup) -> Result<Report> {
     let mut report = Report::new("embed");
-    let source = fs::read_to_string(setup.source.join("cocktail/src/lib.rs")).context("cannot read the facade")?;
-    let example = Example::from_docs(&source)?;
+    let example = Example::from_docs(&shown_to_people(&setup.source)?)?;
     let rounds = setup.rounds(3);
     let mut seconds = Vec::new();
     let mut crates = 0;
@@ -53,6 +52,17 @@ pub(crate) fn run(setup: &Setup) -> Result<Report> {
     Ok(report)
 }
 
+/// The documentation of the facade's crate, and the READMEs, one after the other.
+fn shown_to_people(workspace: &Path) -> Result<String> {
+    let source = fs::read_to_string(workspace.join("cocktail/src/lib.rs")).context("cannot read the facade")?;
+    let docs = source.lines().filter_map(|line| line.strip_prefix("//!"));
+    let mut text: String = docs.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
+    for readme in ["cocktail/README.md", "README.md"] {
+        text.push_str(&fs::read_to_string(workspace.join(readme)).unwrap_or_default());
+    }
+    Ok(text)
+}
+
 /// A program and what it depends on.
 struct Example {
     main: String,
@@ -60,29 +70,25 @@ struct Example {
 }
 
 impl Example {
-    fn from_docs(source: &str) -> Result<Self> {
-        let docs: String = source
-            .lines()
-            .filter_map(|line| line.strip_prefix("//!"))
-            .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
-            .collect();
+    fn from_docs(docs: &str) -> Result<Self> {
         let mut main = None;
         let mut dependencies = None;
-        for (language, text) in blocks(&docs) {
+        for (language, text) in blocks(docs) {
             let rust = ["", "rust", "no_run"].contains(&language.split(',').next().unwrap_or_default());
-            if rust && text.contains("fn main") && main.is_none() {
+            if rust && main.is_none() && text.contains("fn main") && text.contains("cocktail") {
                 // Lines that documentation hides are part of the program.
-                main = Some(
-                    text.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect::<Vec<_>>().join("\n"),
-                );
+                let shown = text.lines().map(|line| line.strip_prefix("# ").unwrap_or(line));
+                main = Some(shown.collect::<Vec<_>>().join("\n"));
             } else if language == "toml" && dependencies.is_none() {
-                let manifest: toml::Table = text.parse().context("the TOML block of the facade's docs")?;
-                dependencies = manifest.get("dependencies").and_then(toml::Value::as_table).cloned();
+                // Manifests of ours are TOML too, and may be shown in part.
+                let table = text.parse::<toml::Table>().ok();
+                dependencies = table.and_then(|table| table.get("dependencies")?.as_table().cloned());
             }
         }
         Ok(Self {
-            main: main.context("the docs of the facade have no Rust block with a main")?,
-            dependencies: dependencies.context("the docs of the facade have no TOML block with [dependencies]")?,
+            main: main.context("neither the facade's docs nor a README have a Rust block with a main")?,
+            dependencies: dependencies
+                .context("neither the facade's docs nor a README have a TOML block with [dependencies]")?,
         })
     }
 
@@ -95,14 +101,13 @@ impl Example {
             ours.remove(key);
         }
         ours.insert("path".to_owned(), workspace.join("cocktail").to_string_lossy().into_owned().into());
-        let manifest = toml::toml! {
+        let mut manifest = toml::toml! {
             [package]
             name = "embedding"
             version = "0.0.0"
             edition = "2024"
             [workspace]
         };
-        let mut manifest = manifest;
         manifest.insert("dependencies".to_owned(), dependencies.into());
         fs::create_dir(folder.join("src"))?;
         fs::write(folder.join("Cargo.toml"), toml::to_string(&manifest)?)?;
@@ -163,17 +168,23 @@ mod tests {
 
     use super::*;
 
-    const DOCS: &str = "//! Words.\n//!\n//! ```toml\n//! [dependencies]\n//! cocktail = { package = \"cocktail-orchestrator\", git = \"x\" }\n\
-                        //! ```\n//!\n//! ```no_run\n//! # use std::io;\n//! fn main() {}\n//! ```\npub fn x() {}\n";
+    const DOCS: &str =
+        "//! Words.\n//!\n//! ```no_run\n//! # use cocktail::x;\n//! fn main() {}\n//! ```\npub fn x() {}\n";
+    const README: &str = "A manifest:\n```toml\nservice = \"shop\"\n```\n\
+                          ```toml\n[dependencies]\ncocktail = { package = \"cocktail-orchestrator\", git = \"x\" }\n```\n";
 
     #[test]
     fn the_example_is_taken_from_the_docs_and_points_at_the_checkout() {
-        let example = Example::from_docs(DOCS).unwrap();
-        assert_eq!(example.main, "use std::io;\nfn main() {}");
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("Cargo.lock"), "").unwrap();
+        let workspace = tempfile::tempdir().unwrap();
+        fs::create_dir_all(workspace.path().join("cocktail/src")).unwrap();
+        fs::write(workspace.path().join("cocktail/src/lib.rs"), DOCS).unwrap();
+        fs::write(workspace.path().join("README.md"), README).unwrap();
+        fs::write(workspace.path().join("Cargo.lock"), "").unwrap();
+        let example = Example::from_docs(&shown_to_people(workspace.path()).unwrap()).unwrap();
+        assert_eq!(example.main, "use cocktail::x;\nfn main() {}");
+
         let made = tempfile::tempdir().unwrap();
-        example.write(made.path(), folder.path()).unwrap();
+        example.write(made.path(), workspace.path()).unwrap();
         let manifest: toml::Table = fs::read_to_string(made.path().join("Cargo.toml")).unwrap().parse().unwrap();
         let ours = manifest["dependencies"]["cocktail"].as_table().unwrap();
         assert_eq!(ours.keys().map(String::as_str).collect::<Vec<_>>(), ["package", "path"]);
@@ -181,8 +192,8 @@ mod tests {
 
     #[test]
     fn docs_without_an_example_are_refused_with_what_is_missing() {
-        let error = Example::from_docs("//! Words.\n").map(|example| example.main).unwrap_err().to_string();
-        assert!(error.contains("no Rust block"), "{error}");
+        let error = Example::from_docs("Words.\n").map(|example| example.main).unwrap_err().to_string();
+        assert!(error.contains("a Rust block"), "{error}");
     }
 
     #[test]
