@@ -1,0 +1,383 @@
+//! The command line as a type. Start at [`Cli`].
+//!
+//! Only shapes and help texts live here; what a command does is in [`crate::commands`]. Wrong usage is answered by
+//! clap with exit code 2.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use cocktail_core::quantity::parse_duration;
+
+/// Text under the help of the program.
+const EXIT_CODES: &str = "\
+Objects are named service/map/unit; any unambiguous tail will do (web). Containers and servers go by id or unique prefix.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or bad manifest, 3 no such object, 4 refused, 5 deadline passed,
+6 no Manager reachable. `exec` ends with the exit code of its command.
+
+Examples:
+  cocktail up examples/shop/cocktail.toml      run it here and watch; Ctrl-C stops it
+  cocktail up -d cocktail.toml                 run it in the background
+  cocktail ps -o json                          containers, for a script
+  cocktail why web                             why it is as it is";
+
+/// Runs and scales worker processes, and says why.
+#[derive(Debug, Parser)]
+#[command(name = "cocktail", version, about, after_help = EXIT_CODES, max_term_width = 120, propagate_version = false)]
+pub(crate) struct Cli {
+    /// Options that every command has.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command has.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Where all state is [default: $COCKTAIL_DATA_DIR, else the nearest .cocktail upwards]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Settings of the Manager ([manager], [providers.*]) that `up` and `serve` start [default: ./cocktail.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How data is written
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", hide_possible_values = false)]
+    pub(crate) output: Format,
+}
+
+/// How data is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs; times are RFC 3339 UTC, sizes bytes, cpu thousandths of a core
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a Manager if none runs, apply manifests, and wait until every Unit is ready
+    #[command(after_help = "\
+In the foreground it then shows events until Ctrl-C, which stops what it started: with a Manager of its own, all
+workers and the Manager; with one that ran before, the Units that did not run before. With -d everything keeps
+running, also when the deadline of --wait passes, so that `why` and `logs` can tell more.
+
+Examples:
+  cocktail up cocktail.toml
+  cocktail up -d --wait 5m web.toml db.toml && curl http://127.0.0.1:8080/
+  cocktail down                                ends what `up -d` began")]
+    Up(UpArgs),
+    /// Run a Manager in the foreground, without a manifest; SIGTERM leaves workers running for the next one to adopt
+    #[command(after_help = "\
+The log goes to stderr; COCKTAIL_LOG filters it, as in COCKTAIL_LOG=cocktail_manager=debug,warn.
+Under systemd set KillMode=process, or stopping the service kills all workers.")]
+    Serve(ServeArgs),
+    /// Apply manifests to the running Manager
+    #[command(after_help = "\
+An apply owns the maps that it names: what left the files is removed. Counts set by `scale` stay unless the file's
+value changed. All files are applied, or none.
+
+Examples:
+  cocktail plan shop.toml && cocktail apply shop.toml --wait
+  generate-manifest | cocktail apply -")]
+    Apply(ApplyArgs),
+    /// Print what apply would do, and why, and do nothing
+    Plan(FilesArgs),
+    /// List Units: desired, ready, revision, rollout, usage
+    Units,
+    /// List containers
+    Ps,
+    /// List servers
+    Servers,
+    /// List the routing table: service ports and the ready containers behind them
+    Endpoints,
+    /// List operations: open ones and the last that ended
+    Ops,
+    /// Print the journal
+    #[command(after_help = "Example:\n  cocktail events -f --tail 0 -o json | jq .kind")]
+    Events(EventsArgs),
+    /// Print everything known about an object
+    Inspect(ObjectArg),
+    /// Print the decisions about an object, with reasons, including why nothing happens; newest last
+    Why(ObjectArg),
+    /// Print the output of a container, or of all containers of a Unit
+    #[command(after_help = "\
+Examples:
+  cocktail logs -f web
+  cocktail logs --tail 20 --since 5m --timestamps web-k3v9qx")]
+    Logs(LogsArgs),
+    /// Run a command beside a container; its exit code becomes ours
+    #[command(after_help = "Examples:\n  cocktail exec web-k3v9qx -- env\n  cocktail exec -it web-k3v9qx -- sh")]
+    Exec(ExecArgs),
+    /// Set the count of a Unit; an unrelated apply does not undo it
+    Scale(ScaleArgs),
+    /// Add containers to a Unit
+    Extend(StepArgs),
+    /// Take containers from a Unit
+    Reduce(StepArgs),
+    /// Stop a Unit, a map or a Service, and remember that it is stopped
+    Stop(ObjectsArgs),
+    /// Start what `stop` stopped
+    Start(ObjectsArgs),
+    /// Replace the containers of a Unit, map or Service, or one container: the replacement is ready first
+    Restart(ObjectsArgs),
+    /// Remove a Unit, a map or a Service with its containers; volumes stay
+    Rm(ObjectsArgs),
+    /// Remove everything, wait until it is gone, and end the Manager that `up -d` started
+    Down(DownArgs),
+    /// Work with manifests, without a Manager
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
+    /// Check whether this machine suits cocktail, and say what to change
+    Doctor(DoctorArgs),
+    /// Print a completion script
+    #[command(
+        after_help = "Example:\n  cocktail completions bash > ~/.local/share/bash-completion/completions/cocktail"
+    )]
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+    /// Print the version, and that of the running Manager
+    Version,
+}
+
+/// Manifests.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FilesArgs {
+    /// Manifests; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// `up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+    /// Leave it all running in the background
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Longest wait until every Unit is ready; passing it is exit code 5
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
+    pub(crate) wait: Duration,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Started by `up -d`: leave the terminal, and let `down` end it.
+    #[arg(long, hide = true)]
+    pub(crate) background: bool,
+}
+
+/// `apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArg,
+}
+
+/// Whether to wait until a command has come true.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct WaitArg {
+    /// Wait until it has come true, at most this long; passing it is exit code 5
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "120s", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on with what happens
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last N of what is there
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<usize>,
+    /// Only events of this object
+    pub(crate) object: Option<String>,
+}
+
+/// One object.
+#[derive(Debug, Args)]
+pub(crate) struct ObjectArg {
+    /// Unit, container, server or operation
+    pub(crate) object: String,
+}
+
+/// Objects, and whether to wait.
+#[derive(Debug, Args)]
+pub(crate) struct ObjectsArgs {
+    /// Unit, map, Service or container
+    #[arg(required = true, value_name = "OBJECT")]
+    pub(crate) objects: Vec<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArg,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Go on with what is written
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<u64>,
+    /// Only lines from this time on: RFC 3339, or an age like 5m
+    #[arg(long, value_name = "T")]
+    pub(crate) since: Option<String>,
+    /// Begin each line with its time
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// Container or Unit
+    pub(crate) object: String,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Hand our standard input to the command
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// End the command after this time
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Container by id or unique prefix
+    pub(crate) container: String,
+    /// Program and arguments
+    #[arg(required = true, last = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+/// `scale`.
+#[derive(Debug, Args)]
+pub(crate) struct ScaleArgs {
+    /// The Unit
+    pub(crate) unit: String,
+    /// How many containers it shall have
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) wait: WaitArg,
+}
+
+/// `extend` and `reduce`.
+#[derive(Debug, Args)]
+pub(crate) struct StepArgs {
+    /// The Unit
+    pub(crate) unit: String,
+    /// How many containers
+    #[arg(default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) wait: WaitArg,
+}
+
+/// `down`.
+#[derive(Debug, Args)]
+pub(crate) struct DownArgs {
+    /// Longest wait until everything is gone; passing it is exit code 5
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
+    pub(crate) wait: Duration,
+}
+
+/// `manifest`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ManifestCommand {
+    /// Check manifests: what is wrong, where, and what to write instead
+    Check(FilesArgs),
+    /// Print the JSON Schema of manifests
+    Schema,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Check what this provider needs, too
+    #[arg(default_value = "standalone", value_parser = ["standalone"])]
+    pub(crate) provider: String,
+}
+
+/// Reads `10s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for line in ["cocktail --data-dir d -o json ps", "cocktail ps --data-dir d --output json"] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.global.data_dir, Some(PathBuf::from("d")), "{line}");
+            assert_eq!(cli.global.output, Format::Json, "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_exit_code_2() {
+        for line in [
+            "cocktail",
+            "cocktail fly",
+            "cocktail up",
+            "cocktail scale web",
+            "cocktail scale web -1",
+            "cocktail extend web 0",
+            "cocktail ps -o yaml",
+            "cocktail up f --wait 10",
+            "cocktail exec web",
+            "cocktail doctor mars",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn wait_takes_its_time_after_an_equals_sign_only() {
+        let Command::Apply(args) = parse("cocktail apply --wait a.toml").unwrap().command else { panic!() };
+        assert_eq!((args.wait.wait, args.files.files.len()), (Some(Duration::from_secs(120)), 1));
+        let Command::Scale(args) = parse("cocktail scale web 3 --wait=5s").unwrap().command else { panic!() };
+        assert_eq!(args.wait.wait, Some(Duration::from_secs(5)));
+        let Command::Stop(args) = parse("cocktail stop web").unwrap().command else { panic!() };
+        assert_eq!(args.wait.wait, None);
+    }
+
+    #[test]
+    fn what_follows_two_hyphens_belongs_to_the_command_of_exec() {
+        let Command::Exec(args) = parse("cocktail exec -it web-1 -- ls -l --all").unwrap().command else { panic!() };
+        assert!(args.interactive && args.tty);
+        assert_eq!(args.command, ["ls", "-l", "--all"]);
+    }
+
+    #[test]
+    fn extend_and_reduce_go_by_one_unless_told() {
+        let Command::Extend(args) = parse("cocktail extend web").unwrap().command else { panic!() };
+        assert_eq!(args.count, 1);
+        let Command::Reduce(args) = parse("cocktail reduce web 4").unwrap().command else { panic!() };
+        assert_eq!(args.count, 4);
+    }
+}

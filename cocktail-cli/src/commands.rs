@@ -1,0 +1,14 @@
+//! What the commands do, one file for each kind of them.
+//!
+//! Most take a [`cocktail_core::contract::Manager`], which may be one in this process or the client of another, and a
+//! [`crate::output::Ui`]. `up` and `serve`, which start a Manager, are in [`crate::up`] and [`crate::serve`].
+
+pub(crate) mod apply;
+pub(crate) mod change;
+pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod inspect;
+pub(crate) mod list;
+pub(crate) mod logs;
+pub(crate) mod manifest;
+pub(crate) mod version;

@@ -1,0 +1,410 @@
+//! Waiting until what was asked for has come true, with something to look at meanwhile.
+//!
+//! Start at [`until`]. Whether a Unit is there yet is decided by the pure [`standing`]; [`Progress`] shows changes: on
+//! a terminal as one live line a Unit, elsewhere as one plain line a change, so that a log stays short.
+//!
+//! Lists are read again and again rather than followed as events: what is shown then cannot miss anything, and a
+//! Manager in this machine answers in well under a millisecond.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cocktail_core::contract::{LogOptions, Manager};
+use cocktail_core::id::UnitId;
+use cocktail_core::view::{ContainerView, UnitView};
+use futures_util::StreamExt;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::commands::list::unit_name;
+use crate::failure::{Failure, Outcome};
+use crate::output::{Tone, Ui, plain};
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Lines of output that are shown of a container that does not come up.
+const LAST_LINES: u64 = 5;
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// Every Unit has all its containers ready, of its current revision.
+    Ready,
+    /// No container of the Units runs.
+    Stopped,
+    /// The Units and their containers are gone.
+    Gone,
+}
+
+/// How far a Unit is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// There.
+    Done,
+    /// On its way; why it is not there yet, if anything stands in the way.
+    Waiting(String),
+    /// It will not come true by waiting.
+    Failed(String),
+}
+
+/// How far a Unit is on its way to `goal`, from one look at both lists.
+pub(crate) fn standing(unit: &UnitId, goal: Goal, units: &[UnitView], containers: &[ContainerView]) -> Standing {
+    let view = units.iter().find(|view| is(view, unit));
+    let mine = || containers.iter().filter(|container| belongs(container, unit));
+    match (goal, view) {
+        (Goal::Ready, None) => Standing::Failed("the Unit was removed".into()),
+        (Goal::Ready, Some(view)) => readiness(view),
+        (Goal::Stopped, _) => match mine().find(|container| !has_ended(&container.state)) {
+            None => Standing::Done,
+            Some(container) => Standing::Waiting(format!("{} is {}", container.id, container.state)),
+        },
+        (Goal::Gone, view) => match mine().next() {
+            None if view.is_none() => Standing::Done,
+            None => Standing::Waiting(String::new()),
+            Some(container) => Standing::Waiting(format!("{} is {}", container.id, container.state)),
+        },
+    }
+}
+
+fn readiness(view: &UnitView) -> Standing {
+    let reason = || if view.reason.is_empty() { view.rollout.reason.clone() } else { view.reason.clone() };
+    match view.rollout.state.as_str() {
+        _ if view.stopped => Standing::Failed("the Unit is stopped; `cocktail start` starts it".into()),
+        "rolled-back" | "paused" => Standing::Failed(format!("the rollout is {}: {}", view.rollout.state, reason())),
+        "running" | "rolling-back" => Standing::Waiting(reason()),
+        _ if view.ready >= view.desired && view.updated >= view.desired => Standing::Done,
+        _ => Standing::Waiting(reason()),
+    }
+}
+
+fn is(view: &UnitView, unit: &UnitId) -> bool {
+    view.service == unit.service.as_str() && view.map == unit.map.as_str() && view.unit == unit.unit.as_str()
+}
+
+fn belongs(view: &ContainerView, unit: &UnitId) -> bool {
+    view.service == unit.service.as_str() && view.map == unit.map.as_str() && view.unit == unit.unit.as_str()
+}
+
+/// Whether nothing of a container in this state runs.
+fn has_ended(state: &str) -> bool {
+    matches!(state, "stopped" | "failed" | "claimed" | "backoff")
+}
+
+/// Waits until every one of `units` has reached `goal`.
+///
+/// # Errors
+/// [`Failure::Deadline`] with the reason of each Unit that has not, [`Failure::Failed`] for one that never will.
+pub(crate) async fn until(
+    manager: &dyn Manager,
+    units: &[UnitId],
+    goal: Goal,
+    deadline: Duration,
+    ui: &mut Ui,
+) -> Outcome {
+    let mut progress = Progress::new(ui);
+    let mut late: BTreeMap<UnitId, String> = BTreeMap::new();
+    let wait = look(manager, units, goal, &mut late, Some((&mut progress, ui)));
+    let ended = tokio::time::timeout(deadline, wait).await;
+    progress.finish();
+    match ended {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failure::Deadline(deadline_report(manager, units, &late, goal, deadline).await)),
+    }
+}
+
+/// The same as [`until`] without a word meanwhile.
+///
+/// # Errors
+/// [`Failure::Deadline`], [`Failure::Failed`] as there.
+pub(crate) async fn quietly(manager: &dyn Manager, units: &[UnitId], goal: Goal, deadline: Duration) -> Outcome {
+    let mut late = BTreeMap::new();
+    let wait = look(manager, units, goal, &mut late, None);
+    match tokio::time::timeout(deadline, wait).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failure::Deadline(deadline_report(manager, units, &late, goal, deadline).await)),
+    }
+}
+
+/// Looks until all are there or one has failed. `late` always holds those that are not there, with the reason.
+async fn look(
+    manager: &dyn Manager,
+    wanted: &[UnitId],
+    goal: Goal,
+    late: &mut BTreeMap<UnitId, String>,
+    mut shown: Option<(&mut Progress, &mut Ui)>,
+) -> Outcome {
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // The containers first: a Unit that is gone from the later list has none in an older one that matter.
+        let containers = manager.containers().await?;
+        let units = manager.units().await?;
+        late.clear();
+        for unit in wanted {
+            let standing = standing(unit, goal, &units, &containers);
+            let view = units.iter().find(|view| is(view, unit));
+            if let Some((progress, ui)) = &mut shown {
+                progress.show(unit, view, goal, &standing, ui);
+            }
+            match standing {
+                Standing::Done => {}
+                Standing::Waiting(reason) => drop(late.insert(unit.clone(), reason)),
+                Standing::Failed(reason) => return Err(Failure::Failed(format!("{unit}: {reason}"))),
+            }
+        }
+        if let (Goal::Ready, Some((progress, ui))) = (goal, &mut shown) {
+            let broken = containers.iter().filter(|container| {
+                matches!(container.state.as_str(), "backoff" | "failed")
+                    && late.keys().any(|unit| belongs(container, unit))
+            });
+            for container in broken {
+                progress.trouble(manager, container, ui).await;
+            }
+        }
+        if late.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// What to tell when the deadline has passed: every Unit that is late, with its reason.
+async fn deadline_report(
+    manager: &dyn Manager,
+    wanted: &[UnitId],
+    late: &BTreeMap<UnitId, String>,
+    goal: Goal,
+    deadline: Duration,
+) -> String {
+    let goal = match goal {
+        Goal::Ready => "ready",
+        Goal::Stopped => "stopped",
+        Goal::Gone => "gone",
+    };
+    let after = cocktail_core::time::human(deadline);
+    let mut text = format!("{} of {} Units not {goal} after {after}", late.len(), wanted.len());
+    for (unit, reason) in late {
+        let mut reason = plain(reason).into_owned();
+        if reason.is_empty() {
+            let decisions = manager.why(&unit.to_string()).await.unwrap_or_default();
+            reason = decisions.last().map_or_else(|| "no reason is known".into(), |last| plain(&last.because).into());
+        }
+        text.push_str(&format!("\n  {unit}: {reason}"));
+    }
+    text
+}
+
+/// Shows how far each Unit is.
+#[derive(Debug)]
+struct Progress {
+    /// Lines on a terminal; `None` elsewhere.
+    live: Option<(MultiProgress, BTreeMap<UnitId, ProgressBar>)>,
+    /// What was shown last of each Unit.
+    shown: BTreeMap<UnitId, String>,
+    /// Units whose trouble was shown.
+    troubled: BTreeSet<String>,
+}
+
+impl Progress {
+    fn new(ui: &Ui) -> Self {
+        let live = ui
+            .is_live()
+            .then(|| (MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)), BTreeMap::new()));
+        Self { live, shown: BTreeMap::new(), troubled: BTreeSet::new() }
+    }
+
+    fn show(&mut self, unit: &UnitId, view: Option<&UnitView>, goal: Goal, standing: &Standing, ui: &mut Ui) {
+        let text = describe(view, goal, standing);
+        if self.shown.get(unit) == Some(&text) {
+            return;
+        }
+        match &mut self.live {
+            None => {
+                let (tone, word) = match standing {
+                    Standing::Done => (Tone::Good, "ok  "),
+                    Standing::Waiting(_) => (Tone::Busy, "wait"),
+                    Standing::Failed(_) => (Tone::Bad, "fail"),
+                };
+                ui.toned_note(tone, word, &format!("{unit}  {text}"));
+            }
+            Some((lines, bars)) => {
+                let bar = bars.entry(unit.clone()).or_insert_with(|| {
+                    let bar = lines.add(ProgressBar::new(0));
+                    // The template is ours and known to be right; without it the bar is only less pretty.
+                    if let Ok(style) = ProgressStyle::with_template("{spinner:.yellow} {prefix} {bar:20} {wide_msg}") {
+                        bar.set_style(style.progress_chars("━━ "));
+                    }
+                    bar.set_prefix(unit.to_string());
+                    bar.enable_steady_tick(LOOK);
+                    bar
+                });
+                let (ready, desired) = view.map_or((1, 1), |view| (view.ready, view.desired));
+                bar.set_length(u64::from(desired.max(1)));
+                bar.set_position(u64::from(if desired == 0 { 1 } else { ready }));
+                bar.set_message(text.clone());
+            }
+        }
+        self.shown.insert(unit.clone(), text);
+    }
+
+    /// Tells once for each Unit why a container of it does not come up, with its last words.
+    async fn trouble(&mut self, manager: &dyn Manager, container: &ContainerView, ui: &mut Ui) {
+        let unit = format!("{}/{}/{}", container.service, container.map, container.unit);
+        if !self.troubled.insert(unit) {
+            return;
+        }
+        let mut lines = vec![format!("{} is in {}: {}", container.id, container.state, plain(&container.reason))];
+        let options = LogOptions { follow: false, tail: Some(LAST_LINES), since: None };
+        if let Ok(mut logs) = manager.logs(&container.id, &options).await {
+            while let Some(Ok(line)) = logs.next().await {
+                lines.push(format!("  | {}", plain(&line.text)));
+            }
+        }
+        lines.push(format!("  more: cocktail logs {0}; cocktail why {0}", container.id));
+        for line in lines {
+            match &self.live {
+                Some((live, _)) => drop(live.println(&line)),
+                None => ui.note(&line),
+            }
+        }
+    }
+
+    /// Leaves the last state of the lines on the terminal.
+    fn finish(&mut self) {
+        if let Some((_, bars)) = self.live.take() {
+            for bar in bars.into_values() {
+                bar.abandon();
+            }
+        }
+    }
+}
+
+/// How far a Unit is, in words.
+fn describe(view: Option<&UnitView>, goal: Goal, standing: &Standing) -> String {
+    let reason = match standing {
+        Standing::Done => "",
+        Standing::Waiting(reason) | Standing::Failed(reason) => reason,
+    };
+    let count = match (goal, view, standing) {
+        (Goal::Ready, Some(view), _) => format!("{}/{} ready", view.ready, view.desired),
+        (Goal::Ready, None, _) => String::new(),
+        (Goal::Stopped, _, Standing::Done) => "stopped".into(),
+        (Goal::Gone, _, Standing::Done) => "gone".into(),
+        (Goal::Stopped | Goal::Gone, ..) => "stopping".into(),
+    };
+    let reason = plain(reason);
+    if reason.is_empty() || count.is_empty() { format!("{count}{reason}") } else { format!("{count}: {reason}") }
+}
+
+/// The names of all Units in a list.
+pub(crate) fn ids(units: &[UnitView]) -> Vec<UnitId> {
+    units.iter().filter_map(|view| UnitId::try_from(unit_name(view)).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use cocktail_core::contract::LogLine;
+    use cocktail_core::time::WallTime;
+    use cocktail_core::view::WhyView;
+
+    use super::*;
+    use crate::args::Format;
+    use crate::output::testing::ui;
+    use crate::testing::{FakeManager, SINCE, container, unit, unit_id};
+
+    fn of(view: UnitView) -> Standing {
+        standing(&unit_id("web"), Goal::Ready, &[view], &[])
+    }
+
+    #[test]
+    fn a_unit_is_ready_when_all_containers_of_the_current_revision_are() {
+        assert_eq!(of(unit("web", 3, 3)), Standing::Done);
+        assert_eq!(of(unit("web", 0, 0)), Standing::Done);
+        assert_eq!(of(unit("web", 3, 2)), Standing::Waiting(String::new()));
+        let old = UnitView { updated: 1, ..unit("web", 3, 3) };
+        assert_eq!(of(old), Standing::Waiting(String::new()));
+        let mut running = unit("web", 3, 3);
+        running.rollout.state = "running".into();
+        running.rollout.reason = "step 2 of 3".into();
+        assert_eq!(of(running), Standing::Waiting("step 2 of 3".into()));
+    }
+
+    #[test]
+    fn what_waiting_cannot_change_is_a_failure() {
+        let mut back = unit("web", 3, 3);
+        back.rollout.state = "rolled-back".into();
+        back.reason = "revision 2 did not become ready".into();
+        assert_eq!(of(back), Standing::Failed("the rollout is rolled-back: revision 2 did not become ready".into()));
+        assert!(matches!(of(UnitView { stopped: true, ..unit("web", 1, 1) }), Standing::Failed(_)));
+        assert!(matches!(of(unit("other", 1, 1)), Standing::Failed(_)));
+    }
+
+    #[test]
+    fn stopped_and_gone_look_at_the_containers() {
+        let look = |goal, units: &[UnitView], state: &str| {
+            standing(&unit_id("web"), goal, units, &[container("web-1", "web", state)]) == Standing::Done
+        };
+        assert!(!look(Goal::Stopped, &[], "draining"));
+        assert!(look(Goal::Stopped, &[unit("web", 0, 0)], "stopped"));
+        assert!(!look(Goal::Gone, &[], "stopped"));
+        assert_eq!(standing(&unit_id("web"), Goal::Gone, &[], &[]), Standing::Done);
+        assert_ne!(standing(&unit_id("web"), Goal::Gone, &[unit("web", 1, 0)], &[]), Standing::Done);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_terminal_each_change_is_one_line() {
+        let before = vec![vec![unit("web", 2, 0)], vec![unit("web", 2, 0)], vec![unit("web", 2, 1)]];
+        let manager =
+            FakeManager { units: vec![unit("web", 2, 2)], units_before: Mutex::new(before), ..FakeManager::default() };
+        let (mut ui, data, people) = ui(Format::Table);
+        until(&manager, &[unit_id("web")], Goal::Ready, Duration::from_secs(10), &mut ui).await.unwrap();
+        let expected = "\
+wait shop/prod/web  0/2 ready
+wait shop/prod/web  1/2 ready
+ok   shop/prod/web  2/2 ready
+";
+        assert_eq!((people.text().as_str(), data.text().as_str()), (expected, ""));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crash_loop_is_shown_once_with_its_last_words_and_the_deadline_names_the_reason() {
+        let mut broken = container("web-1", "web", "backoff");
+        broken.reason = "exited with code 1".into();
+        let words = LogLine {
+            container: "web-1".into(),
+            at: WallTime::parse(SINCE).unwrap(),
+            stderr: true,
+            partial: false,
+            text: "no such table: users".into(),
+        };
+        let why = WhyView {
+            at: SINCE.into(),
+            decision: "wait".into(),
+            object: "shop/prod/web".into(),
+            because: "next start in 4s".into(),
+            considered: Vec::new(),
+        };
+        let manager = FakeManager {
+            units: vec![unit("web", 1, 0), unit("db", 1, 1)],
+            containers: vec![broken],
+            logs: vec![words],
+            why: vec![why],
+            ..FakeManager::default()
+        };
+        let (mut ui, _, people) = ui(Format::Table);
+        let wanted = [unit_id("web"), unit_id("db")];
+        let failure = until(&manager, &wanted, Goal::Ready, Duration::from_secs(3), &mut ui).await.unwrap_err();
+        assert_eq!(failure.code(), 5);
+        assert_eq!(failure.to_string(), "1 of 2 Units not ready after 3s\n  shop/prod/web: next start in 4s");
+        let expected = "\
+wait shop/prod/web  0/1 ready
+ok   shop/prod/db  1/1 ready
+web-1 is in backoff: exited with code 1
+  | no such table: users
+  more: cocktail logs web-1; cocktail why web-1
+";
+        assert_eq!(people.text(), expected);
+    }
+}
