@@ -300,11 +300,9 @@ impl Writer {
                 told = true;
             }
             self.health.degraded = Some(format!("the store cannot be written: {}", failed.chain()));
-            if !self.reserve_used {
+            if !self.reserve_used && matches!(self.shared.store.use_reserve().await, Ok(true)) {
                 self.reserve_used = true;
-                if matches!(self.shared.store.use_reserve().await, Ok(true)) {
-                    continue;
-                }
+                continue;
             }
             if let Some(done) = self.hold(RETRY).await {
                 // What is held was not acted on: the next Manager observes and decides it again.

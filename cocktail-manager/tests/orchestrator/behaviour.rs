@@ -1,0 +1,262 @@
+//! What the Orchestrator promises, each as a test.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cocktail_core::contract::{Actor, EventFilter, Manager, ManifestSource, ShutdownMode};
+use cocktail_core::error::ErrorKind;
+use cocktail_core::id::{ContainerId, StoreId};
+use cocktail_core::view::{ContainerView, UnitView};
+use cocktail_manager::{Ended, Orchestrator};
+use cocktail_store::MemoryStore;
+use futures_util::StreamExt;
+
+use crate::pretend::{Machine, Pretend};
+
+fn manifest(text: &str) -> ManifestSource {
+    ManifestSource { file: PathBuf::from("shop.toml"), base: PathBuf::from("/"), text: text.into() }
+}
+
+fn workers(count: u32) -> ManifestSource {
+    manifest(&format!(
+        "service = \"shop\"\n[maps.prod.units.worker]\ncommand = [\"sleep\", \"9\"]\nreplicas = {count}\n\
+         restart = {{ base = \"0ms\" }}\n"
+    ))
+}
+
+fn web() -> ManifestSource {
+    manifest(
+        "service = \"shop\"\n[maps.prod.units.web]\ncommand = [\"serve\", \"${PORT}\"]\nports.http = { service = 8080 }\n\
+         ready = { exec = [\"true\"] }\n",
+    )
+}
+
+fn store() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::new(StoreId::new("store-1")))
+}
+
+async fn start(store: &Arc<MemoryStore>, machine: &Arc<Machine>) -> Orchestrator {
+    let builder = Orchestrator::builder(store.clone());
+    builder.with_provider(Arc::new(Pretend(machine.clone()))).start().await.expect("a manager")
+}
+
+/// Waits until the Units are as wanted; virtual time makes the limit cheap.
+async fn until(manager: &Orchestrator, what: &str, wanted: impl Fn(&[UnitView], &[ContainerView]) -> bool) {
+    for _ in 0..2000 {
+        let units = manager.units().await.expect("units");
+        let containers = manager.containers().await.expect("containers");
+        if wanted(&units, &containers) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}: {:#?}", manager.containers().await);
+}
+
+async fn ready(manager: &Orchestrator, count: u32) {
+    until(manager, "ready", |units, containers| {
+        units.iter().all(|unit| unit.ready == count && unit.desired == count) && containers.len() == count as usize
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_applied_unit_becomes_ready_and_the_same_again_changes_nothing() {
+    let (store, machine) = (store(), Machine::new());
+    let manager = start(&store, &machine).await;
+    let applied = manager.apply(&[workers(3)], &Actor::embedder()).await.expect("applied");
+    assert_eq!(applied.changed.len(), 1);
+    ready(&manager, 3).await;
+    let before = machine.running();
+    let again = manager.apply(&[workers(3)], &Actor::embedder()).await.expect("applied");
+    assert!(again.changed.is_empty(), "{again:?}");
+    assert_eq!(manager.plan(&[workers(3)]).await.expect("plan").actions, []);
+    assert_eq!(machine.running(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crashed_container_restarts_in_place() {
+    let (store, machine) = (store(), Machine::new());
+    let manager = start(&store, &machine).await;
+    manager.apply(&[workers(1)], &Actor::embedder()).await.expect("applied");
+    ready(&manager, 1).await;
+    let id = machine.running().into_keys().next().expect("one");
+    machine.crash(&id, 7);
+    until(&manager, "restarted", |_, containers| {
+        containers.iter().any(|container| container.id == id.as_str() && container.generation == 2 && container.ready)
+    })
+    .await;
+    let why = manager.why(id.as_str()).await.expect("why");
+    assert!(why.iter().any(|why| why.because.contains("exited with code 7")), "{why:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_manager_adopts_what_runs_without_touching_it() {
+    let (store, machine) = (store(), Machine::new());
+    let first = start(&store, &machine).await;
+    first.apply(&[workers(3)], &Actor::embedder()).await.expect("applied");
+    ready(&first, 3).await;
+    let before = machine.running();
+    first.shutdown(ShutdownMode::Leave).await.expect("left");
+    assert_eq!(first.ended().await, Ended::Shutdown);
+    let second = start(&store, &machine).await;
+    ready(&second, 3).await;
+    assert_eq!(machine.running(), before);
+    assert_eq!(machine.starts(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ended_while_no_manager_ran_is_restarted() {
+    let (store, machine) = (store(), Machine::new());
+    let first = start(&store, &machine).await;
+    first.apply(&[workers(2)], &Actor::embedder()).await.expect("applied");
+    ready(&first, 2).await;
+    first.shutdown(ShutdownMode::Leave).await.expect("left");
+    let id = machine.running().into_keys().next().expect("one");
+    machine.crash(&id, 1);
+    let second = start(&store, &machine).await;
+    ready(&second, 2).await;
+    assert_eq!(machine.starts(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_with_stop_leaves_nothing_and_the_next_manager_starts_it_again() {
+    let (store, machine) = (store(), Machine::new());
+    let first = start(&store, &machine).await;
+    first.apply(&[workers(2)], &Actor::embedder()).await.expect("applied");
+    ready(&first, 2).await;
+    first.shutdown(ShutdownMode::Stop).await.expect("stopped");
+    assert!(machine.running().is_empty());
+    let second = start(&store, &machine).await;
+    ready(&second, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_fails_commands_are_refused_and_it_goes_on_by_itself() {
+    let (store, machine) = (store(), Machine::new());
+    let manager = start(&store, &machine).await;
+    manager.apply(&[workers(1)], &Actor::embedder()).await.expect("applied");
+    ready(&manager, 1).await;
+    store.fail_writes(Some(ErrorKind::Unavailable));
+    let id = machine.running().into_keys().next().expect("one");
+    machine.crash(&id, 1);
+    for _ in 0..1000 {
+        if manager.about().await.expect("about").state == "degraded" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(machine.starts(), 1, "no effect without a durable intent");
+    let refused = manager.scale("worker", 2, &Actor::embedder()).await.expect_err("refused");
+    assert_eq!(*refused.kind(), ErrorKind::Refused, "{refused}");
+    store.fail_writes(None);
+    ready(&manager, 1).await;
+    for _ in 0..1000 {
+        if manager.about().await.expect("about").state == "running" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    manager.scale("worker", 2, &Actor::embedder()).await.expect("taken again");
+    ready(&manager, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_whose_lease_was_taken_acts_no_more() {
+    let (store, machine) = (store(), Machine::new());
+    let first = start(&store, &machine).await;
+    first.apply(&[workers(1)], &Actor::embedder()).await.expect("applied");
+    ready(&first, 1).await;
+    let second = start(&store, &machine).await;
+    let refused = first.scale("worker", 5, &Actor::embedder()).await.expect_err("no lease");
+    assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::Refused), "{refused}");
+    assert!(matches!(first.ended().await, Ended::LeaseLost(_)));
+    ready(&second, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_taken_port_is_left_alone_and_another_is_used() {
+    let (store, machine) = (store(), Machine::new());
+    machine.taken.lock().expect("unpoisoned").push(20_000);
+    let manager = start(&store, &machine).await;
+    manager.apply(&[web()], &Actor::embedder()).await.expect("applied");
+    until(&manager, "another port", |_, containers| {
+        containers.iter().any(|container| container.ports.iter().any(|port| port.port == 20_001) && container.pid.is_some())
+    })
+    .await;
+    let restarts: u64 = manager.containers().await.expect("containers").iter().map(|container| container.restarts).sum();
+    assert_eq!(restarts, 0, "a taken port is no crash");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_cannot_work_here_changes_nothing() {
+    let (store, machine) = (store(), Machine::new());
+    machine.taken.lock().expect("unpoisoned").push(8080);
+    let manager = start(&store, &machine).await;
+    let before = manager.about().await.expect("about").seq;
+    let missing = manifest("service = \"shop\"\n[maps.prod.units.worker]\ncommand = [\"missing\"]\n");
+    for source in [missing, web()] {
+        let refused = manager.apply(&[source], &Actor::embedder()).await.expect_err("refused");
+        assert_eq!(*refused.kind(), ErrorKind::InvalidConfig);
+        let first = refused.diagnostics().first().expect("a place");
+        assert!(first.line > 0, "{first:?}");
+    }
+    assert_eq!(manager.about().await.expect("about").seq, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn followers_see_the_journal_and_then_what_happens() {
+    let (store, machine) = (store(), Machine::new());
+    let manager = start(&store, &machine).await;
+    manager.apply(&[workers(1)], &Actor::embedder()).await.expect("applied");
+    ready(&manager, 1).await;
+    let filter = EventFilter { follow: true, ..EventFilter::default() };
+    let mut events = manager.events(&filter).await.expect("events");
+    let mut kinds = Vec::new();
+    while let Some(event) = events.next().await {
+        let event = event.expect("an event");
+        kinds.push(event.kind.clone());
+        if event.kind == "started" {
+            machine.crash(&ContainerId::new(event.object), 3);
+        }
+        if event.kind == "exited" {
+            break;
+        }
+    }
+    for kind in ["manager-started", "applied", "claimed", "start-intended", "started", "exited"] {
+        assert!(kinds.iter().any(|seen| seen == kind), "{kind} is missing in {kinds:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_managers_live_in_one_process() {
+    let (one, other) = (Machine::new(), Machine::new());
+    let (first, second) = (start(&store(), &one).await, start(&store(), &other).await);
+    first.apply(&[workers(1)], &Actor::embedder()).await.expect("applied");
+    second.apply(&[workers(2)], &Actor::embedder()).await.expect("applied");
+    ready(&first, 1).await;
+    ready(&second, 2).await;
+    assert_eq!((one.running().len(), other.running().len()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_revision_is_ready_before_the_old_one_goes() {
+    let (store, machine) = (store(), Machine::new());
+    let manager = start(&store, &machine).await;
+    manager.apply(&[workers(3)], &Actor::embedder()).await.expect("applied");
+    ready(&manager, 3).await;
+    let other = manifest(
+        "service = \"shop\"\n[maps.prod.units.worker]\ncommand = [\"sleep\", \"10\"]\nreplicas = 3\n",
+    );
+    let plan = manager.plan(std::slice::from_ref(&other)).await.expect("plan");
+    assert_eq!(plan.actions.len(), 1, "{plan:?}");
+    manager.apply(&[other], &Actor::embedder()).await.expect("applied");
+    until(&manager, "replaced", |units, containers| {
+        let running = containers.iter().filter(|container| container.ready).count();
+        assert!(running >= 3, "the floor was broken: {containers:#?}");
+        assert!(running <= 4, "the surge was exceeded: {containers:#?}");
+        containers.len() == 3 && units[0].updated == 3 && containers.iter().all(|container| container.revision == 2)
+    })
+    .await;
+}

@@ -1,0 +1,4 @@
+//! The Orchestrator over a store in memory and a runtime that only pretends.
+
+mod behaviour;
+mod pretend;

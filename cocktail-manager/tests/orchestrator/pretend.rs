@@ -1,0 +1,204 @@
+//! A provider, runtime and forwarder that pretend: containers are entries in a map that outlives any Manager.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use cocktail_core::contract::{
+    ClaimOutcome, Connection, ExecSession, ExecSpec, Exit, Forwarder, Handle, Known, Launch, Listing, LogOptions,
+    LogStream, Observation, Offering, Provider, ProviderCapabilities, ProvisionCtx, Requirements, RouteOutcome,
+    RouteTraffic, RoutingTable, Runtime, RuntimeCapabilities, RuntimeEvent, ServerClaim, ServerListing,
+    ServerObservation, ServerSpec, Sighting, StopOrder, TerminateReason, UsageReading,
+};
+use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::id::{ContainerId, Generation, ServerId};
+use cocktail_core::name::Name;
+use cocktail_core::quantity::{Bytes, CpuMillis};
+use cocktail_core::spec::{Resources, Template};
+use cocktail_core::time::WallTime;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::sync::broadcast;
+
+/// What "runs" on the pretended machine.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    running: Mutex<BTreeMap<ContainerId, (Generation, Handle)>>,
+    pids: Mutex<u32>,
+    starts: Mutex<u32>,
+    pub(crate) taken: Mutex<Vec<u16>>,
+    pub(crate) table: Mutex<RoutingTable>,
+    events: broadcast::Sender<RuntimeEvent>,
+    name: Name,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            running: Mutex::default(),
+            pids: Mutex::new(100),
+            starts: Mutex::default(),
+            taken: Mutex::default(),
+            table: Mutex::default(),
+            events: broadcast::channel(64).0,
+            name: Name::new("standalone").expect("a name"),
+        })
+    }
+
+    pub(crate) fn running(&self) -> BTreeMap<ContainerId, Option<u32>> {
+        let running = self.running.lock().expect("unpoisoned");
+        running.iter().map(|(id, (_, handle))| (id.clone(), handle.pid)).collect()
+    }
+
+    pub(crate) fn starts(&self) -> u32 {
+        *self.starts.lock().expect("unpoisoned")
+    }
+
+    /// The process ends by itself; told to whoever listens.
+    pub(crate) fn crash(&self, id: &ContainerId, code: i32) {
+        let (generation, _) = self.running.lock().expect("unpoisoned").remove(id).expect("it runs");
+        let _ = self.events.send(RuntimeEvent::Exited { container: id.clone(), generation, exit: Exit::Code(code) });
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Pretend(pub(crate) Arc<Machine>);
+
+#[async_trait]
+impl Provider for Pretend {
+    fn name(&self) -> &Name {
+        &self.0.name
+    }
+    fn kind(&self) -> &'static str {
+        "standalone"
+    }
+    fn capabilities(&self) -> ProviderCapabilities {
+        ProviderCapabilities::default()
+    }
+    fn validate(&self, _: &Template) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    async fn offerings(&self, _: &Requirements) -> Result<Vec<Offering>> {
+        Ok(Vec::new())
+    }
+    async fn provision(&self, _: &dyn ProvisionCtx, _: &ServerSpec, _: &[ServerClaim]) -> Result<Vec<ClaimOutcome>> {
+        Err(Error::new(ErrorKind::Unsupported, "one machine is all there is"))
+    }
+    async fn list(&self) -> Result<ServerListing> {
+        let server = ServerObservation {
+            server: ServerId::new("here"),
+            provider_id: "pretended".into(),
+            incarnation: "boot-1".into(),
+            capacity: Resources { cpu: CpuMillis(4000), memory: Bytes(8 << 30) },
+            zone: None,
+            offering: "machine".into(),
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            labels: BTreeMap::new(),
+        };
+        Ok(ServerListing { servers: vec![server], complete: true, as_of: WallTime(0) })
+    }
+    async fn can_terminate(&self, _: &ServerId) -> Result<()> {
+        Ok(())
+    }
+    async fn terminate(&self, _: &dyn ProvisionCtx, _: &[ServerId], _: TerminateReason) -> Result<()> {
+        Ok(())
+    }
+    async fn connect(&self, _: &ServerId) -> Result<Connection> {
+        Ok(Connection::Local(Arc::new(self.clone())))
+    }
+    fn forwarder(&self) -> Option<Arc<dyn Forwarder>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Runtime for Pretend {
+    fn capabilities(&self) -> RuntimeCapabilities {
+        RuntimeCapabilities { outlives_manager: true, ..RuntimeCapabilities::default() }
+    }
+    async fn prepare(&self, launch: &Launch) -> Result<()> {
+        let taken = self.0.taken.lock().expect("unpoisoned");
+        match launch.ports.iter().find(|port| taken.contains(&port.port)) {
+            Some(port) => Err(Error::new(ErrorKind::Conflict, "port is taken by nginx").with("port", port.port)),
+            None => Ok(()),
+        }
+    }
+    async fn start(&self, launch: &Launch) -> Result<Handle> {
+        let mut running = self.0.running.lock().expect("unpoisoned");
+        if let Some((generation, handle)) = running.get(&launch.container)
+            && *generation == launch.generation
+        {
+            return Ok(handle.clone());
+        }
+        let mut pids = self.0.pids.lock().expect("unpoisoned");
+        *pids += 1;
+        *self.0.starts.lock().expect("unpoisoned") += 1;
+        let handle = Handle { pid: Some(*pids), boot_id: "boot-1".into(), ..Handle::default() };
+        running.insert(launch.container.clone(), (launch.generation, handle.clone()));
+        Ok(handle)
+    }
+    async fn stop(&self, order: &StopOrder) -> Result<Exit> {
+        self.0.running.lock().expect("unpoisoned").remove(&order.container);
+        Ok(Exit::Signal(order.signal))
+    }
+    async fn remove(&self, _: &ContainerId) -> Result<()> {
+        Ok(())
+    }
+    async fn release_ports(&self, _: &[u16]) -> Result<()> {
+        Ok(())
+    }
+    async fn list(&self) -> Result<Listing> {
+        let running = self.0.running.lock().expect("unpoisoned");
+        let containers = running
+            .iter()
+            .map(|(id, (generation, handle))| {
+                let sighting = Sighting::Running(handle.clone());
+                (id.clone(), Observation { generation: *generation, sighting })
+            })
+            .collect();
+        Ok(Listing { containers, complete: true })
+    }
+    async fn recover(&self, _: &[Known]) -> Result<Listing> {
+        Runtime::list(self).await
+    }
+    fn events(&self) -> BoxStream<'static, RuntimeEvent> {
+        let events = tokio_stream::wrappers::BroadcastStream::new(self.0.events.subscribe());
+        events.filter_map(|event| async move { event.ok() }).boxed()
+    }
+    async fn usage(&self) -> Result<BTreeMap<ContainerId, UsageReading>> {
+        Ok(BTreeMap::new())
+    }
+    async fn logs(&self, _: &ContainerId, _: &LogOptions) -> Result<LogStream> {
+        Ok(futures_util::stream::empty().boxed())
+    }
+    async fn exec(&self, _: &ContainerId, _: &ExecSpec) -> Result<ExecSession> {
+        Err(Error::new(ErrorKind::Unsupported, "pretended containers run no commands"))
+    }
+    async fn check(&self, template: &Template) -> Result<Vec<(String, String)>> {
+        let missing = template.command.first().is_some_and(|program| program == "missing");
+        Ok(missing.then(|| ("command".to_owned(), "no program `missing`".to_owned())).into_iter().collect())
+    }
+    async fn shutdown(&self, stop: bool) -> Result<()> {
+        if stop {
+            self.0.running.lock().expect("unpoisoned").clear();
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Forwarder for Pretend {
+    async fn check(&self, addresses: &[SocketAddr]) -> Result<Vec<(SocketAddr, String)>> {
+        let taken = self.0.taken.lock().expect("unpoisoned");
+        let all = addresses.iter().filter(|address| taken.contains(&address.port()));
+        Ok(all.map(|address| (*address, format!("port {} is taken by nginx", address.port()))).collect())
+    }
+    async fn set(&self, table: &RoutingTable) -> Result<Vec<RouteOutcome>> {
+        *self.0.table.lock().expect("unpoisoned") = table.clone();
+        Ok(table.routes.iter().map(|route| RouteOutcome { listen: route.listen, error: None }).collect())
+    }
+    async fn traffic(&self) -> Result<Vec<RouteTraffic>> {
+        Ok(Vec::new())
+    }
+}

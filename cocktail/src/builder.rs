@@ -1,0 +1,96 @@
+//! From a data dir to a running Manager.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cocktail_core::contract::Provider;
+use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::name::Name;
+use cocktail_core::settings::{ProviderSettings, Settings};
+use cocktail_manager::Orchestrator;
+use cocktail_provider_standalone::StandaloneBuilder;
+use cocktail_store::{DataDir, RedbStore};
+
+/// A Manager with its data dir. Dereferences to [`Orchestrator`]; cheap to clone.
+///
+/// The lock on the data dir is given back when the last clone is dropped, after
+/// [`Manager::shutdown`](cocktail_core::contract::Manager::shutdown).
+#[derive(Debug, Clone)]
+pub struct Cocktail {
+    orchestrator: Orchestrator,
+    data_dir: Arc<DataDir>,
+}
+
+impl Cocktail {
+    /// Collects what a Manager is made from; the defaults run workers on this machine.
+    pub fn builder() -> Builder {
+        Builder { data_dir: PathBuf::from(".cocktail"), settings: Settings::default(), providers: Vec::new() }
+    }
+
+    /// The data dir that it holds the lock of.
+    pub fn data_dir(&self) -> &DataDir {
+        &self.data_dir
+    }
+
+    /// The Manager as a trait object, for code that does not care where it runs.
+    pub fn manager(&self) -> Arc<Orchestrator> {
+        Arc::new(self.orchestrator.clone())
+    }
+}
+
+impl Deref for Cocktail {
+    type Target = Orchestrator;
+    fn deref(&self) -> &Orchestrator {
+        &self.orchestrator
+    }
+}
+
+/// What a Manager is made from.
+#[derive(Debug)]
+pub struct Builder {
+    data_dir: PathBuf,
+    settings: Settings,
+    providers: Vec<Arc<dyn Provider>>,
+}
+
+impl Builder {
+    /// Where all state is kept; `.cocktail` in the working directory by default. Made if it does not exist.
+    #[must_use]
+    pub fn data_dir(mut self, data_dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = data_dir.into();
+        self
+    }
+
+    /// Time constants and limits; see [`Settings`] for the defaults.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Adds a provider of one's own, before those that the settings name.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<dyn Provider>) -> Self {
+        self.providers.push(provider);
+        self
+    }
+
+    /// Takes the data dir, starts or finds its keeper, adopts what runs, and goes on with what was wanted.
+    ///
+    /// # Errors
+    /// `Refused` when another Manager has the data dir, when it is an older copy, or when what runs belongs to another
+    /// store; `InvalidConfig` for a data dir or setting that cannot be used; `Unavailable` when the disk cannot.
+    pub async fn start(self) -> Result<Cocktail> {
+        let data_dir = Arc::new(DataDir::open(&self.data_dir, true)?);
+        let store = Arc::new(RedbStore::open(data_dir.path())?);
+        let mut providers = self.providers;
+        providers.extend(configured(&self.settings, &data_dir, &store)?);
+        let mut builder =
+            Orchestrator::builder(store).with_settings(self.settings).with_data_dir(data_dir.path().to_path_buf());
+        for provider in providers {
+            builder = builder.with_provider(provider);
+        }
+        Ok(Cocktail { orchestrator: builder.start().await?, data_dir })
+    }
+}
