@@ -9,7 +9,9 @@ use crate::protocol::Refusal;
 #[non_exhaustive]
 pub enum KeeperError {
     /// `cocktail_keeper::init()` is not the first line of this program's `main`. Starting a keeper would run `main` again.
-    #[error("the program did not call cocktail::init() as the first line of its main, so it cannot become its own keeper")]
+    #[error(
+        "the program did not call cocktail::init() as the first line of its main, so it cannot become its own keeper"
+    )]
     NotInitialised,
     /// The keeper process did not come up.
     #[error("the keeper did not start: {why}")]

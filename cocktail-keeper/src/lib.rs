@@ -7,12 +7,18 @@
 
 mod client;
 mod error;
+mod forward;
 mod frame;
+mod life;
+mod logs;
 mod options;
+mod procfs;
 pub mod protocol;
+mod server;
+mod sockets;
+mod sys;
 
-pub use client::{
-    EventStream, ExecInput, ExecOutput, ExecSession, Hello, KeeperClient, LogItem, LogRecord, LogStream,
-};
+pub use client::{EventStream, ExecInput, ExecOutput, ExecSession, Hello, KeeperClient, LogItem, LogRecord, LogStream};
 pub use error::{KeeperError, Result};
-pub use options::{KeeperHandle, KeeperOptions, init, serve_in_process, spawn};
+pub use life::{KeeperHandle, init, serve_in_process, spawn};
+pub use options::KeeperOptions;

@@ -1,10 +1,8 @@
-//! How a keeper comes to life.
+//! What a keeper is started with.
 
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
-
-use crate::error::{KeeperError, Result};
 
 /// What a keeper is started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,44 +45,4 @@ impl KeeperOptions {
     pub fn socket(&self) -> PathBuf {
         self.dir.join("keeper.sock")
     }
-}
-
-/// A keeper that runs on a thread of this process.
-#[derive(Debug)]
-pub struct KeeperHandle {
-    socket: PathBuf,
-}
-
-impl KeeperHandle {
-    /// Where it listens.
-    pub fn socket(&self) -> &std::path::Path {
-        &self.socket
-    }
-
-    /// Ends it and waits for its thread. Its workers end too.
-    pub fn shutdown(self) {}
-}
-
-/// First line of `main` of every program that starts keepers: a program becomes its own keeper by running itself again.
-///
-/// Returns at once in an ordinary run. In a run that was started to be a keeper it does not return.
-pub fn init() {}
-
-/// Starts a detached keeper for `options.dir` and returns when it accepts connections. If one runs already that one
-/// stays. Blocks for some milliseconds. Installs no signal handler and waits for no process but its own.
-///
-/// # Errors
-/// [`KeeperError::NotInitialised`] if [`init`] was not called in this process; [`KeeperError::NotStarted`].
-pub fn spawn(options: &KeeperOptions) -> Result<()> {
-    let _ = options;
-    Err(KeeperError::NotInitialised)
-}
-
-/// Runs a keeper on a thread of this process, for tests and `keeper = "in-process"`. Same socket, same protocol; no
-/// signal handler, no subreaper; workers end with the process.
-///
-/// # Errors
-/// [`KeeperError::Io`], or [`KeeperError::NotStarted`] when another keeper has the directory.
-pub fn serve_in_process(options: KeeperOptions) -> Result<KeeperHandle> {
-    Ok(KeeperHandle { socket: options.socket() })
 }

@@ -688,7 +688,10 @@ pub struct ExecRequest {
 
 impl std::fmt::Debug for ExecRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ExecRequest").field("container", &self.container).field("tty", &self.tty).finish_non_exhaustive()
+        f.debug_struct("ExecRequest")
+            .field("container", &self.container)
+            .field("tty", &self.tty)
+            .finish_non_exhaustive()
     }
 }
 

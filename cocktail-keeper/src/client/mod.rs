@@ -20,6 +20,7 @@ use crate::{
 
 pub use connection::EventStream;
 use connection::{Connection, Guard};
+pub(crate) use streams::kind;
 pub use streams::{ExecInput, ExecOutput, ExecSession, LogItem, LogRecord, LogStream};
 
 /// Who connects.

@@ -1,0 +1,435 @@
+//! Services, their listeners and backends, and the life of one connection.
+//!
+//! A connection goes to the backend with the fewest. One that refuses is ejected until the next table, and the same client
+//! is carried to another. Without any the client waits. A backend that leaves the table keeps its connections.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use socket2::{SockRef, Socket, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc::UnboundedSender},
+    task::{JoinHandle, spawn_local},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::relay::Relay;
+use crate::{
+    procfs,
+    protocol::{Backend, BackendInfo, BindOutcome, Event, Service, ServiceInfo, SetServices},
+    sockets::bind,
+};
+
+/// How long a reserved address is held.
+const RESERVED: Duration = Duration::from_secs(30);
+/// How long a backend may take to accept.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Clients of one service that wait for a backend.
+const MOST_WAITING: u64 = 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// A pause when the machine is out of something.
+const BREATH: Duration = Duration::from_millis(20);
+
+pub(super) struct Table {
+    services: BTreeMap<String, Rc<ServiceState>>,
+    /// Left the table; their connections go on.
+    leaving: Vec<Rc<ServiceState>>,
+    reserved: BTreeMap<SocketAddr, (Socket, Instant)>,
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    events: UnboundedSender<Event>,
+    busy: Arc<AtomicUsize>,
+}
+
+struct ServiceState {
+    key: String,
+    max: Cell<u64>,
+    hold: Cell<Duration>,
+    listeners: RefCell<BTreeMap<SocketAddr, JoinHandle<()>>>,
+    backends: RefCell<Vec<Rc<BackendState>>>,
+    active: Cell<u64>,
+    waiting: Cell<u64>,
+    total: Cell<u64>,
+    refused: Cell<u64>,
+    picks: Cell<u64>,
+    /// The backends changed.
+    changed: Notify,
+    /// A connection ended.
+    ended: Notify,
+    shared: Rc<Shared>,
+}
+
+struct BackendState {
+    backend: Backend,
+    active: Cell<u64>,
+    total: Cell<u64>,
+    refused: Cell<u64>,
+    ejected: Cell<bool>,
+    removed: Cell<bool>,
+    last_pick: Cell<u64>,
+}
+
+fn add(cell: &Cell<u64>, by: i64) {
+    cell.set(cell.get().saturating_add_signed(by));
+}
+
+impl Table {
+    pub(super) fn new(events: UnboundedSender<Event>, busy: Arc<AtomicUsize>) -> Self {
+        Self {
+            services: BTreeMap::new(),
+            leaving: Vec::new(),
+            reserved: BTreeMap::new(),
+            shared: Rc::new(Shared { events, busy }),
+        }
+    }
+
+    /// Makes the services exactly those of the table.
+    pub(super) async fn set(&mut self, table: SetServices) -> BTreeMap<String, BindOutcome> {
+        let named: BTreeMap<String, Service> =
+            table.services.into_iter().map(|service| (service.key.clone(), service)).collect();
+        self.close_unnamed(&named).await;
+        self.reserved.retain(|_, (_, until)| *until > Instant::now());
+        let mut outcomes = BTreeMap::new();
+        for (key, wanted) in named {
+            let service = self.services.entry(key.clone()).or_insert_with(|| {
+                self.shared.busy.fetch_add(1, Ordering::Relaxed);
+                ServiceState::new(&key, &self.shared)
+            });
+            service.max.set(u64::from(wanted.max_connections.max(1)));
+            service.hold.set(Duration::from_millis(wanted.hold_ms));
+            service.set_backends(wanted.backends);
+            let mut outcome = BindOutcome::Bound;
+            for addr in wanted.listen {
+                if service.listeners.borrow().contains_key(&addr) {
+                    continue;
+                }
+                let reserved = self.reserved.remove(&addr).map(|(socket, _)| Ok(socket));
+                match reserved.unwrap_or_else(|| bind(addr)).and_then(listen) {
+                    Ok(listener) => {
+                        let accepting = spawn_local(accept(Rc::clone(service), listener));
+                        service.listeners.borrow_mut().insert(addr, accepting);
+                    }
+                    Err(e) => outcome = explain(addr, &e),
+                }
+            }
+            service.ended.notify_waiters();
+            outcomes.insert(key, outcome);
+        }
+        outcomes
+    }
+
+    /// Closes listeners and services that the new table does not name, and waits until their addresses are free.
+    async fn close_unnamed(&mut self, named: &BTreeMap<String, Service>) {
+        let mut closed = Vec::new();
+        let gone: Vec<String> = self.services.keys().filter(|key| !named.contains_key(*key)).cloned().collect();
+        for (key, service) in &self.services {
+            let wanted = named.get(key).map(|service| service.listen.as_slice()).unwrap_or_default();
+            let mut listeners = service.listeners.borrow_mut();
+            let unwanted: Vec<SocketAddr> = listeners.keys().filter(|addr| !wanted.contains(addr)).copied().collect();
+            closed.extend(unwanted.iter().filter_map(|addr| listeners.remove(addr)));
+        }
+        for key in gone {
+            if let Some(service) = self.services.remove(&key) {
+                self.shared.busy.fetch_sub(1, Ordering::Relaxed);
+                service.set_backends(Vec::new());
+                self.leaving.push(service);
+            }
+        }
+        self.leaving.retain(|service| service.active.get() > 0);
+        for task in closed {
+            task.abort();
+            // Aborted is what it is.
+            let _ = task.await;
+        }
+    }
+
+    /// Binds addresses and holds them for the next table.
+    pub(super) fn reserve(&mut self, addrs: Vec<SocketAddr>) -> Vec<BindOutcome> {
+        let now = Instant::now();
+        self.reserved.retain(|_, (_, until)| *until > now);
+        let outcomes = addrs.into_iter().map(|addr| {
+            let ours = self.services.values().any(|service| service.listeners.borrow().contains_key(&addr));
+            if ours {
+                return BindOutcome::Bound;
+            }
+            let socket = match self.reserved.remove(&addr) {
+                Some((socket, _)) => Ok(socket),
+                None => bind(addr),
+            };
+            match socket {
+                Ok(socket) => {
+                    self.reserved.insert(addr, (socket, now + RESERVED));
+                    BindOutcome::Bound
+                }
+                Err(e) => explain(addr, &e),
+            }
+        });
+        outcomes.collect()
+    }
+
+    pub(super) fn connections(&mut self) -> Vec<ServiceInfo> {
+        self.leaving.retain(|service| service.active.get() > 0);
+        self.services.values().chain(&self.leaving).map(|service| service.info()).collect()
+    }
+}
+
+fn listen(socket: Socket) -> io::Result<TcpListener> {
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn explain(addr: SocketAddr, e: &io::Error) -> BindOutcome {
+    match e.kind() {
+        io::ErrorKind::AddrInUse => BindOutcome::AddrInUse { addr, holder: procfs::port_holder(addr.port()) },
+        _ => BindOutcome::Denied { addr, errno: e.raw_os_error().unwrap_or(0) },
+    }
+}
+
+impl ServiceState {
+    fn new(key: &str, shared: &Rc<Shared>) -> Rc<Self> {
+        Rc::new(Self {
+            key: key.to_owned(),
+            max: Cell::new(1),
+            hold: Cell::default(),
+            listeners: RefCell::default(),
+            backends: RefCell::default(),
+            active: Cell::new(0),
+            waiting: Cell::new(0),
+            total: Cell::new(0),
+            refused: Cell::new(0),
+            picks: Cell::new(0),
+            changed: Notify::new(),
+            ended: Notify::new(),
+            shared: Rc::clone(shared),
+        })
+    }
+
+    fn tell(&self, event: Event) {
+        // The keeper is ending when nobody listens.
+        let _ = self.shared.events.send(event);
+    }
+
+    fn set_backends(&self, wanted: Vec<Backend>) {
+        let mut backends = self.backends.borrow_mut();
+        for known in backends.iter() {
+            let stays = wanted.contains(&known.backend);
+            if !stays && !known.removed.get() && known.active.get() == 0 {
+                let (service, container) = (self.key.clone(), known.backend.container.clone());
+                self.tell(Event::BackendIdle { service, container });
+            }
+            known.removed.set(!stays);
+            known.ejected.set(false);
+        }
+        backends.retain(|known| !known.removed.get() || known.active.get() > 0);
+        for backend in wanted {
+            if !backends.iter().any(|known| known.backend == backend) {
+                backends.push(Rc::new(BackendState {
+                    backend,
+                    active: Cell::new(0),
+                    total: Cell::new(0),
+                    refused: Cell::new(0),
+                    ejected: Cell::new(false),
+                    removed: Cell::new(false),
+                    last_pick: Cell::new(0),
+                }));
+            }
+        }
+        drop(backends);
+        self.changed.notify_waiters();
+    }
+
+    /// The backend with the fewest connections; among equals the one that waited longest.
+    fn pick(&self) -> Option<Rc<BackendState>> {
+        let backends = self.backends.borrow();
+        let usable = backends.iter().filter(|backend| !backend.ejected.get() && !backend.removed.get());
+        let best = usable.min_by_key(|backend| (backend.active.get(), backend.last_pick.get()))?;
+        add(&self.picks, 1);
+        best.last_pick.set(self.picks.get());
+        Some(Rc::clone(best))
+    }
+
+    fn info(&self) -> ServiceInfo {
+        let backends = self.backends.borrow();
+        let info = |known: &Rc<BackendState>| BackendInfo {
+            container: known.backend.container.clone(),
+            addr: known.backend.addr,
+            active: known.active.get(),
+            total: known.total.get(),
+            refused: known.refused.get(),
+            ejected: known.ejected.get(),
+            removed: known.removed.get(),
+        };
+        ServiceInfo {
+            key: self.key.clone(),
+            listen: self.listeners.borrow().keys().copied().collect(),
+            active: self.active.get(),
+            waiting: self.waiting.get(),
+            total: self.total.get(),
+            refused: self.refused.get(),
+            backends: backends.iter().map(info).collect(),
+        }
+    }
+}
+
+/// Counts one client for as long as it lives.
+struct Client(Rc<ServiceState>);
+
+impl Client {
+    fn new(service: &Rc<ServiceState>) -> Self {
+        add(&service.active, 1);
+        add(&service.total, 1);
+        service.shared.busy.fetch_add(1, Ordering::Relaxed);
+        Self(Rc::clone(service))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        add(&self.0.active, -1);
+        self.0.shared.busy.fetch_sub(1, Ordering::Relaxed);
+        self.0.ended.notify_waiters();
+    }
+}
+
+/// Counts one connection of a backend, and tells when the last one of a removed backend ended.
+struct Use<'a> {
+    service: &'a ServiceState,
+    backend: Rc<BackendState>,
+}
+
+impl<'a> Use<'a> {
+    fn new(service: &'a ServiceState, backend: Rc<BackendState>) -> Self {
+        add(&backend.active, 1);
+        Self { service, backend }
+    }
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        let backend = &self.backend;
+        add(&backend.active, -1);
+        if backend.removed.get() && backend.active.get() == 0 {
+            let (service, container) = (self.service.key.clone(), backend.backend.container.clone());
+            self.service.tell(Event::BackendIdle { service, container });
+            self.service.backends.borrow_mut().retain(|known| !Rc::ptr_eq(known, backend));
+        }
+    }
+}
+
+/// Accepts until aborted. Above the limit clients wait in the kernel's queue.
+async fn accept(service: Rc<ServiceState>, listener: TcpListener) {
+    loop {
+        loop {
+            let ended = service.ended.notified();
+            if service.active.get() < service.max.get() {
+                break;
+            }
+            ended.await;
+        }
+        match listener.accept().await {
+            Ok((client, _)) => {
+                let counted = Client::new(&service);
+                spawn_local(serve(counted, client));
+            }
+            // Out of descriptors or a client that went away: the listener stays.
+            Err(_) => sleep(BREATH).await,
+        }
+    }
+}
+
+async fn serve(counted: Client, client: TcpStream) {
+    let service = &counted.0;
+    // Both only tune the connection.
+    let _ = client.set_nodelay(true);
+    let _ = SockRef::from(&client).set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)));
+    let mut held = Held { service, since: None };
+    loop {
+        let changed = service.changed.notified();
+        let Some(backend) = service.pick() else {
+            let Some(until) = held.until() else { break };
+            if timeout_at(until, changed).await.is_err() {
+                break;
+            }
+            continue;
+        };
+        let used = Use::new(service, backend);
+        let backend = &used.backend;
+        match timeout(CONNECT, TcpStream::connect(backend.backend.addr)).await {
+            Ok(Ok(stream)) => {
+                drop(held);
+                let _ = stream.set_nodelay(true);
+                add(&backend.total, 1);
+                // Either side may break off; there is nobody to tell but the other side, whose socket closes now.
+                let _ = Relay::new(client, stream).await;
+                return;
+            }
+            Ok(Err(e)) if is_ours(&e) => {
+                let Some(until) = held.until().filter(|until| *until > Instant::now()) else { break };
+                drop(used);
+                sleep(BREATH.min(until.saturating_duration_since(Instant::now()))).await;
+            }
+            Ok(Err(_)) | Err(_) => {
+                add(&backend.refused, 1);
+                if !backend.ejected.replace(true) {
+                    let (service_key, container) = (service.key.clone(), backend.backend.container.clone());
+                    service.tell(Event::BackendRefused { service: service_key, container });
+                }
+            }
+        }
+    }
+    add(&service.refused, 1);
+}
+
+/// Whether a connect failed for want of something on this machine rather than because of the backend.
+fn is_ours(e: &io::Error) -> bool {
+    matches!(
+        e.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN)
+    )
+}
+
+/// A client that waits for a backend.
+struct Held<'a> {
+    service: &'a ServiceState,
+    since: Option<Instant>,
+}
+
+impl Held<'_> {
+    /// Until when it may wait; `None` when too many wait already.
+    fn until(&mut self) -> Option<Instant> {
+        let since = match self.since {
+            Some(since) => since,
+            None => {
+                if self.service.waiting.get() >= MOST_WAITING {
+                    return None;
+                }
+                add(&self.service.waiting, 1);
+                *self.since.insert(Instant::now())
+            }
+        };
+        Some(since + self.service.hold.get())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if self.since.is_some() {
+            add(&self.service.waiting, -1);
+        }
+    }
+}
