@@ -267,8 +267,7 @@ mod tests {
 
     #[test]
     fn a_manifest_that_is_too_long_is_refused() {
-        let source =
-            |text: String| ManifestSource { file: "a.toml".into(), base: "/srv".into(), text };
+        let source = |text: String| ManifestSource { file: "a.toml".into(), base: "/srv".into(), text };
         assert!(Sources { sources: vec![source("x".repeat(LONGEST_MANIFEST))] }.check().is_ok());
         let error = Sources { sources: vec![source("x".repeat(LONGEST_MANIFEST + 1))] }.check().unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::InvalidConfig);

@@ -143,12 +143,15 @@ impl Manager for Client {
     }
 
     async fn events(&self, filter: &EventFilter) -> Result<BoxStream<'static, Result<EventView>>> {
-        let path = query("/v1/events".into(), &[
-            ("from", filter.from.map(|from| from.to_string())),
-            ("tail", filter.tail.map(|tail| tail.to_string())),
-            ("follow", filter.follow.then(|| "true".into())),
-            ("object", filter.object.clone()),
-        ]);
+        let path = query(
+            "/v1/events".into(),
+            &[
+                ("from", filter.from.map(|from| from.to_string())),
+                ("tail", filter.tail.map(|tail| tail.to_string())),
+                ("follow", filter.follow.then(|| "true".into())),
+                ("object", filter.object.clone()),
+            ],
+        );
         Ok(lines::items(self.get(path).stream().await?))
     }
 
@@ -161,11 +164,14 @@ impl Manager for Client {
     }
 
     async fn logs(&self, object: &str, options: &LogOptions) -> Result<LogStream> {
-        let path = query(object_path("logs", object)?, &[
-            ("follow", options.follow.then(|| "true".into())),
-            ("tail", options.tail.map(|tail| tail.to_string())),
-            ("since", options.since.map(exact_time)),
-        ]);
+        let path = query(
+            object_path("logs", object)?,
+            &[
+                ("follow", options.follow.then(|| "true".into())),
+                ("tail", options.tail.map(|tail| tail.to_string())),
+                ("since", options.since.map(exact_time)),
+            ],
+        );
         let lines = lines::items::<Output>(self.get(path).stream().await?);
         Ok(lines.map(|line| line.and_then(LogLine::try_from)).boxed())
     }

@@ -10,14 +10,13 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use cocktail_core::contract::{ExecInput, ExecOutput, ExecSession, ExecSpec};
 use cocktail_core::error::Error;
 use futures_util::stream::BoxStream;
 use futures_util::{Sink, SinkExt, StreamExt};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt, Chain, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::codec::{FramedRead, FramedWrite};
@@ -65,11 +64,10 @@ fn asks_for_session(headers: &HeaderMap) -> bool {
     headers.get(header::UPGRADE).is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(EXEC_PROTOCOL.as_bytes()))
 }
 
-/// Carries a session until one side ends it.
-async fn run(session: ExecSession, stream: UnixStream, early: &Bytes, shared: &Shared) {
+/// Carries a session until one side ends it. `early` is what the client sent before it had its answer.
+async fn run(session: ExecSession, stream: UnixStream, early: &[u8], shared: &Shared) {
     let (from_client, to_client) = stream.into_split();
-    let mut from_client = FramedRead::new(from_client, FrameCodec);
-    from_client.read_buffer_mut().extend_from_slice(early);
+    let mut from_client = FramedRead::new(early.chain(from_client), FrameCodec);
     let mut to_client = FramedWrite::new(to_client, FrameCodec);
     let ExecSession { input, output } = session;
     let last = tokio::select! {
@@ -101,7 +99,7 @@ async fn carry_output(
 
 /// Ends when the client goes, with an error if it broke the protocol.
 async fn carry_input(
-    from_client: &mut FramedRead<OwnedReadHalf, FrameCodec>,
+    from_client: &mut FramedRead<Chain<&[u8], OwnedReadHalf>, FrameCodec>,
     mut input: Pin<Box<dyn Sink<ExecInput, Error = Error> + Send>>,
 ) -> Option<Error> {
     loop {
@@ -118,7 +116,7 @@ async fn carry_input(
             _ = input.send(item) => {}
             // While a command takes no input nothing is read, so a client that goes away must be noticed otherwise:
             // this readiness comes with the close and is not covered up by bytes that wait before it.
-            _ = from_client.get_ref().ready(Interest::PRIORITY) => return None,
+            _ = from_client.get_ref().get_ref().1.ready(Interest::PRIORITY) => return None,
         }
     }
 }

@@ -101,10 +101,8 @@ mod tests {
                 methods.filter(|key| *key != "parameters").map(|method| (method.clone(), path.clone()))
             })
             .collect();
-        let routed: BTreeSet<(String, String)> = endpoints()
-            .iter()
-            .map(|endpoint| (endpoint.method.to_owned(), endpoint.path.replace("{*", "{")))
-            .collect();
+        let routed: BTreeSet<(String, String)> =
+            endpoints().iter().map(|endpoint| (endpoint.method.to_owned(), endpoint.path.replace("{*", "{"))).collect();
         assert_eq!(routed, described);
     }
 }

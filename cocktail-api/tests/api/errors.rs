@@ -125,7 +125,12 @@ async fn wrong_requests_are_answered_with_what_is_wrong() {
         ("POST /v1/stop/web", "{\"count\": 3}", 422, ErrorKind::InvalidConfig),
         ("POST /v1/shutdown", "", 422, ErrorKind::InvalidConfig),
         ("POST /v1/exec/web", "{\"command\": [\"true\"]}", 426, ErrorKind::InvalidConfig),
-        ("POST /v1/apply", "{\"sources\":[{\"file\":\"a\",\"base\":\"b\",\"text\":\"\"}]}", 422, ErrorKind::InvalidConfig),
+        (
+            "POST /v1/apply",
+            "{\"sources\":[{\"file\":\"a\",\"base\":\"b\",\"text\":\"\"}]}",
+            422,
+            ErrorKind::InvalidConfig,
+        ),
     ] {
         let (found, view) = answer_to(&api, head, body).await;
         assert_eq!(found, status, "{head} {body}");

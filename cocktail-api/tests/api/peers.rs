@@ -35,9 +35,8 @@ async fn another_user_is_refused_by_the_file_and_by_the_api() {
     let api = Running::start().await;
     fs::set_permissions(api.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let socket = api.socket();
-    let error = tokio::task::spawn_blocking(move || as_nobody(move || UnixStream::connect(socket).unwrap_err()))
-        .await
-        .unwrap();
+    let error =
+        tokio::task::spawn_blocking(move || as_nobody(move || UnixStream::connect(socket).unwrap_err())).await.unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
 
     // Even where somebody has opened the file to all, the credentials of the peer decide.

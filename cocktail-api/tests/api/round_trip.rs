@@ -65,17 +65,20 @@ async fn queries_come_back_as_they_were_answered() {
     assert_eq!(client.about().await.unwrap(), support::about());
     assert_eq!(client.why("shop/prod/web").await.unwrap(), [support::why()]);
     assert_eq!(client.inspect("web").await.unwrap()["message"], "not an error");
-    assert_eq!(api.fake.take_asked(), [
-        format!("plan {:?}", sources()).as_str(),
-        "units",
-        "containers",
-        "servers",
-        "endpoints",
-        "operations",
-        "about",
-        "why shop/prod/web",
-        "inspect web",
-    ]);
+    assert_eq!(
+        api.fake.take_asked(),
+        [
+            format!("plan {:?}", sources()).as_str(),
+            "units",
+            "containers",
+            "servers",
+            "endpoints",
+            "operations",
+            "about",
+            "why shop/prod/web",
+            "inspect web",
+        ]
+    );
 }
 
 #[tokio::test]
