@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::forwarder::Forwarder;
 use super::runtime::Runtime;
 use crate::error::Result;
-use crate::id::{OperationId, ServerId};
+use crate::id::{Epoch, OperationId, ServerId, StoreId};
 use crate::name::Name;
 use crate::spec::{Resources, Template};
 use crate::time::WallTime;
@@ -27,6 +27,13 @@ pub trait Provider: fmt::Debug + Send + Sync {
 
     /// The kind: `standalone`, `docker`, `ec2`, `azure`.
     fn kind(&self) -> &'static str;
+
+    /// Says who acts from now on. The Manager calls it once it holds the lease, before anything that looks at servers
+    /// or containers. What outlives a Manager (keepers, agents) refuses an older epoch, so a provider passes both on to
+    /// it; one that has nothing of the kind does nothing.
+    fn lead(&self, store: &StoreId, epoch: Epoch) {
+        let _ = (store, epoch);
+    }
 
     /// What this provider can do. The conformance suite picks its cases from it.
     fn capabilities(&self) -> ProviderCapabilities;

@@ -1,0 +1,123 @@
+//! What only this machine can say about a template: whether its program, folders, users and files exist.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use cocktail_core::spec::{SecretSource, Template};
+
+use crate::launch::knows_rlimit;
+use crate::users;
+
+/// Folders of a search path that a sentence names.
+const NAMED: usize = 8;
+
+type Problems = Vec<(String, String)>;
+
+/// Problems that need no look at the machine.
+pub(crate) fn without_looking(template: &Template) -> Problems {
+    let unknown = template.rlimits.keys().filter(|name| !knows_rlimit(name));
+    unknown.map(|name| (format!("rlimits.{name}"), "this limit cannot be set for processes here".to_owned())).collect()
+}
+
+/// The manifest key below the unit, and a sentence, for each problem.
+pub(crate) fn template(template: &Template) -> Problems {
+    let mut problems = without_looking(template);
+    let mut add = |key: String, sentence: String| problems.push((key, sentence));
+    let cwd_exists = template.cwd.is_dir();
+    if !cwd_exists {
+        let what = if template.cwd.exists() { "is no folder" } else { "does not exist" };
+        add("cwd".into(), format!("{} {what}", template.cwd.display()));
+    }
+    if let Some(program) = template.command.first()
+        && let Some(sentence) = program_problem(program, template, cwd_exists)
+    {
+        add("command".into(), sentence);
+    }
+    if let Some(user) = &template.user {
+        if users::find(user).is_none() {
+            add("user".into(), format!("there is no user `{user}` on this machine"));
+        } else if !may_become(user) {
+            add("user".into(), format!("this manager does not run as root, so it cannot start processes as `{user}`"));
+        }
+    }
+    for name in &template.env_from {
+        if env::var_os(name).is_none() {
+            add("env_from".into(), format!("the variable {name} is not set in the manager's environment"));
+        }
+    }
+    for (name, source) in &template.secrets {
+        match source {
+            SecretSource::File(path) => {
+                if let Err(error) = fs::File::open(path).and_then(|file| file.metadata()) {
+                    add(format!("secrets.{name}"), format!("{} cannot be read: {}", path.display(), error.kind()));
+                }
+            }
+            SecretSource::Env(from) if env::var_os(from).is_none() => {
+                add(format!("secrets.{name}"), format!("the variable {from} is not set in the manager's environment"));
+            }
+            SecretSource::Env(_) => {}
+        }
+    }
+    for (name, volume) in &template.volumes {
+        if let Some(source) = &volume.source
+            && !source.is_dir()
+        {
+            add(format!("volumes.{name}.source"), format!("{} is no folder on this machine", source.display()));
+        }
+    }
+    problems
+}
+
+fn may_become(user: &str) -> bool {
+    let own = rustix::process::geteuid();
+    own.is_root() || users::find(user).is_some_and(|user| user.uid == own.as_raw())
+}
+
+/// Why a program cannot be run, if that can be said: what a substitution names is known only at the start.
+fn program_problem(program: &str, template: &Template, cwd_exists: bool) -> Option<String> {
+    if program.contains("${") {
+        return None;
+    }
+    if program.contains('/') {
+        let path = template.cwd.join(program);
+        if !cwd_exists && Path::new(program).is_relative() {
+            return None;
+        }
+        return match fs::metadata(&path) {
+            Err(_) => Some(format!("there is no program {}", path.display())),
+            Ok(meta) if meta.is_dir() => Some(format!("{} is a folder", path.display())),
+            Ok(_) if !is_executable(&path) => {
+                Some(format!("{} is not executable: make it so with `chmod +x`", path.display()))
+            }
+            Ok(_) => None,
+        };
+    }
+    let own = env::var_os("PATH").unwrap_or_default();
+    let search = template.env.get("PATH").map_or(own.as_os_str(), OsStr::new);
+    let folders: Vec<PathBuf> = env::split_paths(search).collect();
+    if folders.iter().any(|folder| is_executable(&folder.join(program))) {
+        return None;
+    }
+    let listed: Vec<String> = folders.iter().take(NAMED).map(|folder| folder.display().to_string()).collect();
+    let more = if folders.len() > NAMED { ", …" } else { "" };
+    let meant = similar(program, &folders).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+    Some(format!("no program `{program}` in PATH ({}{more}){meant}", listed.join(", ")))
+}
+
+/// The executable in these folders whose name is nearest, if one is near.
+fn similar(program: &str, folders: &[PathBuf]) -> Option<String> {
+    let names = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let near = names.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let distance = strsim::damerau_levenshtein(program, &name);
+        (distance <= 2 && distance < program.len().div_ceil(2)).then(|| (distance, name, entry.path()))
+    });
+    near.filter(|(_, _, path)| is_executable(path)).min().map(|(_, name, _)| name)
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}

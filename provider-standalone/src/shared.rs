@@ -1,0 +1,195 @@
+//! What the parts of one runtime share, and what happens to containers.
+//!
+//! [`Shared`] knows of each container only what it needs to probe it; everything else is asked of the keeper. A
+//! container is entered when it is prepared or recovered, marked when it ended, and dropped when it is removed. Probes
+//! run from its start to its end.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cocktail_core::contract::{Launch, LaunchProbe, ProbeKind, RuntimeEvent};
+use cocktail_core::id::{ContainerId, Epoch, Generation, StoreId};
+use cocktail_core::name::Name;
+use cocktail_core::spec::Resources;
+use cocktail_keeper::protocol::{Event, EventFrame, SetServices};
+use cocktail_keeper::{KeeperHandle, KeeperOptions};
+use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::task::AbortHandle;
+
+use crate::client::Link;
+use crate::config::StandaloneConfig;
+use crate::exec::exit;
+use crate::probe;
+use crate::usage::Readings;
+use crate::volumes::Volumes;
+
+/// Events that wait for a slow reader; after more than that it is told to attach again.
+const EVENTS: usize = 8 * 1024;
+/// Commands of exec probes that run at once. The keeper bounds all sessions; some stay for people.
+const EXEC_PROBES: usize = 32;
+
+/// What does not change while a provider lives.
+#[derive(Debug)]
+pub(crate) struct Fixed {
+    pub(crate) name: Name,
+    pub(crate) config: StandaloneConfig,
+    pub(crate) capacity: Resources,
+    pub(crate) keeper: KeeperOptions,
+    pub(crate) volumes: Volumes,
+    /// What every worker gets of this process' environment.
+    pub(crate) passed: BTreeMap<String, String>,
+    /// Whether limits of cpu and memory can be enforced.
+    pub(crate) limits: bool,
+}
+
+/// Who acts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) store: StoreId,
+    pub(crate) epoch: Epoch,
+}
+
+/// State of one provider.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) fixed: Fixed,
+    pub(crate) lease: Mutex<Option<Lease>>,
+    pub(crate) link: Mutex<Link>,
+    /// Held while a first connection is made.
+    pub(crate) connecting: tokio::sync::Mutex<()>,
+    pub(crate) in_process: Mutex<Option<KeeperHandle>>,
+    /// The last routing table, for a keeper that is started anew.
+    pub(crate) table: Mutex<Option<SetServices>>,
+    pub(crate) readings: Mutex<Readings>,
+    pub(crate) exec_probes: Semaphore,
+    containers: Mutex<BTreeMap<ContainerId, Watched>>,
+    events: broadcast::Sender<RuntimeEvent>,
+}
+
+/// One container, as far as probing goes.
+#[derive(Debug)]
+struct Watched {
+    generation: Generation,
+    ended: bool,
+    /// Tasks of its probes; empty before the start.
+    probes: Vec<AbortHandle>,
+}
+
+impl Watched {
+    fn stop_probes(&mut self) {
+        self.probes.drain(..).for_each(|probe| probe.abort());
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.stop_probes();
+    }
+}
+
+/// A lock that no panic makes useless: what it guards is consistent after every statement.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn new(fixed: Fixed) -> Self {
+        Self {
+            fixed,
+            lease: Mutex::default(),
+            link: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+            in_process: Mutex::default(),
+            table: Mutex::default(),
+            readings: Mutex::default(),
+            exec_probes: Semaphore::new(EXEC_PROBES),
+            containers: Mutex::default(),
+            events: broadcast::Sender::new(EVENTS),
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent> {
+        self.events.subscribe()
+    }
+
+    /// Tells everybody who listens; nobody may.
+    pub(crate) fn emit(&self, event: RuntimeEvent) {
+        let _nobody_listens = self.events.send(event);
+    }
+
+    /// A start is intended. Probes of an older generation end.
+    pub(crate) fn enter(&self, container: &ContainerId, generation: Generation) {
+        let mut containers = lock(&self.containers);
+        if containers.get(container).is_none_or(|watched| watched.generation < generation) {
+            containers.insert(container.clone(), Watched { generation, ended: false, probes: Vec::new() });
+        }
+    }
+
+    /// A container runs: its probes begin, unless they run already or its end was heard of first.
+    /// `fresh` says that it was started just now and may take its time to come up.
+    pub(crate) fn started(self: &Arc<Self>, launch: &Launch, pid: u32, fresh: bool) {
+        if launch.probes.is_empty() {
+            return;
+        }
+        let mut containers = lock(&self.containers);
+        let Some(watched) = containers.get_mut(&launch.container) else { return };
+        if watched.generation != launch.generation || watched.ended || !watched.probes.is_empty() {
+            return;
+        }
+        // What must be alive must have come up first.
+        let waits = fresh && launch.probes.iter().any(|probe| probe.kind == ProbeKind::Ready);
+        let up = watch::Sender::new(!waits);
+        let probe = |probe: &LaunchProbe| {
+            let target = probe::Target {
+                container: launch.container.clone(),
+                generation: launch.generation,
+                pid,
+                address: self.fixed.config.address,
+            };
+            tokio::spawn(probe::run(Arc::downgrade(self), target, probe.clone(), up.clone())).abort_handle()
+        };
+        watched.probes = launch.probes.iter().map(probe).collect();
+    }
+
+    /// A container ended, and with it its probes.
+    pub(crate) fn ended(&self, container: &ContainerId, generation: Generation) {
+        if let Some(watched) = lock(&self.containers).get_mut(container)
+            && watched.generation == generation
+        {
+            watched.ended = true;
+            watched.stop_probes();
+        }
+    }
+
+    pub(crate) fn forget(&self, container: &ContainerId) {
+        lock(&self.containers).remove(container);
+    }
+
+    /// Probes of everything end; for the end of the runtime.
+    pub(crate) fn forget_all(&self) {
+        lock(&self.containers).clear();
+    }
+
+    /// Takes what the keeper tells.
+    pub(crate) fn on_event(&self, frame: EventFrame) {
+        match frame.event {
+            Event::Exited { container, generation, exit: ended } => {
+                let (container, generation) = (ContainerId::new(container), Generation(generation));
+                self.ended(&container, generation);
+                self.emit(RuntimeEvent::Exited { container, generation, exit: exit(ended.status) });
+            }
+            Event::BackendIdle { container, .. } => {
+                self.emit(RuntimeEvent::Drained { container: ContainerId::new(container) });
+            }
+            Event::BackendRefused { service, container } => {
+                tracing::debug!(service, container, "a container refused a connection");
+            }
+            Event::LogDropped { container, bytes } => {
+                tracing::warn!(container, bytes, "output of a container was dropped: it writes faster than the disk");
+            }
+            Event::LeaseExpired => self.emit(RuntimeEvent::Resync { why: "the keeper ended all workers".into() }),
+            Event::Gap => self.emit(RuntimeEvent::Resync { why: "events of the keeper were lost".into() }),
+            Event::Unknown => {}
+        }
+    }
+}
