@@ -1,0 +1,257 @@
+//! Service ports.
+
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use cocktail_keeper::protocol::{Backend, BindOutcome, Event, Service, ServiceInfo, SetServices};
+use libtest_mimic::Trial;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::support::{Keeper, free_port, local, test};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("forward::bytes_go_both_ways_over_both_families", both_ways),
+        test("forward::a_connection_goes_to_the_backend_with_the_fewest", least_connections),
+        test("forward::a_refusing_backend_is_ejected_and_the_client_carried_elsewhere", ejection),
+        test("forward::a_removed_backend_keeps_its_connections_until_they_end", draining),
+        test("forward::a_client_is_held_until_a_backend_comes", holding),
+        test("forward::a_client_without_backend_is_closed_after_the_hold", hold_ends),
+        test("forward::the_limit_makes_clients_wait", back_pressure),
+        test("forward::addresses_in_use_are_said_and_reservations_become_services", listening),
+        test("forward::much_data_and_half_closed_connections_come_through", half_close),
+        test("forward::connections_outlive_their_manager", without_manager),
+    ]
+}
+
+/// A backend that answers each line with its name and the line, and counts connections.
+async fn backend(name: &'static str, addr: SocketAddr) -> (Backend, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(addr).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut buf = [0; 1024];
+                while let Ok(length) = stream.read(&mut buf).await {
+                    if length == 0 {
+                        return;
+                    }
+                    let answer = format!("{name}:{}", String::from_utf8_lossy(&buf[..length]));
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (Backend { container: name.to_owned(), addr }, count)
+}
+
+async fn ask(stream: &mut TcpStream, text: &str) -> String {
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut buf = [0; 1024];
+    let length = stream.read(&mut buf).await.unwrap();
+    String::from_utf8_lossy(&buf[..length]).into_owned()
+}
+
+fn service(listen: Vec<SocketAddr>, backends: &[&Backend]) -> Service {
+    let backends = backends.iter().map(|backend| (*backend).clone()).collect();
+    Service { key: "web".to_owned(), listen, backends, ..Service::default() }
+}
+
+async fn set(keeper: &Keeper, service: Service) {
+    let table = SetServices { version: 1, services: vec![service] };
+    let outcomes = keeper.client.set_services(table).await.unwrap();
+    assert_eq!(outcomes["web"], BindOutcome::Bound);
+}
+
+async fn info(keeper: &Keeper) -> ServiceInfo {
+    keeper.client.connections().await.unwrap().remove(0)
+}
+
+async fn both_ways() {
+    let keeper = Keeper::new().await;
+    let (four, _) = backend("four", local(0)).await;
+    let (six, _) = backend("six", (Ipv6Addr::LOCALHOST, 0).into()).await;
+    let port = free_port();
+    let listen = vec![local(port), (Ipv6Addr::LOCALHOST, port).into()];
+    set(&keeper, service(listen.clone(), &[&four])).await;
+    for addr in listen.clone() {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        assert_eq!(ask(&mut stream, "a").await, "four:a");
+        assert_eq!(ask(&mut stream, "b").await, "four:b");
+    }
+    set(&keeper, service(listen.clone(), &[&six])).await;
+    assert_eq!(ask(&mut TcpStream::connect(listen[0]).await.unwrap(), "a").await, "six:a");
+}
+
+async fn least_connections() {
+    let keeper = Keeper::new().await;
+    let (one, ones) = backend("one", local(0)).await;
+    let (two, twos) = backend("two", local(0)).await;
+    let port = free_port();
+    set(&keeper, service(vec![local(port)], &[&one, &two])).await;
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let mut stream = TcpStream::connect(local(port)).await.unwrap();
+        ask(&mut stream, "x").await;
+        held.push(stream);
+    }
+    assert_eq!((ones.load(Ordering::SeqCst), twos.load(Ordering::SeqCst)), (5, 5));
+    let (three, threes) = backend("three", local(0)).await;
+    set(&keeper, service(vec![local(port)], &[&one, &two, &three])).await;
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(local(port)).await.unwrap();
+        assert_eq!(ask(&mut stream, "x").await, "three:x");
+        held.push(stream);
+    }
+    assert_eq!(threes.load(Ordering::SeqCst), 5);
+}
+
+async fn ejection() {
+    let mut keeper = Keeper::new().await;
+    let (good, _) = backend("good", local(0)).await;
+    let bad = Backend { container: "bad".to_owned(), addr: local(free_port()) };
+    let port = free_port();
+    set(&keeper, service(vec![local(port)], &[&bad, &good])).await;
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(local(port)).await.unwrap();
+        assert_eq!(ask(&mut stream, "x").await, "good:x");
+    }
+    let frame = keeper.events.next().await.unwrap();
+    assert_eq!(frame.event, Event::BackendRefused { service: "web".to_owned(), container: "bad".to_owned() });
+    let bad_info = info(&keeper).await.backends.into_iter().find(|backend| backend.container == "bad").unwrap();
+    assert!(bad_info.ejected);
+    assert_eq!(bad_info.refused, 1, "asked once, then left alone");
+    set(&keeper, service(vec![local(port)], &[&bad, &good])).await;
+    assert!(info(&keeper).await.backends.iter().all(|backend| !backend.ejected), "the planner has spoken");
+}
+
+async fn draining() {
+    let mut keeper = Keeper::new().await;
+    let (old, _) = backend("old", local(0)).await;
+    let (new, _) = backend("new", local(0)).await;
+    let port = free_port();
+    set(&keeper, service(vec![local(port)], &[&old])).await;
+    let mut stream = TcpStream::connect(local(port)).await.unwrap();
+    assert_eq!(ask(&mut stream, "a").await, "old:a");
+    set(&keeper, service(vec![local(port)], &[&new])).await;
+    assert_eq!(ask(&mut stream, "b").await, "old:b");
+    assert_eq!(ask(&mut TcpStream::connect(local(port)).await.unwrap(), "c").await, "new:c");
+    assert!(info(&keeper).await.backends.iter().any(|backend| backend.container == "old" && backend.removed));
+    drop(stream);
+    let frame = keeper.events.next().await.unwrap();
+    assert_eq!(frame.event, Event::BackendIdle { service: "web".to_owned(), container: "old".to_owned() });
+    assert!(info(&keeper).await.backends.iter().all(|backend| backend.container == "new"));
+}
+
+async fn holding() {
+    let keeper = Keeper::new().await;
+    let port = free_port();
+    set(&keeper, Service { hold_ms: 60_000, ..service(vec![local(port)], &[]) }).await;
+    let mut stream = TcpStream::connect(local(port)).await.unwrap();
+    stream.write_all(b"early").await.unwrap();
+    while info(&keeper).await.waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    let (late, _) = backend("late", local(0)).await;
+    set(&keeper, Service { hold_ms: 60_000, ..service(vec![local(port)], &[&late]) }).await;
+    let mut buf = [0; 64];
+    let length = stream.read(&mut buf).await.unwrap();
+    assert_eq!(&buf[..length], b"late:early");
+}
+
+async fn hold_ends() {
+    let keeper = Keeper::new().await;
+    let port = free_port();
+    set(&keeper, Service { hold_ms: 20, ..service(vec![local(port)], &[]) }).await;
+    let mut stream = TcpStream::connect(local(port)).await.unwrap();
+    assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!(info(&keeper).await.refused, 1);
+}
+
+async fn back_pressure() {
+    let keeper = Keeper::new().await;
+    let (one, ones) = backend("one", local(0)).await;
+    let port = free_port();
+    set(&keeper, Service { max_connections: 2, ..service(vec![local(port)], &[&one]) }).await;
+    let mut first = TcpStream::connect(local(port)).await.unwrap();
+    let mut second = TcpStream::connect(local(port)).await.unwrap();
+    ask(&mut first, "x").await;
+    ask(&mut second, "x").await;
+    let mut third = TcpStream::connect(local(port)).await.unwrap();
+    third.write_all(b"x").await.unwrap();
+    assert_eq!(info(&keeper).await.active, 2);
+    assert_eq!(ones.load(Ordering::SeqCst), 2);
+    drop(first);
+    let mut buf = [0; 64];
+    let length = third.read(&mut buf).await.unwrap();
+    assert_eq!(&buf[..length], b"one:x");
+}
+
+async fn listening() {
+    let keeper = Keeper::new().await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = taken.local_addr().map(|addr| (taken, addr)).unwrap();
+    let port = free_port();
+    let outcomes = keeper.client.check_listen(vec![taken.1, local(port)]).await.unwrap();
+    assert!(matches!(&outcomes[0], BindOutcome::AddrInUse { holder: Some(_), .. }), "{outcomes:?}");
+    assert_eq!(outcomes[1], BindOutcome::Bound);
+    let table = SetServices { version: 1, services: vec![service(vec![taken.1], &[])] };
+    assert!(matches!(keeper.client.set_services(table).await.unwrap()["web"], BindOutcome::AddrInUse { .. }));
+    set(&keeper, service(vec![local(port)], &[])).await;
+    TcpStream::connect(local(port)).await.unwrap();
+    assert_eq!(keeper.client.check_listen(vec![local(port)]).await.unwrap(), [BindOutcome::Bound]);
+    // What is no longer named is closed, and the address is free at once, also for another service.
+    let other = Service { key: "other".to_owned(), ..service(vec![local(port)], &[]) };
+    let table = SetServices { version: 2, services: vec![other] };
+    assert_eq!(keeper.client.set_services(table).await.unwrap()["other"], BindOutcome::Bound);
+    keeper.client.set_services(SetServices::default()).await.unwrap();
+    TcpListener::bind(local(port)).await.unwrap();
+}
+
+async fn half_close() {
+    const BYTES: usize = 20_000_000;
+    let keeper = Keeper::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sum = Backend { container: "sum".to_owned(), addr: listener.local_addr().unwrap() };
+    // Reads to the end, then answers: works only when the end of the client's sending is passed on.
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.unwrap();
+        stream.write_all(&all).await.unwrap();
+    });
+    let port = free_port();
+    set(&keeper, service(vec![local(port)], &[&sum])).await;
+    let mut stream = TcpStream::connect(local(port)).await.unwrap();
+    let sent: Vec<u8> = (0..BYTES).map(|place| (place % 251) as u8).collect();
+    stream.write_all(&sent).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).await.unwrap();
+    assert!(back == sent);
+}
+
+async fn without_manager() {
+    let mut keeper = Keeper::new().await;
+    let (one, _) = backend("one", local(0)).await;
+    let port = free_port();
+    set(&keeper, service(vec![local(port)], &[&one])).await;
+    let mut stream = TcpStream::connect(local(port)).await.unwrap();
+    ask(&mut stream, "x").await;
+    keeper.let_go().await;
+    assert_eq!(ask(&mut stream, "y").await, "one:y");
+    assert_eq!(ask(&mut TcpStream::connect(local(port)).await.unwrap(), "z").await, "one:z");
+}
