@@ -93,6 +93,7 @@ impl Builder {
         state.apply(&events[0]);
         let mut runtimes = Vec::new();
         for provider in &self.providers {
+            provider.lead(&state.store, epoch);
             for seen in provider.list().await?.servers {
                 let event = Event::ServerSeen { server: Box::new(server(&state, provider.name(), &seen)) };
                 state.apply(&event);

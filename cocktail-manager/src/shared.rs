@@ -28,12 +28,15 @@ pub(crate) enum Request {
         reply: oneshot::Sender<Result<Commanded>>,
     },
     /// A look at the state.
-    Look(Box<dyn FnOnce(&State, &Health) + Send>),
+    Look(Look),
     /// End without or with the containers.
     Halt(oneshot::Sender<()>),
     /// End the loop; answered when the last turn is durable.
     Close(oneshot::Sender<()>),
 }
+
+/// Reads the state between two turns and sends what it found to whoever asked.
+pub(crate) type Look = Box<dyn FnOnce(&State, &Health) + Send>;
 
 /// What the writer is told by the outside.
 #[derive(Debug)]

@@ -12,6 +12,9 @@ use cocktail_manager::Orchestrator;
 use cocktail_provider_standalone::StandaloneBuilder;
 use cocktail_store::{DataDir, RedbStore};
 
+/// The kind of the provider that this machine is.
+const STANDALONE: &str = "standalone";
+
 /// A Manager with its data dir. Dereferences to [`Orchestrator`]; cheap to clone.
 ///
 /// The lock on the data dir is given back when the last clone is dropped, after
@@ -85,7 +88,7 @@ impl Builder {
         let data_dir = Arc::new(DataDir::open(&self.data_dir, true)?);
         let store = Arc::new(RedbStore::open(data_dir.path())?);
         let mut providers = self.providers;
-        providers.extend(configured(&self.settings, &data_dir, &store)?);
+        providers.extend(configured(&self.settings, &data_dir)?);
         let mut builder =
             Orchestrator::builder(store).with_settings(self.settings).with_data_dir(data_dir.path().to_path_buf());
         for provider in providers {
@@ -93,4 +96,40 @@ impl Builder {
         }
         Ok(Cocktail { orchestrator: builder.start().await?, data_dir })
     }
+}
+
+/// The providers that the settings name; this machine with defaults where they name none of its kind.
+fn configured(settings: &Settings, data_dir: &DataDir) -> Result<Vec<Arc<dyn Provider>>> {
+    let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
+    for (name, provider) in &settings.providers {
+        match provider.kind.as_str() {
+            STANDALONE if providers.is_empty() => providers.push(standalone(name.clone(), provider, settings, data_dir)?),
+            STANDALONE => {
+                let message = format!("[providers.{name}]: this machine is a provider already, and there is one of it");
+                return Err(Error::invalid(message));
+            }
+            kind => {
+                let message = format!("[providers.{name}]: this program has no provider of kind {kind:?}");
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
+        }
+    }
+    if providers.is_empty() {
+        let kind = Name::new(STANDALONE).map_err(|error| Error::unexpected(error.to_string()))?;
+        let defaults = ProviderSettings { kind: kind.clone(), options: std::collections::BTreeMap::new() };
+        providers.push(standalone(kind, &defaults, settings, data_dir)?);
+    }
+    Ok(providers)
+}
+
+fn standalone(
+    name: Name,
+    provider: &ProviderSettings,
+    settings: &Settings,
+    data_dir: &DataDir,
+) -> Result<Arc<dyn Provider>> {
+    let builder = StandaloneBuilder::new(name, data_dir.path())
+        .with_options(&provider.options)
+        .with_logs(settings.log_bytes, settings.log_files);
+    Ok(Arc::new(builder.build()?))
 }
