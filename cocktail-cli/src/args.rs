@@ -12,10 +12,10 @@ use cocktail_core::quantity::parse_duration;
 
 /// Text under the help of the program.
 const EXIT_CODES: &str = "\
-Objects are named service/map/unit; any unambiguous tail will do (web). Containers and servers go by id or unique prefix.
+Objects are named service/map/unit; any unambiguous tail will do (web). Containers and servers go by id or unique \
+prefix.
 
-Exit codes: 0 done, 1 failed, 2 bad usage or bad manifest, 3 no such object, 4 refused, 5 deadline passed,
-6 no Manager reachable. `exec` ends with the exit code of its command.
+Exit codes: 0 done, 1 failed, 2 bad usage or bad manifest, 3 no such object, 4 refused, 5 deadline passed, 6 no Manager reachable. `exec` ends with the exit code of its command.
 
 Examples:
   cocktail up examples/shop/cocktail.toml      run it here and watch; Ctrl-C stops it
@@ -25,7 +25,7 @@ Examples:
 
 /// Runs and scales worker processes, and says why.
 #[derive(Debug, Parser)]
-#[command(name = "cocktail", version, about, after_help = EXIT_CODES, max_term_width = 120, propagate_version = false)]
+#[command(name = "cocktail", version, after_help = EXIT_CODES, max_term_width = 120, propagate_version = false)]
 pub(crate) struct Cli {
     /// Options that every command has.
     #[command(flatten)]
@@ -45,16 +45,14 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// How data is written
-    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", hide_possible_values = false)]
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: Format,
 }
 
-/// How data is written.
+/// How data is written. In JSON, times are RFC 3339 UTC, sizes bytes, and cpu is thousandths of a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
     Table,
-    /// For programs; times are RFC 3339 UTC, sizes bytes, cpu thousandths of a core
     Json,
 }
 
@@ -63,8 +61,8 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Start a Manager if none runs, apply manifests, and wait until every Unit is ready
     #[command(after_help = "\
-In the foreground it then shows events until Ctrl-C, which stops what it started: with a Manager of its own, all
-workers and the Manager; with one that ran before, the Units that did not run before. With -d everything keeps
+In the foreground it then shows events until Ctrl-C, which stops what it started: with a Manager of its own, all \
+workers and the Manager; with one that ran before, the Units that did not run before. With -d everything keeps \
 running, also when the deadline of --wait passes, so that `why` and `logs` can tell more.
 
 Examples:
@@ -74,12 +72,11 @@ Examples:
     Up(UpArgs),
     /// Run a Manager in the foreground, without a manifest; SIGTERM leaves workers running for the next one to adopt
     #[command(after_help = "\
-The log goes to stderr; COCKTAIL_LOG filters it, as in COCKTAIL_LOG=cocktail_manager=debug,warn.
-Under systemd set KillMode=process, or stopping the service kills all workers.")]
+The log goes to stderr; COCKTAIL_LOG filters it, as in COCKTAIL_LOG=cocktail_manager=debug,warn. Under systemd set KillMode=process, or stopping the service kills all workers.")]
     Serve(ServeArgs),
     /// Apply manifests to the running Manager
     #[command(after_help = "\
-An apply owns the maps that it names: what left the files is removed. Counts set by `scale` stay unless the file's
+An apply owns the maps that it names: what left the files is removed. Counts set by `scale` stay unless the file's \
 value changed. All files are applied, or none.
 
 Examples:

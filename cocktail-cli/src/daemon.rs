@@ -5,15 +5,13 @@
 //! one replaces them.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use cocktail::{Cocktail, Ended};
 use cocktail_api::Api;
 use cocktail_core::contract::{Manager, ShutdownMode};
-use cocktail_core::error::{Error, Result};
 use cocktail_core::settings::Settings;
-use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -22,97 +20,80 @@ use crate::failure::{Failure, Outcome};
 
 /// A running Manager and its socket.
 pub(crate) struct Daemon {
-    manager: Arc<dyn Manager>,
-    /// Completes when the Manager has ended by itself: by a command from elsewhere, or because it lost its lease.
-    ended: BoxFuture<'static, Result<()>>,
+    cocktail: Cocktail,
     stop_api: oneshot::Sender<()>,
     api: JoinHandle<()>,
-    files: Vec<PathBuf>,
-}
-
-/// A Manager that was started, and its end.
-struct Started {
-    manager: Arc<dyn Manager>,
-    ended: BoxFuture<'static, Result<()>>,
-}
-
-/// Starts a Manager over a data dir.
-async fn build(dir: &Path, settings: Settings) -> Result<Started> {
-    let _ = (dir, settings);
-    Err(Error::unexpected("this build has no Manager"))
+    /// The file that says that `up -d` started it.
+    background: Option<PathBuf>,
 }
 
 impl Daemon {
     /// Starts a Manager for a data dir and answers on its socket. With `background`, `down` will end it.
     ///
     /// # Errors
-    /// Another Manager has the data dir; the store belongs to another machine or version; the socket cannot be made.
+    /// Another Manager has the data dir; what runs belongs to another store; the socket cannot be made.
     pub(crate) async fn start(dir: &DataDir, settings: Settings, background: bool) -> Outcome<Self> {
-        dir.make()?;
-        let Started { manager, ended } = build(dir.path(), settings).await?;
-        // The Manager holds the lock on the data dir now, so that a socket or pid that is found is a dead one's.
+        let cocktail = Cocktail::builder().data_dir(dir.path()).settings(settings).start().await?;
+        // The Manager holds the lock on the data dir now, so that a socket that is found is a dead one's.
         let api = match Api::bind(&dir.socket()).await {
             Ok(api) => api,
             Err(error) => {
-                let _ = manager.shutdown(ShutdownMode::Leave).await;
+                let _ = cocktail.shutdown(ShutdownMode::Leave).await;
                 return Err(error.into());
             }
         };
         let (stop_api, stopped) = oneshot::channel();
-        let serving = api.run(Arc::clone(&manager), async {
+        let api = tokio::spawn(api.run(cocktail.manager(), async {
             // A sender that was dropped means the same.
             let _ = stopped.await;
-        });
-        let api = tokio::spawn(serving);
-        let mut daemon = Self { manager, ended, stop_api, api, files: Vec::new() };
-        let mut files = vec![dir.pid_file()];
-        files.extend(background.then(|| dir.background_file()));
-        for file in files {
-            if let Err(error) = write_pid(&file) {
-                let failure = Failure::Failed(format!("cannot write {}: {error}", file.display()));
+        }));
+        let mut daemon = Self { cocktail, stop_api, api, background: None };
+        let mark = dir.background_file();
+        if background {
+            daemon.background = Some(mark.clone());
+            if let Err(error) = fs::write(&mark, format!("{}\n", std::process::id())) {
                 daemon.stop(ShutdownMode::Leave).await?;
-                return Err(failure);
+                return Err(Failure::Failed(format!("cannot write {}: {error}", mark.display())));
             }
-            daemon.files.push(file);
-        }
-        if !background {
-            let _ = fs::remove_file(dir.background_file());
+        } else {
+            // One that a crash left behind.
+            let _ = fs::remove_file(mark);
         }
         Ok(daemon)
     }
 
     /// The Manager.
     pub(crate) fn manager(&self) -> Arc<dyn Manager> {
-        Arc::clone(&self.manager)
+        self.cocktail.manager()
     }
 
-    /// Returns when the Manager has ended without [`Daemon::stop`].
+    /// Returns when the Manager has ended without [`Daemon::stop`]; what is left is [`Daemon::finish`].
     ///
     /// # Errors
-    /// It lost its lease or cannot go on.
-    pub(crate) async fn ended(&mut self) -> Result<()> {
-        (&mut self.ended).await
+    /// It lost its lease: another Manager acts now, or nobody knows.
+    pub(crate) async fn ended(&self) -> Outcome {
+        match self.cocktail.ended().await {
+            Ended::Shutdown => Ok(()),
+            Ended::LeaseLost(why) => Err(Failure::Failed(format!("the Manager lost its lease: {why}"))),
+        }
     }
 
-    /// Ends the Manager, then the socket, and removes the files that say that it runs. A Manager that has ended
-    /// already is no error.
+    /// Ends the Manager, then the rest.
     ///
     /// # Errors
     /// What the Manager could not finish; the socket and the files are gone all the same.
     pub(crate) async fn stop(self, mode: ShutdownMode) -> Outcome {
-        let outcome = self.manager.shutdown(mode).await;
-        let _ = self.stop_api.send(());
-        let _ = self.api.await;
-        for file in self.files {
-            let _ = fs::remove_file(file);
-        }
+        let outcome = self.cocktail.shutdown(mode).await;
+        self.finish().await;
         Ok(outcome?)
     }
-}
 
-/// Writes our process id so that nobody reads half of it.
-fn write_pid(file: &Path) -> io::Result<()> {
-    let part = file.with_extension("new");
-    fs::write(&part, format!("{}\n", std::process::id()))?;
-    fs::rename(part, file)
+    /// Ends what is around a Manager that has ended. Whoever gave the command to end gets an answer first.
+    pub(crate) async fn finish(self) {
+        let _ = self.stop_api.send(());
+        let _ = self.api.await;
+        if let Some(mark) = self.background {
+            let _ = fs::remove_file(mark);
+        }
+    }
 }

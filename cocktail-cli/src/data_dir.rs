@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Outcome};
@@ -101,9 +101,9 @@ impl DataDir {
         self.0.join("cocktail.sock")
     }
 
-    /// The file that holds the Manager's process id.
-    pub(crate) fn pid_file(&self) -> PathBuf {
-        self.0.join("manager.pid")
+    /// The keeper's socket.
+    pub(crate) fn keeper_socket(&self) -> PathBuf {
+        self.0.join("run/keeper.sock")
     }
 
     /// The file that says which Manager `up -d` started, by its process id.
@@ -124,7 +124,13 @@ impl DataDir {
         let failed = |error: io::Error| Failure::Failed(format!("cannot make {}: {error}", self.0.display()));
         match fs::DirBuilder::new().mode(0o700).create(&self.0) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.0.is_dir() => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.0.is_dir() => {
+                // A folder that is still empty is made fit; one with content is judged where the Manager starts.
+                if fs::read_dir(&self.0).is_ok_and(|mut entries| entries.next().is_none()) {
+                    fs::set_permissions(&self.0, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+                }
+                Ok(())
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::DirBuilder::new().mode(0o700).recursive(true).create(&self.0).map_err(failed)
             }
@@ -140,8 +146,6 @@ fn owner_of_folder(path: &Path) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn from(working_dir: &Path) -> Surroundings {
@@ -207,6 +211,10 @@ mod tests {
         dir.make().unwrap();
         dir.make().unwrap();
         assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::create_dir(root.path().join("open")).unwrap();
+        fs::set_permissions(root.path().join("open"), fs::Permissions::from_mode(0o755)).unwrap();
+        DataDir::at(root.path().join("open")).make().unwrap();
+        assert_eq!(fs::metadata(root.path().join("open")).unwrap().permissions().mode() & 0o777, 0o700);
         fs::write(root.path().join("file"), "").unwrap();
         assert_eq!(DataDir::at(root.path().join("file")).make().unwrap_err().code(), 1);
     }

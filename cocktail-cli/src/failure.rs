@@ -22,9 +22,12 @@ pub(crate) enum Failure {
     /// Usage that clap cannot judge.
     #[error("{0}")]
     Usage(String),
-    /// Bad manifests or settings. The problems were rendered where the texts are known.
+    /// A file that cannot be a manifest or settings.
     #[error("{0}")]
     Manifest(String),
+    /// Problems of manifests or settings, drawn where the texts are known.
+    #[error("{0}")]
+    Diagnosed(String),
     /// A deadline passed.
     #[error("{0}")]
     Deadline(String),
@@ -48,7 +51,7 @@ impl Failure {
         match self {
             Self::Manager(error) => code_of_kind(error.kind()),
             Self::Failed(_) | Self::Output(_) => 1,
-            Self::Usage(_) | Self::Manifest(_) => 2,
+            Self::Usage(_) | Self::Manifest(_) | Self::Diagnosed(_) => 2,
             Self::Deadline(_) => 5,
             Self::NoManager(_) => 6,
             Self::BrokenPipe => 0,

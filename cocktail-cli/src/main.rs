@@ -39,6 +39,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::{Tone, Ui};
 
 fn main() -> ExitCode {
+    cocktail::init();
     let cli = Cli::parse();
     let mut ui = Ui::of_process(cli.global.output);
     if matches!(&cli.command, Command::Serve(args) if args.background) {
@@ -49,7 +50,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     if let Some(report) = failure.report() {
-        ui.toned_note(Tone::Bad, "error:", &report);
+        match failure {
+            Failure::Diagnosed(_) => ui.note(&report),
+            _ => ui.toned_note(Tone::Bad, "error:", &report),
+        }
     }
     ExitCode::from(failure.code())
 }
@@ -129,7 +133,7 @@ async fn down(dir: &DataDir, manager: &dyn Manager, actor: &Actor, args: &DownAr
     let about = manager.about().await?;
     change::down(manager, actor, args.wait, ui).await?;
     if manager_link::is_in_background(dir, &about) {
-        manager.shutdown(ShutdownMode::Stop).await?;
+        manager_link::end(manager, ShutdownMode::Stop).await?;
     }
     Ok(())
 }

@@ -119,7 +119,7 @@ pub(crate) fn explain(problems: &[Diagnostic], sources: &[ManifestSource], colou
 
 /// Problems as the failure of a command.
 pub(crate) fn failure(problems: &[Diagnostic], sources: &[ManifestSource], ui: &Ui) -> Failure {
-    Failure::Manifest(explain(problems, sources, ui.colour_for_people()))
+    Failure::Diagnosed(explain(problems, sources, ui.colour_for_people()))
 }
 
 /// What a Manager says about manifests, with the lines that it is about where we have them.
@@ -139,7 +139,7 @@ pub(crate) fn warn(warnings: &[Diagnostic], sources: &[ManifestSource], ui: &mut
 /// the working directory if there is one, else the defaults. Nothing is merged.
 ///
 /// # Errors
-/// [`Failure::Manifest`] for a bad file, and for two manifests with settings.
+/// [`Failure::Diagnosed`] for a bad file, [`Failure::Manifest`] for one that cannot be read, and for two manifests with settings.
 pub(crate) fn settings(
     config: Option<&Path>,
     manifests: &[(&ManifestSource, &Parsed)],

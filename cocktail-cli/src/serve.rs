@@ -31,7 +31,7 @@ pub(crate) async fn serve(args: &ServeArgs, global: &Global, from: &Surroundings
         return Err(Failure::Manager(cocktail_core::error::Error::refused(text)));
     }
     let mut interrupt = Interrupt::listen()?;
-    let mut daemon = Daemon::start(&dir, chosen.settings, args.background).await?;
+    let daemon = Daemon::start(&dir, chosen.settings, args.background).await?;
     let socket = dir.socket().display().to_string();
     match ui.format {
         Format::Json => ui.json_line(&json!({ "socket": socket, "pid": std::process::id() }))?,
@@ -47,9 +47,8 @@ pub(crate) async fn serve(args: &ServeArgs, global: &Global, from: &Surroundings
             daemon.stop(ShutdownMode::Leave).await
         }
         Some(ended) => {
-            // The Manager has ended; what is left is the socket.
-            let _ = daemon.stop(ShutdownMode::Leave).await;
-            Ok(ended?)
+            daemon.finish().await;
+            ended
         }
     }
 }

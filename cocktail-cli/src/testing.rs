@@ -139,7 +139,7 @@ impl Manager for FakeManager {
     async fn about(&self) -> Result<ManagerView> {
         Ok(ManagerView {
             version: "0.1.0".into(),
-            pid: 42,
+            pid: NOBODY,
             store: "s".into(),
             epoch: 1,
             data_dir: "/d".into(),
@@ -152,6 +152,9 @@ impl Manager for FakeManager {
         self.note(format!("shutdown {mode:?}"))
     }
 }
+
+/// A process id that no process has.
+pub(crate) const NOBODY: u32 = i32::MAX as u32;
 
 /// Five minutes before the time of a test's `Ui`.
 pub(crate) const SINCE: &str = "2026-01-01T11:55:00.000Z";

@@ -80,12 +80,12 @@ pub(crate) async fn up(args: &UpArgs, global: &Global, from: &Surroundings, ui: 
     let chosen = manifests::settings(global.config.as_deref(), &pairs, &from.working_dir, ui)?;
     let dir = DataDir::find(from, true)?;
     let mut interrupt = Interrupt::listen()?;
-    let mut host = Host::find_or_start(&dir, chosen, args.detach, ui).await?;
+    let host = Host::find_or_start(&dir, chosen, args.detach, ui).await?;
     let manager = host.manager();
     let actor = manager_link::actor();
     let mut begun = Begun::default();
     let outcome = match begin(&*manager, &actor, &sources, &mut begun, ui).await {
-        Ok(()) => accompany(&mut host, &begun, args, &mut interrupt, ui).await,
+        Ok(()) => accompany(&host, &begun, args, &mut interrupt, ui).await,
         Err(failure) => {
             host.retract(ui).await;
             return Err(failure);
@@ -96,6 +96,11 @@ pub(crate) async fn up(args: &UpArgs, global: &Global, from: &Surroundings, ui: 
             End::InterruptedBeforeReady => Err(Failure::Failed("interrupted; all goes on in the background".into())),
             _ => Ok(()),
         };
+    }
+    if matches!(outcome, Ok(End::ManagerEnded)) {
+        ui.note("the Manager has ended");
+        host.finish().await;
+        return Ok(());
     }
     let left = leave_patiently(host, &actor, &begun, &mut interrupt, ui).await;
     match outcome? {
@@ -130,13 +135,7 @@ async fn begin(
 }
 
 /// Waits until all is ready, tells where, and in the foreground shows events until something ends it.
-async fn accompany(
-    host: &mut Host,
-    begun: &Begun,
-    args: &UpArgs,
-    interrupt: &mut Interrupt,
-    ui: &mut Ui,
-) -> Outcome<End> {
+async fn accompany(host: &Host, begun: &Begun, args: &UpArgs, interrupt: &mut Interrupt, ui: &mut Ui) -> Outcome<End> {
     let manager = host.manager();
     tokio::select! {
         ready = progress::until(&*manager, &begun.units, Goal::Ready, args.wait, ui) => ready?,
@@ -149,7 +148,7 @@ async fn accompany(
     }
     ui.note("all Units are ready; Ctrl-C stops what was started");
     tokio::select! {
-        followed = follow(&*manager, ui) => followed.map(|()| End::ManagerEnded),
+        followed = follow(host, ui) => followed.map(|()| End::ManagerEnded),
         () = interrupt.wait() => Ok(End::Interrupted),
         ended = host.ended() => ended.map(|()| End::ManagerEnded),
     }
@@ -170,8 +169,22 @@ async fn tell_endpoints(manager: &dyn Manager, of: &[UnitId], ui: &mut Ui) -> Ou
     }
 }
 
-/// Shows what happens from now on.
-async fn follow(manager: &dyn Manager, ui: &mut Ui) -> Outcome {
+/// Shows what happens from now on. Returns when the Manager has gone, unless it is ours: that tells us itself.
+async fn follow(host: &Host, ui: &mut Ui) -> Outcome {
+    let outcome = show_events(&*host.manager(), ui).await;
+    match (host, outcome) {
+        (_, Err(Failure::BrokenPipe)) => Err(Failure::BrokenPipe),
+        (Host::Own(_), outcome) => {
+            if let Err(failure) = outcome {
+                ui.note(&format!("events are no longer shown: {failure}"));
+            }
+            std::future::pending().await
+        }
+        (_, outcome) => outcome,
+    }
+}
+
+async fn show_events(manager: &dyn Manager, ui: &mut Ui) -> Outcome {
     let filter = EventFilter { tail: Some(0), follow: true, ..EventFilter::default() };
     let mut events = manager.events(&filter).await?;
     while let Some(event) = events.next().await {
@@ -224,10 +237,10 @@ impl Host {
     }
 
     /// Returns when a Manager of this process has ended by itself.
-    async fn ended(&mut self) -> Outcome {
+    async fn ended(&self) -> Outcome {
         match self {
             Self::Joined(_) | Self::Background(_) => std::future::pending().await,
-            Self::Own(daemon) => Ok(daemon.ended().await?),
+            Self::Own(daemon) => daemon.ended().await,
         }
     }
 
@@ -241,11 +254,18 @@ impl Host {
         };
         let outcome = match self {
             Self::Joined(_) => Ok(()),
-            Self::Background(manager) => manager.shutdown(mode).await.map_err(Failure::from),
+            Self::Background(manager) => manager_link::end(&*manager, mode).await,
             Self::Own(daemon) => daemon.stop(mode).await,
         };
         if let Err(failure) = outcome {
             ui.note(&format!("the Manager did not end well: {failure}"));
+        }
+    }
+
+    /// Leaves a Manager that has ended.
+    async fn finish(self) {
+        if let Self::Own(daemon) = self {
+            daemon.finish().await;
         }
     }
 

@@ -11,7 +11,7 @@ use crate::output::Ui;
 /// Checks manifests. As JSON the problems and warnings are data; for people they go to stderr.
 ///
 /// # Errors
-/// [`Failure::Manifest`] if there is an error; warnings are none.
+/// [`Failure::Diagnosed`] if there is an error; warnings are none.
 pub(crate) fn check(sources: &[ManifestSource], ui: &mut Ui) -> Outcome {
     let (warnings, problems): (Vec<Diagnostic>, Vec<Diagnostic>) = match manifests::check(sources) {
         Ok(parsed) => (parsed.into_iter().flat_map(|file| file.warnings).collect(), Vec::new()),
@@ -33,7 +33,7 @@ pub(crate) fn check(sources: &[ManifestSource], ui: &mut Ui) -> Outcome {
     }
     Err(match ui.format {
         Format::Table => manifests::failure(&problems, sources, ui),
-        Format::Json => Failure::Manifest(format!("{} problems", problems.len())),
+        Format::Json => Failure::Diagnosed(format!("{} problems", problems.len())),
     })
 }
 

@@ -46,7 +46,7 @@ mod tests {
         version(Some(&FakeManager::default()), &mut out).await.unwrap();
         version(None, &mut out).await.unwrap();
         let ours = env!("CARGO_PKG_VERSION");
-        assert_eq!(data.text(), format!("cocktail {ours}\nManager 0.1.0, process 42, /d\ncocktail {ours}\n"));
+        assert_eq!(data.text(), format!("cocktail {ours}\nManager 0.1.0, process 2147483647, /d\ncocktail {ours}\n"));
         let (mut out, data, _) = ui(Format::Json);
         version(None, &mut out).await.unwrap();
         let value: serde_json::Value = serde_json::from_str(&data.text()).unwrap();

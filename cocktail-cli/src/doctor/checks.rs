@@ -146,7 +146,7 @@ fn systemd(facts: &Facts) -> Check {
 fn data_dir(facts: &Facts) -> Check {
     let path = facts.data_dir.display();
     if facts.socket_path > SOCKET_PATH {
-        let found = format!("{path}: its socket's path has {} bytes", facts.socket_path);
+        let found = format!("{path}: the keeper's socket in it has a path of {} bytes", facts.socket_path);
         let advice = format!("a socket's path has at most {SOCKET_PATH} bytes: choose a shorter --data-dir");
         return check("data dir", Verdict::Fail, found, advice);
     }

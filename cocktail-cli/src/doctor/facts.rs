@@ -34,7 +34,7 @@ pub(super) struct Facts {
     pub(super) kill_mode: Option<String>,
     /// The data dir.
     pub(super) data_dir: PathBuf,
-    /// Length of the path of its socket.
+    /// Length of the path of the longest socket in it.
     pub(super) socket_path: usize,
     /// Owner and mode of the data dir, if it exists.
     pub(super) owner_and_mode: Option<(u32, u32)>,
@@ -91,14 +91,14 @@ pub(super) async fn gather(dir: &DataDir) -> Facts {
         kill_mode: service.as_deref().and_then(kill_mode),
         service,
         data_dir: dir.path().to_owned(),
-        socket_path: dir.socket().as_os_str().len(),
+        socket_path: dir.keeper_socket().as_os_str().len(),
         owner_and_mode: meta.map(|meta| (meta.uid(), meta.mode() & 0o777)),
         uid: rustix::process::geteuid().as_raw(),
         // The type is a number whose width and sign differ by platform; its 32 low bits are what counts.
         file_system: rustix::fs::statfs(existing).ok().map(|stat| (stat.f_type as u64) & 0xffff_ffff),
         free: space.map(|space| space.f_bavail.saturating_mul(space.f_frsize)),
         manager,
-        keeper: UnixStream::connect(dir.path().join("run/keeper.sock")).is_ok(),
+        keeper: UnixStream::connect(dir.keeper_socket()).is_ok(),
     }
 }
 
