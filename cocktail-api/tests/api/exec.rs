@@ -117,7 +117,9 @@ async fn a_session_ends_as_unavailable_with_the_manager() {
             true => api.die().await,
             false => api.ask_to_end(),
         }
-        assert_eq!(session.output.next().await.unwrap().unwrap_err().kind(), &ErrorKind::Unavailable);
+        let error = session.output.next().await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Unavailable);
+        assert_eq!(error.message() == "the Manager ends", !dies, "{error}");
         assert!(session.output.next().await.is_none());
     }
 }

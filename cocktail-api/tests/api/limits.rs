@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cocktail_api::ApiLimits;
-use cocktail_core::contract::{Actor, Manager};
+use cocktail_core::contract::{Actor, Manager, ManifestSource};
 use cocktail_core::error::ErrorKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -63,6 +63,10 @@ async fn connections_beyond_the_limit_are_told_so() {
     let error = client.units().await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Unavailable);
     assert!(error.to_string().contains("2 connections"), "{error}");
+    // One that sends more than buffers hold is told so, too.
+    let source = ManifestSource { file: "a".into(), base: "/".into(), text: "x".repeat(1 << 20) };
+    let error = client.apply(&vec![source; 3], &Actor::embedder()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Unavailable, "{error}");
     drop(slow);
     while client.units().await.is_err() {
         tokio::task::yield_now().await;

@@ -80,7 +80,8 @@ async fn a_stream_ends_as_unavailable_when_the_api_ends() {
     let (_to, _dropped) = feed(&api);
     let mut events = api.client().await.events(&follow()).await.unwrap();
     api.ask_to_end();
-    assert_eq!(events.next().await.unwrap().unwrap_err().kind(), &ErrorKind::Unavailable);
+    let error = events.next().await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.message()), (&ErrorKind::Unavailable, "the Manager ends"));
     assert!(events.next().await.is_none());
     api.ended().await;
 }
