@@ -1,7 +1,8 @@
 //! Waiting until what was asked for has come true, with something to look at meanwhile.
 //!
 //! Start at [`until`]. Whether a Unit is there yet is decided by the pure [`standing`]; [`Progress`] shows changes: on
-//! a terminal as one live line a Unit, elsewhere as one plain line a change, so that a log stays short.
+//! a terminal as one live line a Unit, elsewhere as one plain line a change. Where only the reason changes, plain lines
+//! keep a distance of [`QUIET`], so that the log of a Unit with hundreds of containers stays short.
 //!
 //! Lists are read again and again rather than followed as events: what is shown then cannot miss anything, and a
 //! Manager in this machine answers in well under a millisecond.
@@ -14,6 +15,7 @@ use cocktail_core::id::UnitId;
 use cocktail_core::view::{ContainerView, UnitView};
 use futures_util::StreamExt;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
 
 use crate::commands::list::unit_name;
 use crate::failure::{Failure, Outcome};
@@ -21,6 +23,9 @@ use crate::output::{Tone, Ui, plain};
 
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Least time between two plain lines of a Unit that differ only in the reason.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Lines of output that are shown of a container that does not come up.
 const LAST_LINES: u64 = 5;
@@ -200,9 +205,17 @@ struct Progress {
     /// Lines on a terminal; `None` elsewhere.
     live: Option<(MultiProgress, BTreeMap<UnitId, ProgressBar>)>,
     /// What was shown last of each Unit.
-    shown: BTreeMap<UnitId, String>,
+    shown: BTreeMap<UnitId, Shown>,
     /// Units whose trouble was shown.
     troubled: BTreeSet<String>,
+}
+
+/// What was shown of a Unit.
+#[derive(Debug, PartialEq, Eq)]
+struct Shown {
+    count: String,
+    text: String,
+    at: Instant,
 }
 
 impl Progress {
@@ -214,9 +227,14 @@ impl Progress {
     }
 
     fn show(&mut self, unit: &UnitId, view: Option<&UnitView>, goal: Goal, standing: &Standing, ui: &mut Ui) {
-        let text = describe(view, goal, standing);
-        if self.shown.get(unit) == Some(&text) {
-            return;
+        let count = count(view, goal, standing);
+        let text = with_reason(&count, standing);
+        if let Some(shown) = self.shown.get(unit) {
+            let only_the_reason = shown.count == count && matches!(standing, Standing::Waiting(_));
+            let too_soon = self.live.is_none() && only_the_reason && shown.at.elapsed() < QUIET;
+            if shown.text == text || too_soon {
+                return;
+            }
         }
         match &mut self.live {
             None => {
@@ -244,7 +262,7 @@ impl Progress {
                 bar.set_message(text.clone());
             }
         }
-        self.shown.insert(unit.clone(), text);
+        self.shown.insert(unit.clone(), Shown { count, text, at: Instant::now() });
     }
 
     /// Tells once for each Unit why a container of it does not come up, with its last words.
@@ -279,18 +297,22 @@ impl Progress {
     }
 }
 
-/// How far a Unit is, in words.
-fn describe(view: Option<&UnitView>, goal: Goal, standing: &Standing) -> String {
-    let reason = match standing {
-        Standing::Done => "",
-        Standing::Waiting(reason) | Standing::Failed(reason) => reason,
-    };
-    let count = match (goal, view, standing) {
+/// How far a Unit is, in a few words.
+fn count(view: Option<&UnitView>, goal: Goal, standing: &Standing) -> String {
+    match (goal, view, standing) {
         (Goal::Ready, Some(view), _) => format!("{}/{} ready", view.ready, view.desired),
         (Goal::Ready, None, _) => String::new(),
         (Goal::Stopped, _, Standing::Done) => "stopped".into(),
         (Goal::Gone, _, Standing::Done) => "gone".into(),
         (Goal::Stopped | Goal::Gone, ..) => "stopping".into(),
+    }
+}
+
+/// The same with what stands in the way.
+fn with_reason(count: &str, standing: &Standing) -> String {
+    let reason = match standing {
+        Standing::Done => "",
+        Standing::Waiting(reason) | Standing::Failed(reason) => reason,
     };
     let reason = plain(reason);
     if reason.is_empty() || count.is_empty() { format!("{count}{reason}") } else { format!("{count}: {reason}") }
@@ -366,6 +388,21 @@ wait shop/prod/web  1/2 ready
 ok   shop/prod/web  2/2 ready
 ";
         assert_eq!((people.text().as_str(), data.text().as_str()), (expected, ""));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reasons_that_change_all_the_time_do_not_fill_the_log() {
+        let with = |n: usize| vec![UnitView { reason: format!("web-{n} waits"), ..unit("web", 9, 0) }];
+        let before = Mutex::new((0..40).map(with).collect());
+        let manager = FakeManager { units: vec![unit("web", 9, 9)], units_before: before, ..FakeManager::default() };
+        let (mut ui, _, people) = ui(Format::Table);
+        until(&manager, &[unit_id("web")], Goal::Ready, Duration::from_secs(10), &mut ui).await.unwrap();
+        let expected = "\
+wait shop/prod/web  0/9 ready: web-0 waits
+wait shop/prod/web  0/9 ready: web-20 waits
+ok   shop/prod/web  9/9 ready
+";
+        assert_eq!(people.text(), expected);
     }
 
     #[tokio::test(start_paused = true)]

@@ -33,9 +33,12 @@ pub(crate) async fn reduce(manager: &dyn Manager, actor: &Actor, args: StepArgs,
 
 /// Tells what a change of a count led to, and waits for it.
 async fn counted(manager: &dyn Manager, answer: Result<UnitView>, wait: WaitArg, ui: &mut Ui) -> Outcome {
-    let unit = answer?;
+    let mut unit = answer?;
     if let Some(deadline) = wait.wait {
         progress::until(manager, &progress::ids(std::slice::from_ref(&unit)), Goal::Ready, deadline, ui).await?;
+        let name = unit_name(&unit);
+        let now = manager.units().await?.into_iter().find(|view| unit_name(view) == name);
+        unit = now.unwrap_or(unit);
     }
     match ui.format {
         Format::Json => ui.json(&unit),
@@ -121,6 +124,8 @@ fn told(units: &[UnitId], verb: &str, ui: &mut Ui) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use cocktail_core::error::Error;
 
     use super::*;
@@ -166,6 +171,17 @@ mod tests {
         let wait = WaitArg { wait: Some(Duration::from_secs(1)) };
         let step = StepArgs { unit: "web".into(), count: 3, wait };
         assert_eq!(extend(&manager, &Actor::uid(0), step, &mut ui).await.unwrap_err().code(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_wait_the_unit_is_told_as_it_is_then() {
+        let before = Mutex::new(vec![vec![unit("web", 3, 1)]]);
+        let manager = FakeManager { units: vec![unit("web", 3, 3)], units_before: before, ..FakeManager::default() };
+        let (mut ui, _, people) = ui(Format::Table);
+        let scaled = unit("web", 3, 1);
+        let wait = WaitArg { wait: Some(Duration::from_secs(9)) };
+        counted(&manager, Ok(scaled), wait, &mut ui).await.unwrap();
+        assert_eq!(people.text().lines().last(), Some("shop/prod/web: 3 wanted, 3 ready"));
     }
 
     #[tokio::test]
