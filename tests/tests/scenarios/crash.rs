@@ -80,7 +80,10 @@ impl Wanted {
             // A Unit that is being removed is shown with nothing wanted until its last container is gone.
             let found = view.and_then(|unit| unit["desired"].as_u64());
             let removed = allowed.contains(&None) && matches!(found, None | Some(0));
-            assert!(removed || allowed.contains(&found), "{name} is {found:?}, and commands allow {allowed:?}: {units}");
+            assert!(
+                removed || allowed.contains(&found),
+                "{name} is {found:?}, and commands allow {allowed:?}: {units}"
+            );
             *allowed = [if removed { None } else { found }].into();
         }
     }
@@ -286,7 +289,7 @@ fn a_worker_that_died_while_no_manager_ran_is_restarted_and_how_it_ended_is_know
     let exits = home.run(&["-o", "json", "events", container]).json_lines();
     let exits: Vec<_> = exits.iter().filter(|event| event["kind"] == "exited").collect();
     assert_eq!(exits.len(), 1);
-    assert_eq!(exits[0]["reason"], "was killed by signal 9", "{exits:?}");
+    assert_eq!(exits[0]["reason"], "killed by signal 9", "{exits:?}");
     home.finish();
     drop(manager);
 }
