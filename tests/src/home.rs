@@ -47,7 +47,7 @@ impl Home {
     /// When that cannot be done.
     pub fn new() -> Self {
         let base = tempfile::Builder::new().prefix("cocktail-").tempdir().expect("a temporary folder can be made");
-        for folder in ["work", "out"] {
+        for folder in ["work", "out", "tmp"] {
             fs::create_dir(base.path().join(folder)).expect("a folder can be made in a new one");
         }
         Self {
@@ -121,7 +121,7 @@ impl Home {
     /// Gives any command the working directory and the environment of this Home.
     pub fn settle(&self, command: &mut Command) {
         command.current_dir(self.root()).env_clear().env("HOME", self.base()).env("LANG", "C.UTF-8");
-        command.env("COCKTAIL_DATA_DIR", self.data_dir());
+        command.env("COCKTAIL_DATA_DIR", self.data_dir()).env("TMPDIR", self.base().join("tmp"));
         if let Some(path) = env::var_os("PATH") {
             command.env("PATH", path);
         }
@@ -346,9 +346,11 @@ impl Home {
         self.eventually("no worker is left", || self.workers().is_empty());
         if self.left.get() {
             // A Manager that was served is its owner's to end, and its keeper waits a while for the next one.
-            for process in self.processes() {
-                process.signal(Signal::KILL);
-            }
+            // The Manager first: it would start another keeper.
+            let (keepers, others): (Vec<_>, Vec<_>) = self.processes().into_iter().partition(Process::is_keeper);
+            others.iter().for_each(|process| process.signal(Signal::KILL));
+            self.eventually("no Manager is left", || !others.iter().any(Process::runs));
+            keepers.iter().for_each(|process| process.signal(Signal::KILL));
         }
         self.nothing_is_left();
     }
@@ -445,6 +447,15 @@ impl Manager {
         if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
             panic!("it ended too early: {}", self.output(status));
         }
+    }
+
+    /// Waits for its end, which must be a success.
+    ///
+    /// # Panics
+    /// When it does not end, or failed.
+    #[track_caller]
+    pub fn succeed(self) -> Output {
+        self.wait().ok()
     }
 
     /// Sends a signal and waits for its end.
