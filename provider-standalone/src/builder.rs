@@ -98,6 +98,7 @@ impl StandaloneBuilder {
             passed: launch::passed(),
             volumes: Volumes::new(&self.data_dir),
             limits: machine::enforces_limits(),
+            data_dir: self.data_dir,
             keeper,
             capacity,
             config,

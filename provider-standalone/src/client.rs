@@ -15,6 +15,7 @@ use cocktail_keeper::{EventStream, Hello, KeeperClient, KeeperError};
 
 use crate::config::KeeperMode;
 use crate::error::{Call, of_keeper};
+use crate::mark;
 use crate::shared::{Shared, lock};
 
 /// First and longest pause before a keeper is tried again.
@@ -104,11 +105,13 @@ impl Shared {
     async fn connect(&self) -> Result<(KeeperClient, EventStream)> {
         let lease = lock(&self.lease).clone();
         let lease = lease.ok_or_else(|| Error::unexpected("nobody leads this provider yet"))?;
-        let hello = Hello { store: lease.store.to_string(), epoch: lease.epoch.0 };
+        let mark = mark::of(&lease.store, &self.fixed.data_dir)
+            .map_err(|error| Error::unavailable("the data dir cannot be read").because(error))?;
+        let hello = Hello { store: mark.clone(), epoch: lease.epoch.0 };
         let socket = self.fixed.keeper.socket();
         let connected = match KeeperClient::connect(&socket, hello.clone()).await {
             Err(KeeperError::Unreachable { .. } | KeeperError::Disconnected) => {
-                self.start_keeper().await?;
+                self.start_keeper(mark).await?;
                 KeeperClient::connect(&socket, hello).await
             }
             other => other,
@@ -119,16 +122,19 @@ impl Shared {
     }
 
     /// Starts a keeper. One that runs already stays.
-    async fn start_keeper(&self) -> Result<()> {
+    async fn start_keeper(&self, mark: String) -> Result<()> {
         let options = self.fixed.keeper.clone();
         let mode = self.fixed.config.keeper;
-        let started = tokio::task::spawn_blocking(move || match mode {
-            KeeperMode::Process => cocktail_keeper::spawn(&options).map(|()| None),
-            KeeperMode::InProcess => cocktail_keeper::serve_in_process(options).map(Some),
+        let started = tokio::task::spawn_blocking(move || {
+            mark::check_alone(&mark)?;
+            let started = match mode {
+                KeeperMode::Process => cocktail_keeper::spawn(&options).map(|()| None),
+                KeeperMode::InProcess => cocktail_keeper::serve_in_process(options).map(Some),
+            };
+            started.map_err(|error| of_keeper(error, Call::Reads))
         });
-        let started =
-            started.await.map_err(|error| Error::unexpected("starting the keeper panicked").because(error))?;
-        let handle = started.map_err(|error| of_keeper(error, Call::Reads))?;
+        let handle =
+            started.await.map_err(|error| Error::unexpected("starting the keeper panicked").because(error))??;
         if let Some(handle) = handle {
             *lock(&self.in_process) = Some(handle);
         }

@@ -5,6 +5,8 @@ use cocktail_keeper::KeeperError;
 use cocktail_keeper::protocol::{Refusal, StartError};
 use rustix::io::Errno;
 
+use crate::mark;
+
 /// What a lost connection means for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -38,7 +40,8 @@ fn of_refusal(refusal: Refusal) -> Error {
         Refusal::WrongStore { owner } => Error::refused(format!(
             "the workers of this data dir belong to another store ({owner}), so the data dir was emptied or exchanged \
              while they ran; they and their ports were not touched: put the store of {owner} back, or use another data \
-             dir"
+             dir",
+            owner = mark::store(owner)
         )),
         Refusal::StaleEpoch { current } => Error::refused(format!(
             "the workers of this data dir take orders from a newer Manager (epoch {current}), so the data dir is an \

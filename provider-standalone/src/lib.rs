@@ -16,6 +16,7 @@ mod forwarder;
 mod launch;
 mod logs;
 mod machine;
+mod mark;
 mod probe;
 mod provider;
 mod runtime;

@@ -5,6 +5,8 @@
 //! run from its start to its end.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cocktail_core::contract::{Launch, LaunchProbe, ProbeKind, RuntimeEvent};
@@ -35,6 +37,7 @@ pub(crate) struct Fixed {
     pub(crate) config: StandaloneConfig,
     pub(crate) capacity: Resources,
     pub(crate) keeper: KeeperOptions,
+    pub(crate) data_dir: PathBuf,
     pub(crate) volumes: Volumes,
     /// What every worker gets of this process' environment.
     pub(crate) passed: BTreeMap<String, String>,
@@ -50,7 +53,6 @@ pub(crate) struct Lease {
 }
 
 /// State of one provider.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) fixed: Fixed,
     pub(crate) lease: Mutex<Option<Lease>>,
@@ -64,6 +66,14 @@ pub(crate) struct Shared {
     pub(crate) exec_probes: Semaphore,
     containers: Mutex<BTreeMap<ContainerId, Watched>>,
     events: broadcast::Sender<RuntimeEvent>,
+}
+
+/// Says which one it is. What is on its way to the keeper may hold secrets.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Standalone");
+        shown.field("name", &self.fixed.name).field("data_dir", &self.fixed.data_dir).finish_non_exhaustive()
+    }
 }
 
 /// One container, as far as probing goes.

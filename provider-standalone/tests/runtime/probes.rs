@@ -1,0 +1,113 @@
+//! What probes find out, and what they say about it.
+
+use cocktail_core::contract::{ProbeKind, RuntimeEvent};
+use cocktail_core::spec::Check;
+
+use crate::machine::{Machine, free_port, http, probe, signal, tcp, trials};
+
+trials![
+    a_worker_is_ready_when_it_can_be_connected_to,
+    an_answer_of_500_is_not_ready_and_says_so,
+    a_redirect_is_an_answer_and_is_not_followed,
+    a_command_decides_and_may_change_its_mind,
+    a_command_that_does_not_exist_is_named,
+    a_worker_that_listens_elsewhere_is_explained,
+    a_worker_that_listens_nowhere_is_explained,
+    a_worker_that_stops_answering_turns_unready,
+    liveness_waits_until_a_new_worker_was_ready,
+];
+
+async fn a_worker_is_ready_when_it_can_be_connected_to(machine: &mut Machine) {
+    let port = free_port();
+    let handle = machine.run(&machine.web("web-1", port, port, 200, tcp())).await;
+    assert_eq!(machine.probed("web-1", true).await, format!("connected to 127.0.0.1:{port}"));
+    signal(handle.pid.unwrap(), rustix::process::Signal::KILL);
+    machine.exited("web-1").await;
+}
+
+async fn an_answer_of_500_is_not_ready_and_says_so(machine: &mut Machine) {
+    let port = free_port();
+    machine.run(&machine.web("web-1", port, port, 500, http("/health"))).await;
+    let detail = loop {
+        let detail = machine.probed("web-1", false).await;
+        // The first looks may come before it listens.
+        if !detail.contains("refused") {
+            break detail;
+        }
+    };
+    assert_eq!(detail, "GET /health answered 500");
+}
+
+async fn a_redirect_is_an_answer_and_is_not_followed(machine: &mut Machine) {
+    let port = free_port();
+    machine.run(&machine.web("web-1", port, port, 302, http("/"))).await;
+    assert_eq!(machine.probed("web-1", true).await, "GET / answered 302");
+}
+
+async fn a_command_decides_and_may_change_its_mind(machine: &mut Machine) {
+    let mut launch = machine.launch("job-1", &["sleep", "600"]);
+    let check = Check::Exec { command: ["test", "-f", "flag"].map(str::to_owned).to_vec() };
+    launch.probes.push(probe(ProbeKind::Ready, check, None));
+    machine.run(&launch).await;
+    assert_eq!(machine.probed("job-1", false).await, "test exited with code 1");
+    let flag = machine.cwd.path().join("flag");
+    std::fs::write(&flag, "").unwrap();
+    assert_eq!(machine.probed("job-1", true).await, "test exited with code 0");
+    std::fs::remove_file(&flag).unwrap();
+    machine.probed("job-1", false).await;
+}
+
+async fn a_command_that_does_not_exist_is_named(machine: &mut Machine) {
+    let mut launch = machine.launch("job-1", &["sleep", "600"]);
+    let check = Check::Exec { command: vec!["no-such-probe".into()] };
+    launch.probes.push(probe(ProbeKind::Ready, check, None));
+    machine.run(&launch).await;
+    let detail = machine.probed("job-1", false).await;
+    assert!(detail.contains("no-such-probe"), "{detail}");
+}
+
+async fn a_worker_that_listens_elsewhere_is_explained(machine: &mut Machine) {
+    let (told, elsewhere) = (free_port(), free_port());
+    machine.run(&machine.web("web-1", told, elsewhere, 200, tcp())).await;
+    let expected = format!("connection refused at 127.0.0.1:{told}; the process listens on {elsewhere} instead");
+    while machine.probed("web-1", false).await != expected {}
+}
+
+async fn a_worker_that_listens_nowhere_is_explained(machine: &mut Machine) {
+    let port = free_port();
+    let mut launch = machine.web("web-1", port, port, 200, http("/"));
+    launch.argv = vec!["sleep".into(), "600".into()];
+    machine.run(&launch).await;
+    let detail = machine.probed("web-1", false).await;
+    assert_eq!(detail, format!("connection refused at 127.0.0.1:{port}; the process listens on no port"));
+}
+
+async fn a_worker_that_stops_answering_turns_unready(machine: &mut Machine) {
+    let port = free_port();
+    let mut launch = machine.web("web-1", port, port, 200, http("/"));
+    launch.probes[0].timeout = std::time::Duration::from_millis(200);
+    let pid = machine.run(&launch).await.pid.unwrap();
+    machine.probed("web-1", true).await;
+    signal(pid, rustix::process::Signal::STOP);
+    let detail = machine.probed("web-1", false).await;
+    assert!(detail.contains("did not answer within 200ms"), "{detail}");
+    signal(pid, rustix::process::Signal::CONT);
+    machine.probed("web-1", true).await;
+}
+
+async fn liveness_waits_until_a_new_worker_was_ready(machine: &mut Machine) {
+    let mut launch = machine.launch("job-1", &["sleep", "600"]);
+    let ready = Check::Exec { command: ["test", "-f", "ready"].map(str::to_owned).to_vec() };
+    let live = Check::Exec { command: vec!["false".into()] };
+    launch.probes = vec![probe(ProbeKind::Ready, ready, None), probe(ProbeKind::Live, live, None)];
+    machine.run(&launch).await;
+    // Not ready is told first, though liveness would have had as many looks.
+    let kind = |event| match event {
+        RuntimeEvent::Probe { kind, ok, .. } => Some((kind, ok)),
+        _ => None,
+    };
+    assert_eq!(machine.event(kind).await, (ProbeKind::Ready, false));
+    std::fs::write(machine.cwd.path().join("ready"), "").unwrap();
+    assert_eq!(machine.event(kind).await, (ProbeKind::Ready, true));
+    assert_eq!(machine.event(kind).await, (ProbeKind::Live, false));
+}
