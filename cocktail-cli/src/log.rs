@@ -4,7 +4,7 @@
 //! [`MAX_BYTES`]: then it becomes `manager.log.1`, and what that held is gone.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -21,11 +21,10 @@ const MAX_BYTES: u64 = 10 << 20;
 /// # Errors
 /// `COCKTAIL_LOG` is no filter.
 pub(crate) fn to_stderr(default: &str) -> Outcome {
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter(default)?)
         .with_writer(io::stderr)
-        .with_ansi(colour)
+        .with_ansi(false)
         .try_init()
         .map_err(|error| Failure::Failed(format!("cannot begin to log: {error}")))
 }

@@ -34,7 +34,7 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         // Nobody could be told in a way that is readable on a raw terminal.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.before);
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
     }
 }
 

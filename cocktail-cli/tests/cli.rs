@@ -5,13 +5,15 @@
 #![expect(clippy::unwrap_used, reason = "what helpers of tests do must work, or the test fails")]
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 use tempfile::TempDir;
 
 /// A Unit that is ready with no container.
@@ -304,6 +306,82 @@ fn a_signal_ends_up_and_all_that_it_started() {
         assert_eq!(up.end(signal), Some(0), "{signal:?}");
         assert!(folder.nothing_runs(), "{signal:?}");
     }
+}
+
+/// A terminal: the end that a person looks at, and the end that a program gets.
+fn terminal() -> (fs::File, fs::File) {
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap().into_string().unwrap();
+    let program = fs::File::options().read(true).write(true).open(name).unwrap();
+    let size = Winsize { ws_row: 31, ws_col: 97, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&program, size).unwrap();
+    (person.into(), program)
+}
+
+/// What a person has seen when the program has closed its end.
+fn seen(mut person: fs::File) -> String {
+    let mut bytes = Vec::new();
+    // The end of the other side is an error here, after everything was read.
+    let _ = person.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[test]
+fn on_a_terminal_up_shows_live_lines_unless_colour_is_unwanted() {
+    for (no_color, live) in [("", true), ("1", false)] {
+        let folder = Folder::new();
+        let (person, program) = terminal();
+        let mut command = folder.command("up -d empty.toml");
+        command.env("NO_COLOR", no_color).env("TERM", "xterm").stderr(program).stdout(Stdio::null());
+        assert_eq!(command.status().unwrap().code(), Some(0));
+        drop(command);
+        let seen = seen(person);
+        assert!(seen.contains("0/0 ready"), "{seen:?}");
+        assert_eq!(seen.contains('\x1b'), live, "{seen:?}");
+        let (up, _) = folder.stay("up empty.toml");
+        assert_eq!(up.end(Signal::INT), Some(0));
+    }
+}
+
+#[test]
+fn up_in_the_foreground_works_on_a_terminal() {
+    let folder = Folder::new();
+    let (person, program) = terminal();
+    let mut command = folder.command("up empty.toml");
+    let mut child = command.env("TERM", "xterm").stderr(program).stdout(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "web  0 ready\n");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{}", seen(person));
+}
+
+#[test]
+fn exec_gives_the_command_our_terminal_and_leaves_ours_as_it_was() {
+    let folder = Folder::new();
+    folder.write("one.toml", "service = \"shop\"\n[maps.prod.units.web]\ncommand = [\"sleep\", \"600\"]\n");
+    assert_eq!(folder.run("up -d one.toml").code, Some(0));
+    let container = folder.run("ps -o json").json()[0]["id"].as_str().unwrap().to_owned();
+    let (person, program) = terminal();
+    let before = tcgetattr(&program).unwrap();
+    let mut command = folder.command(&format!("exec -it {container} -- sh"));
+    command.args(["-c", "stty size; read line; echo \"got $line\"; exit 5"]);
+    command.stdin(program.try_clone().unwrap()).stdout(program.try_clone().unwrap()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut typing = person.try_clone().unwrap();
+    typing.write_all(b"hello\n").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+    let after = tcgetattr(&program).unwrap();
+    assert_eq!((before.local_modes, before.input_modes), (after.local_modes, after.input_modes));
+    drop(program);
+    let seen = seen(person);
+    assert!(seen.contains("31 97") && seen.contains("got hello"), "{seen:?}");
+    let run = folder.run(&format!("exec {container} -- sh -c false"));
+    assert_eq!((run.code, run.data.as_str()), (Some(1), ""), "{run:?}");
 }
 
 #[test]
