@@ -1,4 +1,4 @@
-//! The least of an HTTP client: one GET, over a new connection or one that is kept.
+//! The least of an HTTP client: requests without a body, over a new connection or one that is kept.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -27,6 +27,14 @@ pub fn get(port: u16, path: &str) -> io::Result<Answer> {
     Connection::open(port)?.get(path, false)
 }
 
+/// Sends `PUT path` to `127.0.0.1:port` over a new connection.
+///
+/// # Errors
+/// There is no connection, or no whole answer.
+pub fn put(port: u16, path: &str) -> io::Result<Answer> {
+    Connection::open(port)?.request("PUT", path, false)
+}
+
 /// A connection that answers one request after another.
 #[derive(Debug)]
 pub struct Connection(BufReader<TcpStream>);
@@ -49,8 +57,14 @@ impl Connection {
     /// # Errors
     /// There is no whole answer.
     pub fn get(&mut self, path: &str, keep: bool) -> io::Result<Answer> {
+        self.request("GET", path, keep)
+    }
+
+    fn request(&mut self, method: &str, path: &str, keep: bool) -> io::Result<Answer> {
         let connection = if keep { "keep-alive" } else { "close" };
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: {connection}\r\n\r\n"
+        );
         self.0.get_mut().write_all(request.as_bytes())?;
         let line = self.line()?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| bad(&line))?;

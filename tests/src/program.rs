@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs};
@@ -12,6 +12,9 @@ use crate::output::Output;
 
 /// Longest that a command may take. None waits that long by itself.
 const LONGEST: Duration = Duration::from_secs(150);
+
+/// Longest that its output may stay open after its end.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// Pause between two looks at a process.
 pub(crate) const LOOK: Duration = Duration::from_millis(10);
@@ -62,7 +65,7 @@ pub fn workspace() -> PathBuf {
 /// Runs a command to its end and returns what it said. `input` is its standard input.
 ///
 /// # Panics
-/// When it cannot be started or does not end; its output is shown.
+/// When it cannot be started, does not end, or leaves somebody behind who holds its output open.
 pub fn run(command: &mut Command, input: &[u8]) -> Output {
     let shown = format!("{command:?}");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -79,9 +82,13 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
         child.kill().ok();
         child.wait().expect("a child can be waited for")
     });
+    let text = |from: mpsc::Receiver<Vec<u8>>| match from.recv_timeout(CLOSING) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => panic!("{shown} has ended ({status}), and somebody still holds its output open"),
+    };
+    let (stdout, stderr) = (text(stdout), text(stderr));
     feed.join().ok();
-    let text = |from: thread::JoinHandle<Vec<u8>>| String::from_utf8_lossy(&from.join().unwrap_or_default()).into();
-    let output = Output { shown, status, stdout: text(stdout), stderr: text(stderr) };
+    let output = Output { shown, status, stdout, stderr };
     assert!(!late, "it did not end within {LONGEST:?}: {output}");
     output
 }
@@ -101,10 +108,12 @@ pub fn end_of(child: &mut Child, longest: Duration) -> Option<std::process::Exit
 }
 
 /// Reads to the end of a stream, which is when the last process that holds it has closed it.
-fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+fn collect(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    let (done, whole) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes).ok();
-        bytes
-    })
+        done.send(bytes).ok();
+    });
+    whole
 }

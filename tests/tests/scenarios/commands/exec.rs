@@ -1,0 +1,118 @@
+//! `exec` and `logs`.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use cocktail_tests::{Home, program};
+use rustix::fs::OFlags;
+use rustix::process::Signal;
+use rustix::pty::OpenptFlags;
+
+/// A Home with one container that counts aloud; its id.
+fn ticking() -> (Home, String) {
+    let home = Home::new();
+    let script = "i=0; while :; do i=$((i+1)); echo tick $i; echo tock $i >&2; sleep 0.05; done";
+    home.manifest("m.toml", &format!("[maps.prod.units.clock]\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"));
+    home.ok(&["up", "-d", "m.toml"]);
+    let id = home.settled("clock", 1).into_keys().next().unwrap();
+    (home, id)
+}
+
+#[test]
+fn exec_hands_through_streams_and_the_exit_code() {
+    let (home, id) = ticking();
+    let exec = |args: &[&str], input: &[u8]| program::run(&mut home.command(&[&["exec"], args].concat()), input);
+    let both = exec(&[&id, "--", "sh", "-c", "echo out; echo err >&2; exit 7"], b"");
+    assert_eq!((both.code(), both.stdout.as_str(), both.stderr.as_str()), (7, "out\n", "err\n"), "{both}");
+    assert_eq!(exec(&[&id, "--", "sh", "-c", "kill -9 $$"], b"").code(), 128 + 9);
+    // Beside the container: its environment and folder; a unique prefix is enough to name it.
+    let name = exec(&[&id[..id.len() - 2], "--", "sh", "-c", "echo $COCKTAIL_CONTAINER; pwd"], b"").ok();
+    assert_eq!(name.stdout, format!("{id}\n{}\n", home.root().display()));
+    // Standard input goes through whole, and only when it is asked for.
+    let text: Vec<u8> = (0..300_000_u32).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+    assert_eq!(exec(&["-i", &id, "--", "cat"], &text).ok().stdout.as_bytes(), text);
+    assert_eq!(exec(&[&id, "--", "cat"], &text).ok().stdout, "");
+
+    let missing = exec(&[&id, "--", "no-such-program"], b"");
+    assert!(missing.code() != 0 && missing.stderr.contains("no-such-program"), "{missing}");
+    exec(&["nobody-1", "--", "true"], b"").fails(3);
+    let late = exec(&["--timeout", "200ms", &id, "--", "sleep", "1000"], b"");
+    assert_ne!(late.code(), 0, "{late}");
+    home.eventually("nothing of a command that took too long is left", || {
+        home.workers().iter().all(|process| process.command != "sleep 1000")
+    });
+    home.finish();
+}
+
+#[test]
+fn exec_with_a_terminal_is_interactive_and_gives_it_back() {
+    let (home, id) = ticking();
+    let terminal = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    rustix::pty::grantpt(&terminal).unwrap();
+    rustix::pty::unlockpt(&terminal).unwrap();
+    let name = rustix::pty::ptsname(&terminal, Vec::new()).unwrap();
+    let inner = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, 0.into()).unwrap();
+    let size = rustix::termios::Winsize { ws_row: 33, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&inner, size).unwrap();
+    let before = rustix::termios::tcgetattr(&inner).unwrap();
+
+    let mut command = home.command(&["exec", "-it", &id, "--", "sh"]);
+    let stream = || Stdio::from(inner.try_clone().unwrap());
+    let mut child = command.stdin(stream()).stdout(stream()).stderr(stream()).spawn().unwrap();
+    let mut outer = File::from(terminal);
+    // Blanks keep the echo of what is typed apart from what is answered.
+    outer.write_all(b"test -t 0 && echo 'is''atty'; echo answer $((6*7)); stty size; exit 3\r").unwrap();
+    let mut said = String::new();
+    let mut reader = outer.try_clone().unwrap();
+    let mut buffer = [0; 4096];
+    let code = loop {
+        let read = reader.read(&mut buffer).unwrap();
+        said.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        if said.contains("33 99") {
+            break program::end_of(&mut child, cocktail_tests::home::PATIENCE).unwrap().code();
+        }
+    };
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("isatty") && said.contains("answer 42"), "{said}");
+    let after = rustix::termios::tcgetattr(&inner).unwrap();
+    assert_eq!(format!("{before:?}"), format!("{after:?}"), "the terminal was not given back as it was");
+    home.finish();
+}
+
+#[test]
+fn logs_can_be_cut_followed_and_told_apart() {
+    let (home, id) = ticking();
+    home.eventually("there are some lines", || home.ok(&["logs", &id]).stdout.lines().count() > 20);
+    let tail = home.ok(&["logs", "--tail", "4", &id]);
+    assert_eq!(tail.stdout.lines().count(), 4, "{tail}");
+    let all = home.run(&["-o", "json", "logs", "clock"]).json_lines();
+    assert_eq!((&all[0]["container"], &all[0]["text"]), (&id.as_str().into(), &"tick 1".into()));
+    let of = |stream: &str| all.iter().filter(|line| line["stream"] == stream).count();
+    assert!(of("stdout") > 5 && of("stderr") > 5, "{} and {}", of("stdout"), of("stderr"));
+
+    // From a line's own time on: that line is there and the one before it is not.
+    let mark = all.iter().filter(|line| line["stream"] == "stdout").nth(5).unwrap();
+    let since = home.run(&["-o", "json", "logs", "--since", mark["at"].as_str().unwrap(), &id]).json_lines();
+    assert!(since.iter().any(|line| line["text"] == mark["text"]), "{mark}");
+    assert!(!since.iter().any(|line| line["text"] == "tick 1"));
+    assert!(home.ok(&["logs", "--since", "1h", &id]).stdout.contains("tick 1\n"));
+    home.run(&["logs", "--since", "yesterday", &id]).fails(2);
+    home.run(&["logs", "nobody"]).fails(3);
+
+    let mut follow = home.spawn(&["logs", "-f", "--tail", "0", "clock"]);
+    home.eventually("two containers are followed, also one that came later", || {
+        follow.must_run();
+        home.ok(&["scale", "clock", "2"]);
+        let ids: std::collections::BTreeSet<_> =
+            follow.data().lines().filter_map(|line| Some(line.split_once(" | ")?.0.to_owned())).collect();
+        ids.len() == 2
+    });
+    // No line is lost or doubled while following.
+    let ticks: Vec<u64> =
+        follow.data().lines().filter_map(|line| line.strip_prefix(&format!("{id} | tick "))?.parse().ok()).collect();
+    assert!(!ticks.is_empty() && ticks.windows(2).all(|pair| pair[1] == pair[0] + 1), "{ticks:?}");
+    assert!(ticks[0] > 5, "{ticks:?}");
+    follow.end(Signal::INT);
+    home.finish();
+}
