@@ -140,7 +140,6 @@ fn make_dirs(options: &KeeperOptions) -> Result<KeeperOptions> {
         path.canonicalize()
     };
     let dir = make(&options.dir).map_err(KeeperError::io("making the runtime directory"))?;
-    private_dir(&dir.join("fifo")).map_err(KeeperError::io("making the pipes' directory"))?;
     let logs = make(&options.logs).map_err(KeeperError::io("making the log directory"))?;
     if dir.join("keeper.sock").as_os_str().len() >= 108 {
         let source = io::Error::from(io::ErrorKind::InvalidFilename);

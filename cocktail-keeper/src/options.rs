@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KeeperOptions {
-    /// The runtime directory, made 0700: socket, lock, the keeper's own log, the workers' pipes. One keeper per directory.
+    /// The runtime directory, made 0700: socket, lock, the keeper's own log. One keeper per directory.
     pub dir: PathBuf,
     /// Where the workers' logs go, made 0700.
     pub logs: PathBuf,

@@ -7,8 +7,10 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, Read},
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
-    path::Path,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
 };
 
 use rustix::{
@@ -107,7 +109,7 @@ pub(crate) fn marks(pid: u32) -> io::Result<Option<Marks>> {
 
 /// Every process's pid.
 pub(crate) fn pids() -> io::Result<Vec<u32>> {
-    let names = fs::read_dir("/proc")?.filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.parse().ok()?));
+    let names = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(names.collect())
 }
 
@@ -131,13 +133,24 @@ pub(crate) fn own_children() -> Option<BTreeSet<u32>> {
     Some(children)
 }
 
-/// Whether stdout or stderr of a process is the file `path`.
-pub(crate) fn writes_to(pid: u32, path: &Path) -> bool {
-    let Ok(wanted) = fs::metadata(path) else { return false };
+/// Whether stdout or stderr of a process is one of these files, named by device and inode.
+pub(crate) fn writes_to(pid: u32, files: &[(u64, u64)]) -> bool {
     [1, 2].iter().any(|fd| {
-        fs::metadata(format!("/proc/{pid}/fd/{fd}"))
-            .is_ok_and(|found| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()))
+        fs::metadata(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|found| files.contains(&(found.dev(), found.ino())))
     })
+}
+
+/// Opens the pipe behind a process's descriptor for reading, if it is one that a keeper made: nobody else opens pipes for
+/// reading and writing at once.
+pub(crate) fn worker_pipe(pid: u32, fd: u32) -> Option<OwnedFd> {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    let flags = i32::from_str_radix(flags.trim(), 8).ok()?;
+    let path = format!("/proc/{pid}/fd/{fd}");
+    if flags & libc::O_ACCMODE != libc::O_RDWR || !fs::metadata(&path).ok()?.file_type().is_fifo() {
+        return None;
+    }
+    open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
 /// `name (pid N)` of a process, for people.

@@ -82,9 +82,10 @@ impl Logs {
         })
     }
 
-    /// Begins to empty a worker's pipes, whose reading ends must be non-blocking.
-    pub(crate) fn attach(&self, sink: &Arc<Sink>, stdout: OwnedFd, stderr: OwnedFd) {
-        self.pump.send(pump::Order::Attach { sink: Arc::clone(sink), stdout, stderr });
+    /// Begins to empty a worker's pipes, whose reading ends must be non-blocking; the flags say which is
+    /// stderr.
+    pub(crate) fn attach(&self, sink: &Arc<Sink>, pipes: Vec<(OwnedFd, bool)>) {
+        self.pump.send(pump::Order::Attach { sink: Arc::clone(sink), pipes });
     }
 
     /// Empties a worker's pipes a last time and closes them. Answers when that is on disk.

@@ -41,7 +41,7 @@ const WAKE: u64 = u64::MAX;
 /// What the pump is told to do.
 #[derive(Debug)]
 pub(super) enum Order {
-    Attach { sink: Arc<Sink>, stdout: OwnedFd, stderr: OwnedFd },
+    Attach { sink: Arc<Sink>, pipes: Vec<(OwnedFd, bool)> },
     Drain { sink: Arc<Sink>, done: oneshot::Sender<()> },
     End,
 }
@@ -148,9 +148,10 @@ impl Pump {
         let orders = std::mem::take(&mut *self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner));
         for order in orders {
             match order {
-                Order::Attach { sink, stdout, stderr } => {
-                    self.attach(Arc::clone(&sink), stdout, false);
-                    self.attach(sink, stderr, true);
+                Order::Attach { sink, pipes } => {
+                    for (pipe, stderr) in pipes {
+                        self.attach(Arc::clone(&sink), pipe, stderr);
+                    }
                 }
                 Order::Drain { sink, done } => {
                     self.drain(&sink);

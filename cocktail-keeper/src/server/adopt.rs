@@ -10,19 +10,16 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    fs::{Mode as FileMode, OFlags, open},
-    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
-};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use tokio::{io::Interest, task::spawn_local};
 
 use super::{
     Server,
-    containers::{Container, Phase, Spec, check_name, make_fifo},
+    containers::{Container, Phase, Spec, check_name},
     ending,
 };
 use crate::{
-    procfs,
+    procfs::{self, Marks, Stat},
     protocol::{
         Adopt, AdoptContainer, AdoptOutcome, Adoption, ExitStatus, Found, PortSpec, Refusal, Reply, Started, StopPolicy,
     },
@@ -31,13 +28,13 @@ use crate::{
 
 pub(super) async fn adopt(server: Rc<Server>, request: Adopt) -> Result<Reply, Refusal> {
     let mut adoption = Adoption::default();
+    let scan = server.scans.fresh().await;
     for wanted in request.containers {
         check_name(&wanted.container)?;
-        let outcome = adopt_one(&server, &wanted);
+        let outcome = adopt_one(&server, &wanted, &scan);
         adoption.outcomes.insert(wanted.container, outcome);
     }
     let store = server.store();
-    let scan = server.scans.fresh().await;
     let mut groups: BTreeMap<(String, u64), BTreeSet<u32>> = BTreeMap::new();
     for (stat, marks) in scan.iter().filter(|(stat, _)| stat.lives()) {
         if let Some(marks) = marks.as_ref().filter(|marks| marks.store == store) {
@@ -49,19 +46,26 @@ pub(super) async fn adopt(server: Rc<Server>, request: Adopt) -> Result<Reply, R
             continue;
         }
         // The main process leads its session; what else is there are children, which the main one answers for.
-        let leader = scan.iter().find(|(stat, _)| pids.contains(&stat.pid) && stat.session == stat.pid);
-        let Some((stat, _)) = leader else { continue };
+        let leaders = scan.iter().filter(|(stat, _)| pids.contains(&stat.pid) && stat.session == stat.pid);
+        let Some((stat, _)) = leaders.min_by_key(|(stat, _)| stat.start_time) else { continue };
         let started =
             Started { pid: stat.pid, start_time: stat.start_time, boot_id: server.boot_id.clone(), cgroup_note: None };
-        let spec = Spec::of_process(stat.pid);
-        if take(&server, &container, generation, &started, Vec::new(), spec, StopPolicy::default()) {
+        let worker = Worker {
+            id: &container,
+            generation,
+            started: &started,
+            ports: Vec::new(),
+            spec: Spec::of_process(stat.pid),
+            leftovers: StopPolicy::default(),
+        };
+        if take(&server, worker, &scan) {
             adoption.found.push(Found { container, generation, started });
         }
     }
     Ok(Reply::Adoption(adoption))
 }
 
-fn adopt_one(server: &Rc<Server>, wanted: &AdoptContainer) -> AdoptOutcome {
+fn adopt_one(server: &Rc<Server>, wanted: &AdoptContainer, scan: &[(Stat, Option<Marks>)]) -> AdoptOutcome {
     if let Ok(known) = server.container(&wanted.container) {
         return match known.phase() {
             Phase::Running(started) if started.pid == wanted.pid => AdoptOutcome::Adopted,
@@ -89,28 +93,34 @@ fn adopt_one(server: &Rc<Server>, wanted: &AdoptContainer) -> AdoptOutcome {
         Started { pid: wanted.pid, start_time: wanted.start_time, boot_id: wanted.boot_id.clone(), cgroup_note: None };
     let env = wanted.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let spec = Spec::new(env, wanted.cwd.clone(), wanted.user.clone());
-    let ports = wanted.ports.clone();
-    if take(server, &wanted.container, wanted.generation, &started, ports, spec, wanted.leftovers) {
-        AdoptOutcome::Adopted
-    } else {
-        AdoptOutcome::Gone
-    }
+    let worker = Worker {
+        id: &wanted.container,
+        generation: wanted.generation,
+        started: &started,
+        ports: wanted.ports.clone(),
+        spec,
+        leftovers: wanted.leftovers,
+    };
+    if take(server, worker, scan) { AdoptOutcome::Adopted } else { AdoptOutcome::Gone }
 }
 
-/// Records and watches a worker; false when it ended meanwhile.
-fn take(
-    server: &Rc<Server>,
-    id: &str,
+/// A worker that is to be recorded.
+struct Worker<'a> {
+    id: &'a str,
     generation: u64,
-    started: &Started,
+    started: &'a Started,
     ports: Vec<PortSpec>,
     spec: Spec,
     leftovers: StopPolicy,
-) -> bool {
+}
+
+/// Records and watches a worker; false when it ended meanwhile.
+fn take(server: &Rc<Server>, worker: Worker<'_>, scan: &[(Stat, Option<Marks>)]) -> bool {
+    let Worker { id, generation, started, ports, spec, leftovers } = worker;
     let pid = Pid::from_raw(started.pid.cast_signed());
     let Some(Ok(pidfd)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK)) else { return false };
     // Only now is the process pinned; compare once more.
-    if !procfs::stat(started.pid).ok().flatten().is_some_and(|stat| stat.start_time == started.start_time) {
+    if procfs::stat(started.pid).ok().flatten().is_none_or(|stat| stat.start_time != started.start_time) {
         return false;
     }
     let mut inherited = 0;
@@ -130,9 +140,7 @@ fn take(
         record.spec = Rc::new(spec);
         record.leftovers = leftovers;
     }
-    if let (Some(out), Some(err)) = (pipe(server, id, false), pipe(server, id, true)) {
-        server.logs.attach(&container.sink, out, err);
-    }
+    container.attach(server, pipes(started.pid, id, &server.store(), scan));
     server.containers.borrow_mut().insert(id.to_owned(), Rc::clone(&container));
     let server = Rc::clone(server);
     let pid = started.pid;
@@ -143,10 +151,25 @@ fn take(
     true
 }
 
-fn pipe(server: &Server, id: &str, stderr: bool) -> Option<OwnedFd> {
-    make_fifo(server, id, stderr).ok()?;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    open(server.fifo(id, stderr), flags, FileMode::empty()).ok()
+/// The reading ends of a worker's pipes: those of its main process or, where that went elsewhere with its output, of
+/// another process with its marks.
+fn pipes(main: u32, id: &str, store: &str, scan: &[(Stat, Option<Marks>)]) -> Vec<(OwnedFd, bool)> {
+    let marked = scan
+        .iter()
+        .filter(|(_, marks)| marks.as_ref().is_some_and(|marks| marks.container == id && marks.store == store));
+    let pids: Vec<u32> = std::iter::once(main).chain(marked.map(|(stat, _)| stat.pid)).collect();
+    let mut seen = BTreeSet::new();
+    let mut pipes = Vec::new();
+    for (fd, stderr) in [(1, false), (2, true)] {
+        let found = pids.iter().find_map(|pid| {
+            let pipe = procfs::worker_pipe(*pid, fd)?;
+            // Both streams may be one pipe, which must not be read twice.
+            let stat = rustix::fs::fstat(&pipe).ok()?;
+            seen.insert((stat.st_dev, stat.st_ino)).then_some(pipe)
+        });
+        pipes.extend(found.map(|pipe| (pipe, stderr)));
+    }
+    pipes
 }
 
 /// The listening socket that a worker was given as its descriptor `fd`, if it still has it there.

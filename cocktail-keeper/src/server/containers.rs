@@ -3,13 +3,16 @@
 //! Start at [`Phase`]. A record only moves forward within one generation; [`prepare`] with a higher generation begins
 //! anew in the same record. Who waits for a change of phase waits on [`Container::changed`].
 
-use std::{ffi::CString, os::unix::ffi::OsStrExt, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
-
-use rustix::{
-    fs::{CWD, Mode, mkfifoat},
-    io::Errno,
-    process::{Pid, Signal as Signo, kill_process},
+use std::{
+    ffi::CString,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
+
+use rustix::process::{Pid, Signal as Signo, kill_process};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
@@ -18,7 +21,7 @@ use super::{
     ending, io_refusal,
     ports::Proof,
     reaper,
-    spawner::{Job, candidates, worker_stdio},
+    spawner::{Job, candidates, no_stdio},
 };
 use crate::{
     logs::{Logs, Sink},
@@ -58,6 +61,8 @@ pub(super) struct Record {
     /// Started by an earlier keeper: not our child, and neither are its orphans.
     pub(super) adopted: bool,
     pub(super) cgroup: Option<Cgroup>,
+    /// Device and inode of its pipes: who writes to them belongs to it.
+    pub(super) pipes: Vec<(u64, u64)>,
 }
 
 /// Where a worker is in its life.
@@ -120,6 +125,7 @@ impl Container {
             last_call: None,
             adopted: false,
             cgroup: None,
+            pipes: Vec::new(),
         };
         Rc::new(Self {
             id: id.to_owned(),
@@ -149,6 +155,13 @@ impl Container {
             Phase::Running(started) => Some(started.clone()),
             _ => None,
         }
+    }
+
+    /// Has its pipes read; the flag says which is stderr.
+    pub(super) fn attach(&self, server: &Server, pipes: Vec<(OwnedFd, bool)>) {
+        let ids = pipes.iter().filter_map(|(pipe, _)| rustix::fs::fstat(pipe).ok());
+        self.record.borrow_mut().pipes = ids.map(|stat| (stat.st_dev, stat.st_ino)).collect();
+        server.logs.attach(&self.sink, pipes);
     }
 
     pub(super) fn check_generation(&self, generation: u64) -> Result<(), Refusal> {
@@ -190,9 +203,6 @@ pub(super) async fn prepare(server: Rc<Server>, request: Prepare) -> Result<Repl
         return Err(Refusal::Limit { what: "containers".to_owned() });
     }
     let proof = server.ports.borrow_mut().prove(&request.container, &request.ports)?;
-    for stderr in [false, true] {
-        make_fifo(&server, &request.container, stderr)?;
-    }
     let container = known.unwrap_or_else(|| Container::new(&request.container, request.generation));
     {
         let mut record = container.record.borrow_mut();
@@ -206,13 +216,6 @@ pub(super) async fn prepare(server: Rc<Server>, request: Prepare) -> Result<Repl
     container.changed.notify_waiters();
     server.containers.borrow_mut().insert(request.container, container);
     Ok(Reply::Done)
-}
-
-pub(super) fn make_fifo(server: &Server, container: &str, stderr: bool) -> Result<(), Refusal> {
-    match mkfifoat(CWD, server.fifo(container, stderr), Mode::RUSR | Mode::WUSR) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(e) => Err(io_refusal("making its pipes")(e.into())),
-    }
 }
 
 pub(super) async fn start(server: Rc<Server>, request: Box<Start>) -> Result<Reply, Refusal> {
@@ -259,8 +262,8 @@ pub(super) async fn start(server: Rc<Server>, request: Box<Start>) -> Result<Rep
     let started =
         Started { pid: spawned.pid, start_time: spawned.start_time, boot_id: server.boot_id.clone(), cgroup_note };
     container.set_phase(Phase::Running(started.clone()));
-    if let Some((out, err)) = spawned.pipes {
-        server.logs.attach(&container.sink, out, err);
+    if let Some([out, err]) = spawned.pipes {
+        container.attach(&server, vec![(out, false), (err, true)]);
     }
     reaper::register_main(&server, spawned.pid, &container);
     drop(in_flight);
@@ -305,14 +308,13 @@ fn plan(server: &Server, container: &Container, request: &Start) -> Result<Plann
         },
         None => (None, None),
     };
-    let (out, err) = (server.fifo(&container.id, false), server.fifo(&container.id, true));
     let keep: Vec<_> = sockets.into_iter().map(|(_, socket)| socket).collect();
     let command = Command {
         programs: candidates(program, env.get("PATH").map(String::as_str)),
         argv: request.argv.iter().map(|arg| text(arg.as_bytes(), "an argument")).collect::<Result<_, _>>()?,
         env: entries,
         cwd: text(request.cwd.as_os_str().as_bytes(), "the working directory")?,
-        stdio: worker_stdio(&out, &err),
+        stdio: no_stdio(),
         listen: keep.iter().map(|socket| std::os::fd::AsRawFd::as_raw_fd(&**socket)).collect(),
         user: None,
         rlimits: limits(request)?,
@@ -321,7 +323,7 @@ fn plan(server: &Server, container: &Container, request: &Start) -> Result<Plann
         die_with_parent: false,
         terminal: false,
     };
-    let job = Job { command, user: request.user.clone(), pipes: Some((out, err)), keep };
+    let job = Job { command, user: request.user.clone(), pipes: true, keep };
     Ok((job, spec, cgroup, cgroup_note))
 }
 
@@ -396,10 +398,6 @@ pub(super) async fn remove(server: Rc<Server>, request: Remove) -> Result<Reply,
             _ => return Err(Refusal::Running { container: request.container }),
         }
         server.containers.borrow_mut().remove(&request.container);
-    }
-    for stderr in [false, true] {
-        // Missing is success, and what cannot be removed is found again by the next removal.
-        let _ = std::fs::remove_file(server.fifo(&request.container, stderr));
     }
     let closed = server.logs.remove(&request.container, request.keep_logs);
     // A disk that hangs must not hang the Manager.

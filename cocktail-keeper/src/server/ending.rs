@@ -291,7 +291,7 @@ fn belongs(server: &Server, container: &Container, store: &str, main: u32, stat:
     orphan
         && (stat.session == main
             || server.children.is_exec_of(stat.pid, &container.id)
-            || [false, true].iter().any(|stderr| procfs::writes_to(stat.pid, &server.fifo(&container.id, *stderr))))
+            || procfs::writes_to(stat.pid, &container.record.borrow().pipes))
 }
 
 type Scan = Arc<Vec<(Stat, Option<Marks>)>>;
@@ -374,7 +374,6 @@ pub(super) async fn shutdown(server: &Rc<Server>, request: Shutdown) -> Result<R
     if request.kill {
         end_all(server, request.policy).await?;
         // The lock goes last, with the process; the directory itself belongs to whoever made it.
-        let _ = std::fs::remove_dir_all(server.options.dir.join("fifo"));
         let _ = std::fs::remove_file(server.options.socket());
     }
     Ok(Reply::Done)

@@ -163,7 +163,7 @@ async fn start(server: &Rc<Server>, request: ExecRequest) -> Result<Running, Ref
         die_with_parent: false,
         terminal: request.tty,
     };
-    let job = Job { command, user: spec.user.clone(), pipes: None, keep: theirs };
+    let job = Job { command, user: spec.user.clone(), pipes: false, keep: theirs };
     let (input, outputs) = ours.map_err(io_refusal("watching the command's streams"))?;
     let in_flight = server.spawner.begin();
     let spawned = server.spawner.spawn(job).await.map_err(refuse)?;
@@ -292,11 +292,9 @@ async fn inputs(
     loop {
         while let Some((frame, body)) = buf.next_stream()? {
             match (frame, &input) {
-                (kind::STDIN, Some(fd)) => {
-                    if write(fd, body).await.is_err() {
-                        // The command closed its input; the rest goes nowhere, as in a shell.
-                        input = None;
-                    }
+                (kind::STDIN, Some(fd)) if write(fd, body).await.is_err() => {
+                    // The command closed its input; the rest goes nowhere, as in a shell.
+                    input = None;
                 }
                 (kind::RESIZE, Some(fd)) if terminal => {
                     if let [a, b, c, d] = *body {

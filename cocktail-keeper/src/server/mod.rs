@@ -21,9 +21,8 @@ mod usage;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
-    path::PathBuf,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -82,7 +81,7 @@ pub(crate) struct Server {
     exec_slots: ExecSlots,
     lease: RefCell<Option<oneshot::Sender<()>>>,
     scans: ending::Scans,
-    sessions: RefCell<HashMap<u64, Rc<Session>>>,
+    sessions: RefCell<BTreeMap<u64, Rc<Session>>>,
     next_session: Cell<u64>,
     /// Told whenever something happened that may end or begin idleness.
     activity: Notify,
@@ -163,11 +162,6 @@ impl Server {
         self.containers.borrow().values().cloned().collect()
     }
 
-    /// The pipe of a container's stdout or stderr.
-    fn fifo(&self, container: &str, stderr: bool) -> PathBuf {
-        self.options.dir.join("fifo").join(format!("{container}.{}", if stderr { 'e' } else { 'o' }))
-    }
-
     fn push_event(&self, event: Event) {
         self.events.push(event);
         for session in self.sessions.borrow().values() {
@@ -219,7 +213,6 @@ async fn tell_forwards(server: Rc<Server>, mut events: mpsc::UnboundedReceiver<E
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the time of day goes into records that people read")]
 fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -53,6 +53,7 @@ impl Children {
 }
 
 /// Begins to reap on child signals.
+#[expect(clippy::disallowed_methods, reason = "this runs in the keeper's own process, never in a host's")]
 pub(super) fn start(server: &Rc<Server>) -> io::Result<()> {
     let mut signals = signal(SignalKind::child())?;
     let server = Rc::clone(server);

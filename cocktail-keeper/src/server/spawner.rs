@@ -9,14 +9,16 @@ use std::{
     collections::{BTreeSet, VecDeque},
     ffi::CString,
     io,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
-    path::{Path, PathBuf},
+    os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::Duration,
 };
 
-use rustix::fs::{Gid, Mode, OFlags, Uid, chownat, open};
+use rustix::{
+    fs::{Gid, Mode, OFlags, Uid, fchown, open},
+    pipe::{PipeFlags, pipe_with},
+};
 use tokio::sync::oneshot;
 
 use super::Mode as KeeperMode;
@@ -37,8 +39,8 @@ pub(super) struct Job {
     pub(super) command: Command,
     /// Looked up on the thread: name services may be slow.
     pub(super) user: Option<String>,
-    /// The pipes of a worker, opened for reading before it starts.
-    pub(super) pipes: Option<(PathBuf, PathBuf)>,
+    /// Give it new pipes as stdout and stderr.
+    pub(super) pipes: bool,
     /// Descriptors that the command names.
     pub(super) keep: Vec<Arc<OwnedFd>>,
 }
@@ -48,7 +50,8 @@ pub(super) struct Job {
 pub(super) struct Spawned {
     pub(super) pid: u32,
     pub(super) start_time: u64,
-    pub(super) pipes: Option<(OwnedFd, OwnedFd)>,
+    /// The reading ends of its stdout and stderr.
+    pub(super) pipes: Option<[OwnedFd; 2]>,
 }
 
 type Outcome = Result<Spawned, StartError>;
@@ -111,7 +114,7 @@ impl Spawner {
     pub(super) async fn spawn(&self, mut job: Job) -> Outcome {
         if self.mode == KeeperMode::InProcess {
             job.command.die_with_parent = true;
-            return carry_out(job);
+            return carry_out(job, self.mode);
         }
         let (done, outcome) = oneshot::channel();
         {
@@ -141,7 +144,7 @@ fn work(shared: &Shared) {
     loop {
         if let Some((job, done)) = state.jobs.pop_front() {
             drop(state);
-            if let Err(Ok(orphan)) = done.send(carry_out(job)) {
+            if let Err(Ok(orphan)) = done.send(carry_out(job, KeeperMode::Detached)) {
                 // The main thread is ending; the worker would run without a record, but the next keeper finds it.
                 drop(orphan);
             }
@@ -162,16 +165,13 @@ fn work(shared: &Shared) {
     }
 }
 
-fn carry_out(mut job: Job) -> Outcome {
+fn carry_out(mut job: Job, mode: KeeperMode) -> Outcome {
     let program = job.command.argv.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
     if let Some(user) = &job.user {
         let found = sys::lookup_user(user).map_err(|e| other("looking its user up", &e))?;
         job.command.user = Some(found.ok_or_else(|| StartError::NoSuchUser { user: user.clone() })?);
     }
-    let pipes = match &job.pipes {
-        Some((out, err)) => Some((open_pipe(out, &job)?, open_pipe(err, &job)?)),
-        None => None,
-    };
+    let pipes = if job.pipes { Some([make_pipe(&mut job, mode, 1)?, make_pipe(&mut job, mode, 2)?]) } else { None };
     let cwd = job.command.cwd.clone();
     let pid = sys::spawn::spawn(&job.command).map_err(|failure| {
         explain(failure, program, &cwd.to_string_lossy(), job.user.as_deref().unwrap_or_default())
@@ -182,15 +182,29 @@ fn carry_out(mut job: Job) -> Outcome {
     Ok(Spawned { pid, start_time, pipes })
 }
 
-fn open_pipe(path: &Path, job: &Job) -> Result<OwnedFd, StartError> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = open(path, flags, Mode::empty()).map_err(|e| other("opening its pipes", &e.into()))?;
+/// Makes one of a worker's pipes and returns the end that is read here.
+///
+/// The worker's own end is opened for reading and writing, so that it never writes into a pipe without reader when the
+/// keeper dies, and so that the next keeper can open it again through `/proc`. Named pipes would do the same at the
+/// price of two files for each worker, which file systems make slowly when many come and go.
+fn make_pipe(job: &mut Job, mode: KeeperMode, stream: usize) -> Result<OwnedFd, StartError> {
+    let failed = |e: rustix::io::Errno| other("making its pipes", &e.into());
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(failed)?;
+    drop(writer);
     if let Some(ids) = &job.command.user {
-        // So that it can open /dev/stdout again.
-        let owner = (Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)));
-        let _ = chownat(rustix::fs::CWD, path, owner.0, owner.1, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+        // So that it can open /dev/stdout again; without it only that fails.
+        let _ = fchown(&reader, Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)));
     }
-    Ok(fd)
+    let own = format!("/proc/{}/fd/{}", std::process::id(), reader.as_raw_fd());
+    job.command.stdio[stream] = if mode == KeeperMode::Detached {
+        Stdio::Path(CString::new(own).unwrap_or_default(), libc::O_RDWR)
+    } else {
+        let end = open(own, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+        let end = Arc::new(end);
+        job.keep.push(Arc::clone(&end));
+        Stdio::Fd(end.as_raw_fd())
+    };
+    Ok(reader)
 }
 
 fn other(step: &str, e: &io::Error) -> StartError {
@@ -219,12 +233,7 @@ pub(super) fn candidates(program: &str, path: Option<&str>) -> Vec<CString> {
     dirs.filter_map(|dir| CString::new(format!("{dir}/{program}")).ok()).collect()
 }
 
-/// A worker's stdio: nothing to read, both pipes opened for reading and writing so that a dead keeper is no broken pipe.
-pub(super) fn worker_stdio(out: &Path, err: &Path) -> [Stdio; 3] {
-    let path = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
-    [
-        Stdio::Path(c"/dev/null".to_owned(), libc::O_RDONLY),
-        Stdio::Path(path(out), libc::O_RDWR),
-        Stdio::Path(path(err), libc::O_RDWR),
-    ]
+/// Nothing to read and nowhere to write.
+pub(super) fn no_stdio() -> [Stdio; 3] {
+    [libc::O_RDONLY, libc::O_WRONLY, libc::O_WRONLY].map(|flags| Stdio::Path(c"/dev/null".to_owned(), flags))
 }

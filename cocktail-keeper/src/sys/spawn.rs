@@ -121,7 +121,7 @@ pub(crate) fn spawn(command: &Command) -> Result<u32, Failure> {
     }
     let mut listen_pid = LISTEN_PID.to_vec();
     let argv = pointers(&command.argv, None);
-    let extra = (!command.listen.is_empty()).then(|| listen_pid.as_mut_ptr());
+    let extra = (!command.listen.is_empty()).then_some(listen_pid.as_mut_ptr());
     let env = pointers(&command.env, extra.map(<*mut u8>::cast_const));
     let by_path = command.listen.is_empty()
         && command.stdio.iter().all(|stdio| matches!(stdio, Stdio::Path(..)))
@@ -203,10 +203,12 @@ unsafe fn become_program(shared: &mut Shared<'_>) -> Result<std::convert::Infall
     // SAFETY: plain system calls on values that outlive the call. The raw ones replace functions of the C library
     // that would act on every thread of the parent (set*id).
     unsafe {
-        for signal in 1..=64 {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = libc::SIG_DFL;
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        // The raw call, because the library's leaves its own two signals alone, which may be ignored since long before
+        // us. Zeroes are the default action without flags, restorer and mask.
+        let default = [0_u64; 4];
+        for signal in 1..=64 as c_long {
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8 as c_long);
         }
         ok(libc::setsid(), Step::Session)?;
         if shared.by_path {

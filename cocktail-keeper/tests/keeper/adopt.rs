@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 
 use crate::support::{Keeper, TERM, keepers_of, kill, lives, marked, test, until};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("adopt::workers_outlive_a_killed_keeper_and_are_adopted", outlive_a_killed_keeper),
         test("adopt::an_unacknowledged_worker_is_found", an_unacknowledged_worker),

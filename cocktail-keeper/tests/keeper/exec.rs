@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 
 use crate::support::{Keeper, lives, test, until};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("exec::streams_and_exit_code_come_back", streams_and_exit_code),
         test("exec::input_reaches_the_command_until_it_is_closed", input),

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::support::{Keeper, free_port, local, test};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("forward::bytes_go_both_ways_over_both_families", both_ways),
         test("forward::a_connection_goes_to_the_backend_with_the_fewest", least_connections),

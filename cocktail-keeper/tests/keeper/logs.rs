@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 
 use crate::support::{Keeper, test, without_times};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("logs::the_last_output_before_an_exit_is_there", last_output),
         test("logs::a_burst_larger_than_any_buffer_is_complete", a_burst),

@@ -3,6 +3,8 @@
 //! This program calls `init()` first, so it becomes its own keeper, and it plays workers too (`support::play`). Each test
 //! has a directory and a keeper of its own; whatever it started is gone when it ends, also when it failed.
 
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
 mod adopt;
 mod exec;
 mod forward;

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 
 use crate::support::{Keeper, TERM, free_port, local, said_by, test};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("ports::a_taken_port_is_refused_with_its_holder", a_taken_port),
         test("ports::a_prepared_port_is_the_workers_when_it_starts", the_workers_port),

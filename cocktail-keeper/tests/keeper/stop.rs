@@ -5,7 +5,7 @@ use libtest_mimic::Trial;
 
 use crate::support::{Keeper, TERM, descriptors, lives, marked, test, until};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("stop::term_ends_a_worker_within_its_grace", term_ends_a_worker),
         test("stop::a_worker_that_ignores_term_is_killed_after_its_grace", term_then_kill),

@@ -20,13 +20,10 @@ use libtest_mimic::{Failed, Trial};
 /// Nothing here takes that long; a test that hangs fails instead.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub const TERM: StopPolicy = StopPolicy { signal: 15, grace_ms: 20_000 };
+pub(crate) const TERM: StopPolicy = StopPolicy { signal: 15, grace_ms: 20_000 };
 
 /// A test on a runtime of its own.
-pub fn test<F: Future<Output = ()>>(name: &str, body: fn() -> F) -> Trial
-where
-    F: 'static,
-{
+pub(crate) fn test<F: Future<Output = ()> + 'static>(name: &str, body: fn() -> F) -> Trial {
     Trial::test(name, move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime
@@ -36,7 +33,7 @@ where
 }
 
 /// The parts that this program plays when it is started as a worker.
-pub fn play() {
+pub(crate) fn play() {
     let mut args = std::env::args().skip(1);
     if args.next().as_deref() == Some("accept-inherited") {
         assert_eq!(std::env::var("LISTEN_PID").unwrap(), std::process::id().to_string());
@@ -53,28 +50,28 @@ pub fn play() {
 }
 
 /// A keeper of one test.
-pub struct Keeper {
-    pub dir: tempfile::TempDir,
-    pub options: KeeperOptions,
-    pub store: String,
-    pub client: KeeperClient,
-    pub events: EventStream,
+pub(crate) struct Keeper {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) options: KeeperOptions,
+    pub(crate) store: String,
+    pub(crate) client: KeeperClient,
+    pub(crate) events: EventStream,
     in_process: Option<KeeperHandle>,
 }
 
 impl Keeper {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut KeeperOptions)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut KeeperOptions)) -> Self {
         let (dir, mut options) = dirs();
         change(&mut options);
         cocktail_keeper::spawn(&options).unwrap();
         Self::connect(dir, options, None).await
     }
 
-    pub async fn in_process() -> Self {
+    pub(crate) async fn in_process() -> Self {
         let (dir, options) = dirs();
         let handle = cocktail_keeper::serve_in_process(options.clone()).unwrap();
         Self::connect(dir, options, Some(handle)).await
@@ -89,7 +86,7 @@ impl Keeper {
     }
 
     /// Drops the connection, as a Manager that dies does. Uses an in-process keeper elsewhere to have a client to keep.
-    pub async fn let_go(&mut self) {
+    pub(crate) async fn let_go(&mut self) {
         let dir = tempfile::tempdir().unwrap();
         let options = KeeperOptions::new(dir.path().join("run"), dir.path().join("logs"));
         let other = cocktail_keeper::serve_in_process(options.clone()).unwrap();
@@ -98,16 +95,16 @@ impl Keeper {
         other.shutdown();
     }
 
-    pub fn hello(&self, epoch: u64) -> Hello {
+    pub(crate) fn hello(&self, epoch: u64) -> Hello {
         Hello { store: self.store.clone(), epoch }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.client.welcome().pid
     }
 
     /// Prepares and starts `argv` as generation 1.
-    pub async fn run(&self, container: &str, argv: &[&str]) -> Started {
+    pub(crate) async fn run(&self, container: &str, argv: &[&str]) -> Started {
         self.prepare(container, 1).await;
         match self.client.start(self.start(container, 1, argv)).await.unwrap() {
             StartOutcome::Started(started) => started,
@@ -115,16 +112,16 @@ impl Keeper {
         }
     }
 
-    pub async fn sh(&self, container: &str, script: &str) -> Started {
+    pub(crate) async fn sh(&self, container: &str, script: &str) -> Started {
         self.run(container, &["sh", "-c", script]).await
     }
 
-    pub async fn prepare(&self, container: &str, generation: u64) {
+    pub(crate) async fn prepare(&self, container: &str, generation: u64) {
         let prepare = Prepare { container: container.to_owned(), generation, ports: Vec::new() };
         self.client.prepare(prepare).await.unwrap();
     }
 
-    pub fn start(&self, container: &str, generation: u64, argv: &[&str]) -> Start {
+    pub(crate) fn start(&self, container: &str, generation: u64, argv: &[&str]) -> Start {
         Start {
             container: container.to_owned(),
             generation,
@@ -137,7 +134,7 @@ impl Keeper {
     }
 
     /// Waits for the exit of a container.
-    pub async fn exit_of(&mut self, container: &str) -> Exit {
+    pub(crate) async fn exit_of(&mut self, container: &str) -> Exit {
         loop {
             let frame = self.events.next().await.expect("the keeper lives");
             if let Event::Exited { container: who, exit, .. } = frame.event
@@ -149,11 +146,11 @@ impl Keeper {
     }
 
     /// The whole log so far, without times.
-    pub async fn log(&self, container: &str) -> String {
+    pub(crate) async fn log(&self, container: &str) -> String {
         self.log_with(LogsRequest { container: container.to_owned(), ..LogsRequest::default() }).await
     }
 
-    pub async fn log_with(&self, request: LogsRequest) -> String {
+    pub(crate) async fn log_with(&self, request: LogsRequest) -> String {
         let mut stream = self.client.logs(request).await.unwrap();
         let mut text = String::new();
         while let Some(item) = stream.next().await.unwrap() {
@@ -163,19 +160,19 @@ impl Keeper {
     }
 
     /// A file in the test's directory.
-    pub fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
 
     /// Waits until a worker wrote this file, whole lines.
-    pub async fn read_when_written(&self, name: &str) -> String {
+    pub(crate) async fn read_when_written(&self, name: &str) -> String {
         let path = self.path(name);
         until(|| fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n'))).await
     }
 }
 
 /// Waits until a condition holds that nobody tells us about.
-pub async fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
     loop {
         if let Some(value) = condition() {
             return value;
@@ -184,7 +181,7 @@ pub async fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-pub fn without_times(item: &LogItem) -> String {
+pub(crate) fn without_times(item: &LogItem) -> String {
     match item {
         LogItem::Records(records) => {
             let text = String::from_utf8_lossy(records);
@@ -200,18 +197,18 @@ fn dirs() -> (tempfile::TempDir, KeeperOptions) {
     (dir, options)
 }
 
-pub fn lives(pid: u32) -> bool {
+pub(crate) fn lives(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])))
 }
 
-pub fn kill(pid: u32, signal: i32) {
+pub(crate) fn kill(pid: u32, signal: i32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::from_named_raw(signal).unwrap());
 }
 
 /// Processes that carry this store's mark.
-pub fn marked(store: &str) -> Vec<u32> {
+pub(crate) fn marked(store: &str) -> Vec<u32> {
     let mark = format!("COCKTAIL_MARKER={store}");
     let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid: &u32| {
@@ -223,26 +220,26 @@ pub fn marked(store: &str) -> Vec<u32> {
 }
 
 /// A port that nobody has. Somebody could take it before it is used, as nobody on a test machine does.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-pub fn local(port: u16) -> SocketAddr {
+pub(crate) fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
 /// What a server says on its own before it closes.
-pub fn said_by(addr: SocketAddr) -> String {
+pub(crate) fn said_by(addr: SocketAddr) -> String {
     let mut text = String::new();
     TcpStream::connect(addr).unwrap().read_to_string(&mut text).unwrap();
     text
 }
 
-pub fn descriptors(pid: u32) -> usize {
+pub(crate) fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
-pub fn exists(path: &Path) -> bool {
+pub(crate) fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
@@ -264,7 +261,7 @@ impl Drop for Keeper {
 }
 
 /// Keepers of a directory, by their command line.
-pub fn keepers_of(dir: &Path) -> Vec<u32> {
+pub(crate) fn keepers_of(dir: &Path) -> Vec<u32> {
     let dir = dir.to_str().unwrap().to_owned();
     let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid: &u32| {
