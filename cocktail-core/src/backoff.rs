@@ -19,7 +19,7 @@ pub fn delay(base: Duration, max: Duration, crashes: u32, hash: u64) -> Duration
     let full = base.saturating_mul(1 << doublings).min(max);
     let quarter = full / 4;
     let nanos = u64::try_from(quarter.as_nanos()).unwrap_or(u64::MAX);
-    let cut = if nanos == 0 { 0 } else { hash % (nanos + 1) };
+    let cut = hash % nanos.saturating_add(1);
     full - Duration::from_nanos(cut)
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::contract::Actor;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::UnitId;
 use crate::spec::ServiceSpec;
@@ -174,6 +174,12 @@ impl State {
             Count::More(by) => unit.desired.saturating_add(by),
             Count::Fewer(by) => unit.desired.saturating_sub(by),
         };
+        if unit.removing {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("{id} is being removed: apply its manifest again to have it back"),
+            ));
+        }
         let limits = &unit.spec.replicas;
         if desired < limits.min || desired > limits.max {
             return Err(Error::refused(format!(
@@ -181,9 +187,15 @@ impl State {
                 limits.min, limits.max
             )));
         }
-        if let Some(most) = self.quotas.get(&id.service).and_then(|quota| quota.containers) {
-            let others: u32 =
-                self.units.iter().filter(|(other, _)| other.service == id.service && **other != id).map(|(_, unit)| unit.goal()).sum();
+        // Fewer are always allowed, also where a lower quota came after the containers.
+        if desired > unit.desired
+            && let Some(most) = self.quotas.get(&id.service).and_then(|quota| quota.containers)
+        {
+            let others = self
+                .units
+                .iter()
+                .filter(|(other, _)| other.service == id.service && **other != id)
+                .fold(0_u32, |sum, (_, unit)| sum.saturating_add(unit.goal()));
             if others.saturating_add(desired) > most {
                 return Err(Error::refused(format!(
                     "the quota of service {} allows {most} containers; other units have {others}, so {id} may have {}",

@@ -179,6 +179,9 @@ pub enum Event {
         unit: UnitId,
         /// Why.
         because: String,
+        /// The reason without the numbers that change by themselves: with the same cause it is not told again.
+        #[serde(default)]
+        cause: String,
         /// What was looked at.
         considered: Vec<ConsideredView>,
     },

@@ -30,3 +30,6 @@ pub mod time;
 pub mod unit;
 pub mod view;
 pub mod why;
+
+#[cfg(test)]
+mod world;

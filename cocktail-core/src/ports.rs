@@ -107,6 +107,16 @@ pub enum PortError {
     },
 }
 
+impl PortError {
+    /// What stands in the way, without the numbers that change by themselves.
+    pub(crate) fn cause(&self) -> String {
+        match self {
+            Self::Exhausted { range, .. } => format!("no free port in {range}"),
+            Self::Held { .. } | Self::NotYet { .. } => self.to_string(),
+        }
+    }
+}
+
 impl PortPool {
     /// An empty pool over `range`.
     pub fn new(range: PortRange) -> Self {
@@ -147,7 +157,7 @@ impl PortPool {
                 found.push(port);
             }
         }
-        if found.len() == count { Ok(found) } else { Err(self.exhausted()) }
+        if found.len() == count { Ok(found) } else { Err(self.exhausted(now, except)) }
     }
 
     /// Whether `port` may be reserved at `now`.
@@ -206,13 +216,16 @@ impl PortPool {
         ended
     }
 
-    fn exhausted(&self) -> PortError {
-        let count = |test: fn(&PortLease) -> bool| self.leases.values().filter(|lease| test(lease)).count();
-        PortError::Exhausted {
-            range: self.range,
-            held: count(|lease| matches!(lease, PortLease::Held(_))),
-            resting: count(|lease| matches!(lease, PortLease::HoldDown(_))),
-            poisoned: count(|lease| matches!(lease, PortLease::Poisoned(_))),
+    fn exhausted(&self, now: ManagerTime, except: &BTreeSet<u16>) -> PortError {
+        let (mut resting, mut poisoned) = (0, 0);
+        let mut held = except.iter().filter(|port| self.range.contains(**port)).count();
+        for (port, lease) in self.leases.iter().filter(|(port, _)| self.range.contains(**port)) {
+            match lease {
+                PortLease::Held(_) => held += usize::from(!except.contains(port)),
+                PortLease::HoldDown(until) => resting += usize::from(*until > now),
+                PortLease::Poisoned(until) => poisoned += usize::from(*until > now),
+            }
         }
+        PortError::Exhausted { range: self.range, held, resting, poisoned }
     }
 }

@@ -42,6 +42,9 @@ pub struct Unit {
     /// Why nothing is done about something that is wanted; empty when nothing stands in the way.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub held: String,
+    /// The same without the numbers that change by themselves.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub held_cause: String,
     /// Decisions about it.
     #[serde(default)]
     pub why: WhyLog,
@@ -63,6 +66,7 @@ impl Unit {
             containers: BTreeSet::new(),
             made: 0,
             held: String::new(),
+            held_cause: String::new(),
             why: WhyLog::default(),
             spec,
         }
@@ -85,7 +89,11 @@ impl Unit {
             self.desired = spec.replicas.initial;
         }
         self.desired = self.desired.clamp(spec.replicas.min, spec.replicas.max);
-        self.removing = false;
+        if self.removing {
+            // It is as new: whether its last container had gone already must make no difference.
+            self.stopped = false;
+            self.removing = false;
+        }
         self.spec = spec;
     }
 

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::container::{Container, ContainerState};
+use crate::container::Container;
 use crate::event::Event;
 use crate::id::{ContainerId, Generation, OperationId, ServerId, UnitId};
 use crate::name::Name;
 use crate::operation::{Operation, OperationKind, OperationState};
+use crate::ports::PortError;
 use crate::spec::Resources;
 use crate::state::State;
 use crate::unit::Unit;
@@ -26,17 +27,32 @@ pub(super) struct Draft<'a> {
     pub(super) placed: BTreeMap<(ServerId, UnitId), u32>,
     pub(super) of_service: BTreeMap<Name, (u32, Resources)>,
     pub(super) leaving: BTreeSet<ContainerId>,
-    pub(super) frozen: bool,
+    /// Why nothing that is unwell is ended.
+    pub(super) frozen: Option<String>,
     own_stops: usize,
     last_operation: OperationId,
     events: Vec<Event>,
 }
 
 /// Why something that is wanted is not done.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Hold {
     pub(super) because: String,
+    /// The same without the numbers that change by themselves, so that it is told once.
+    pub(super) cause: String,
     pub(super) considered: Vec<ConsideredView>,
+}
+
+impl Hold {
+    pub(super) fn new(because: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { because: because.into(), cause: cause.into(), considered: Vec::new() }
+    }
+}
+
+impl From<PortError> for Hold {
+    fn from(error: PortError) -> Self {
+        Self::new(error.to_string(), error.cause())
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -48,7 +64,7 @@ impl<'a> Draft<'a> {
             placed: BTreeMap::new(),
             of_service: BTreeMap::new(),
             leaving: BTreeSet::new(),
-            frozen: state.frozen.is_some(),
+            frozen: state.frozen.clone(),
             own_stops: state.own_stops.len(),
             last_operation: state.last_operation,
             events: Vec::new(),
@@ -64,29 +80,19 @@ impl<'a> Draft<'a> {
     }
 
     /// When very many containers turn unwell at once, the fault is elsewhere and killing them makes it worse.
-    pub(super) fn freeze_or_thaw(&mut self, touched: &BTreeSet<UnitId>) {
-        let state = self.state;
-        let unwell_in = |id: &UnitId| {
-            let unit = state.units.get(id);
-            unit.is_some_and(|unit| state.of(unit).any(|container| container.unwell.is_some()))
-        };
-        if !self.frozen && !touched.iter().any(unwell_in) {
+    pub(super) fn freeze_or_thaw(&mut self) {
+        let (running, unwell) = self.state.wellness();
+        let impossible = unwell >= FREEZE_LEAST && unwell * 100 > running * FREEZE_PERCENT;
+        if impossible == self.frozen.is_some() {
             return;
         }
-        let running = |container: &&Container| {
-            matches!(container.state, ContainerState::Loading | ContainerState::Ready)
-        };
-        let all = state.containers.values().filter(running).count();
-        let unwell = state.containers.values().filter(running).filter(|container| container.unwell.is_some()).count();
-        let impossible = unwell >= FREEZE_LEAST && unwell * 100 > all * FREEZE_PERCENT;
-        if impossible == self.frozen {
-            return;
-        }
-        self.frozen = impossible;
-        let because = impossible.then(|| {
-            "most containers fail their liveness probes at once: none is ended for that until fewer do".to_owned()
+        self.frozen = impossible.then(|| {
+            format!(
+                "{unwell} of {running} running containers fail their liveness probes at once: none is ended for that \
+                 until fewer do"
+            )
         });
-        self.push(Event::Froze { because });
+        self.push(Event::Froze { because: self.frozen.clone() });
     }
 
     /// Takes one from the budget of decisions that end a container on the Manager's own account.
@@ -145,9 +151,9 @@ impl<'a> Draft<'a> {
 
     /// Records a non-decision when its reason has changed.
     pub(super) fn hold(&mut self, id: &UnitId, unit: &Unit, held: Option<Hold>) {
-        let (because, considered) = held.map(|hold| (hold.because, hold.considered)).unwrap_or_default();
-        if because != unit.held {
-            self.push(Event::Held { unit: id.clone(), because, considered });
+        let Hold { because, cause, considered } = held.unwrap_or_default();
+        if cause != unit.held_cause {
+            self.push(Event::Held { unit: id.clone(), because, cause, considered });
         }
     }
 }

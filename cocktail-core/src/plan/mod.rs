@@ -39,14 +39,14 @@ pub struct Plan {
 /// One pass over the Units in `touched`. Reads nothing but the state; the same state gives the same plan.
 pub fn plan(state: &State, touched: &BTreeSet<UnitId>) -> Plan {
     let mut draft = Draft::new(state);
-    draft.freeze_or_thaw(touched);
+    draft.freeze_or_thaw();
     for id in touched {
         let Some(unit) = state.units.get(id) else { continue };
         let census = count::census(state, unit);
         let held = place::place(&mut draft, id, unit, &census);
-        reduce::reduce(&mut draft, unit, &census, held.is_some());
-        recover::recover(&mut draft, unit);
-        draft.hold(id, unit, held);
+        let kept = reduce::reduce(&mut draft, id, unit, &census, held.is_some());
+        let spared = recover::recover(&mut draft, unit);
+        draft.hold(id, unit, held.or(kept).or(spared));
         if unit.removing && unit.containers.is_empty() {
             draft.push(Event::UnitForgotten { unit: id.clone() });
         }

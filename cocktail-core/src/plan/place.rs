@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use super::count::Census;
 use super::draft::{Draft, Hold};
+use crate::container::{Container, ContainerState};
 use crate::contract::{Candidate, PlacementPolicy, Spread};
 use crate::event::Event;
 use crate::id::{ContainerId, ServerId, UnitId};
 use crate::name::Name;
+use crate::quantity::{Bytes, CpuMillis};
 use crate::server::{Server, ServerState};
 use crate::spec::{Resources, Template};
 use crate::unit::Unit;
@@ -17,27 +19,30 @@ use crate::view::ConsideredView;
 const ID_LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstvwxyz0123456789";
 /// How many of them.
 const ID_LENGTH: usize = 6;
+/// A server was seen, and its ports were not.
+const UNKNOWN_PORTS: &str = "its ports are not known yet";
 
 /// Claims what is missing; returns why not, where it cannot.
 pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Census<'_>) -> Option<Hold> {
     let missing = census.missing(unit);
-    let mut slots: BTreeSet<u32> = draft.state.of(unit).filter_map(|container| container.slot).collect();
+    // What has stopped holds its volume no longer, so that the data follows its replacement.
+    let holders = draft.state.of(unit).filter(|container| container.state != ContainerState::Stopped);
+    let mut slots: BTreeSet<u32> = holders.filter_map(|container| container.slot).collect();
     for made in 0..missing {
         let template = &unit.spec.template;
         let because = reason(unit, census, made);
-        if let Some(hold) = over_quota(draft, id, template) {
+        if let Some(hold) = over_quota(draft, id, template, None) {
             return Some(hold);
         }
-        let (server, considered) = match choose(draft, id, template) {
+        let (server, considered) = match choose(draft, id, template, None) {
             Ok(found) => found,
             Err(hold) => return Some(hold),
         };
         let ports = match lease(draft, &server, template) {
             Ok(ports) => ports,
-            Err(because) => {
-                let option = server.to_string();
-                let considered = vec![ConsideredView { option, rejected_because: because.clone() }];
-                return Some(Hold { because, considered });
+            Err(hold) => {
+                let (option, rejected_because) = (server.to_string(), hold.because.clone());
+                return Some(Hold { considered: vec![ConsideredView { option, rejected_because }], ..hold });
             }
         };
         let slot = unit.has_slots().then(|| {
@@ -60,6 +65,31 @@ pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
     None
 }
 
+/// What would stand in the way of a replacement even if `gone` were away; `None` where there would be room.
+pub(super) fn obstacle(draft: &Draft<'_>, id: &UnitId, unit: &Unit, gone: &Container) -> Option<Hold> {
+    let template = &unit.spec.template;
+    if let Some(hold) = over_quota(draft, id, template, Some(gone)) {
+        return Some(hold);
+    }
+    let server = match choose(draft, id, template, Some(gone)) {
+        Ok((server, _)) => server,
+        Err(hold) => return Some(hold),
+    };
+    let Some(pool) = draft.state.ports.get(&server) else {
+        return Some(Hold::new(UNKNOWN_PORTS, UNKNOWN_PORTS));
+    };
+    let now = draft.state.now;
+    let freed: BTreeSet<u16> = if gone.server == server { gone.port_numbers().collect() } else { BTreeSet::new() };
+    let fixed = template.ports.iter().filter_map(|port| port.fixed).filter(|port| !freed.contains(port));
+    let free = template.ports.iter().filter(|port| port.fixed.is_none()).count().saturating_sub(freed.len());
+    let taken = draft.ports.get(&server);
+    let found = fixed
+        .map(|port| pool.check(port, now))
+        .chain([pool.find(free, now, taken.unwrap_or(&BTreeSet::new())).map(drop)])
+        .find_map(Result::err);
+    found.map(Hold::from)
+}
+
 fn reason(unit: &Unit, census: &Census<'_>, made: usize) -> String {
     let number = census.fresh.len() + made + 1;
     if let Some(old) = census.outdated.first() {
@@ -72,7 +102,8 @@ fn reason(unit: &Unit, census: &Census<'_>, made: usize) -> String {
     }
 }
 
-fn over_quota(draft: &Draft<'_>, id: &UnitId, template: &Template) -> Option<Hold> {
+/// Whether one more would be over the quota, with `gone` away.
+fn over_quota(draft: &Draft<'_>, id: &UnitId, template: &Template, gone: Option<&Container>) -> Option<Hold> {
     let state = draft.state;
     let quota = state.quotas.get(&id.service)?;
     if quota.containers.is_none() && quota.cpu.is_none() && quota.memory.is_none() {
@@ -80,36 +111,44 @@ fn over_quota(draft: &Draft<'_>, id: &UnitId, template: &Template) -> Option<Hol
     }
     let (mut count, mut sum) = draft.of_service.get(&id.service).copied().unwrap_or_default();
     for (_, unit) in state.units.iter().filter(|(other, _)| other.service == id.service) {
-        for container in state.of(unit) {
+        for container in state.of(unit).filter(|other| gone.is_none_or(|gone| gone.id != other.id)) {
             let reserved = unit.template(container.revision).resources;
             count += 1;
-            sum.cpu.0 += reserved.cpu.0;
-            sum.memory.0 += reserved.memory.0;
+            sum.cpu.0 = sum.cpu.0.saturating_add(reserved.cpu.0);
+            sum.memory.0 = sum.memory.0.saturating_add(reserved.memory.0);
         }
     }
-    let cpu = sum.cpu.0 + template.resources.cpu.0;
-    let memory = sum.memory.0 + template.resources.memory.0;
-    let because = if let Some(most) = quota.containers.filter(|most| count + 1 > *most) {
-        format!("the quota of service {} allows {most} containers, and there are {count}", id.service)
+    let cpu = sum.cpu.0.saturating_add(template.resources.cpu.0);
+    let memory = sum.memory.0.saturating_add(template.resources.memory.0);
+    let (allowed, but) = if let Some(most) = quota.containers.filter(|most| count + 1 > *most) {
+        (format!("{most} containers"), format!("there are {count}"))
     } else if let Some(most) = quota.cpu.filter(|most| cpu > most.0) {
-        format!("the quota of service {} allows {}m cpu, and one more makes {cpu}m", id.service, most.0)
+        (format!("{}m cpu", most.0), format!("one more makes {cpu}m"))
     } else if let Some(most) = quota.memory.filter(|most| memory > most.0) {
-        format!("the quota of service {} allows {} bytes, and one more makes {memory}", id.service, most.0)
+        (format!("{} bytes", most.0), format!("one more makes {memory}"))
     } else {
         return None;
     };
-    Some(Hold { because, considered: Vec::new() })
+    let cause = format!("the quota of service {} allows {allowed}", id.service);
+    Some(Hold::new(format!("{cause}, and {but}"), cause))
 }
 
-/// A server with room, and why the others were not taken.
-fn choose(draft: &Draft<'_>, id: &UnitId, template: &Template) -> Result<(ServerId, Vec<ConsideredView>), Hold> {
+/// A server with room once `gone` is away, and why the others were not taken.
+fn choose(
+    draft: &Draft<'_>,
+    id: &UnitId,
+    template: &Template,
+    gone: Option<&Container>,
+) -> Result<(ServerId, Vec<ConsideredView>), Hold> {
     let mut considered = Vec::new();
+    let mut causes = Vec::new();
     let mut candidates = Vec::new();
     for server in draft.state.servers.values() {
-        match room(draft, id, template, server) {
+        match room(draft, id, template, server, gone) {
             Ok(candidate) => candidates.push(candidate),
-            Err(rejected_because) => {
-                considered.push(ConsideredView { option: server.id.to_string(), rejected_because });
+            Err(hold) => {
+                causes.push(format!("{}: {}", server.id, hold.cause));
+                considered.push(ConsideredView { option: server.id.to_string(), rejected_because: hold.because });
             }
         }
     }
@@ -123,37 +162,47 @@ fn choose(draft: &Draft<'_>, id: &UnitId, template: &Template) -> Result<(Server
         [only] => format!("no room on the only server: {}", only.rejected_because),
         all => format!("no room on any of {} servers", all.len()),
     };
-    Err(Hold { because, considered })
+    Err(Hold { because, cause: format!("no room: {}", causes.join(", ")), considered })
 }
 
-fn room(draft: &Draft<'_>, id: &UnitId, template: &Template, server: &Server) -> Result<Candidate, String> {
+fn room(
+    draft: &Draft<'_>,
+    id: &UnitId,
+    template: &Template,
+    server: &Server,
+    gone: Option<&Container>,
+) -> Result<Candidate, Hold> {
     if server.state != ServerState::Ready {
-        return Err(format!("it is {}", server.state));
+        let because = format!("it is {}", server.state);
+        return Err(Hold::new(because.clone(), because));
     }
     if !template.providers.is_empty() && !template.providers.contains(&server.provider) {
         let wanted: Vec<&str> = template.providers.iter().map(Name::as_str).collect();
-        return Err(format!("it is from {}, the unit wants {}", server.provider, wanted.join(" or ")));
+        let because = format!("it is from {}, the unit wants {}", server.provider, wanted.join(" or "));
+        return Err(Hold::new(because.clone(), because));
     }
     let drafted = draft.reserved.get(&server.id).copied().unwrap_or_default();
+    let freed = gone
+        .filter(|gone| gone.server == server.id)
+        .and_then(|gone| Some(draft.state.units.get(&gone.unit)?.template(gone.revision).resources))
+        .unwrap_or_default();
+    let left = |capacity: u64, allocated: u64, drafted: u64, freed: u64| {
+        capacity.saturating_sub(allocated.saturating_sub(freed).saturating_add(drafted))
+    };
+    let (capacity, allocated) = (server.capacity, server.allocated);
     let free = Resources {
-        cpu: crate::quantity::CpuMillis(
-            server.capacity.cpu.0.saturating_sub(server.allocated.cpu.0 + drafted.cpu.0),
-        ),
-        memory: crate::quantity::Bytes(
-            server.capacity.memory.0.saturating_sub(server.allocated.memory.0 + drafted.memory.0),
-        ),
+        cpu: CpuMillis(left(capacity.cpu.0, allocated.cpu.0, drafted.cpu.0, freed.cpu.0)),
+        memory: Bytes(left(capacity.memory.0, allocated.memory.0, drafted.memory.0, freed.memory.0)),
     };
     if template.resources.cpu > free.cpu {
-        return Err(format!(
-            "it has {}m of {}m cpu left, the container reserves {}m",
-            free.cpu.0, server.capacity.cpu.0, template.resources.cpu.0
-        ));
+        let (wanted, all) = (template.resources.cpu.0, capacity.cpu.0);
+        let because = format!("it has {}m of {all}m cpu left, the container reserves {wanted}m", free.cpu.0);
+        return Err(Hold::new(because, format!("{wanted}m of {all}m cpu")));
     }
     if template.resources.memory > free.memory {
-        return Err(format!(
-            "it has {} of {} left, the container reserves {}",
-            free.memory, server.capacity.memory, template.resources.memory
-        ));
+        let (wanted, all) = (template.resources.memory, capacity.memory);
+        let because = format!("it has {} of {all} left, the container reserves {wanted}", free.memory);
+        return Err(Hold::new(because, format!("{wanted} of {all} memory")));
     }
     let drafted = draft.placed.get(&(server.id.clone(), id.clone())).copied().unwrap_or_default();
     let unit = draft.state.units.get(id);
@@ -162,21 +211,24 @@ fn room(draft: &Draft<'_>, id: &UnitId, template: &Template, server: &Server) ->
     Ok(Candidate { server: server.id.clone(), free, same_unit })
 }
 
-fn lease(draft: &mut Draft<'_>, server: &ServerId, template: &Template) -> Result<Vec<(Name, u16)>, String> {
+fn lease(draft: &mut Draft<'_>, server: &ServerId, template: &Template) -> Result<Vec<(Name, u16)>, Hold> {
     if template.ports.is_empty() {
         return Ok(Vec::new());
     }
-    let Some(pool) = draft.state.ports.get(server) else { return Err("its ports are not known yet".into()) };
+    let Some(pool) = draft.state.ports.get(server) else { return Err(Hold::new(UNKNOWN_PORTS, UNKNOWN_PORTS)) };
     let now = draft.state.now;
     let taken = draft.ports.entry(server.clone()).or_default();
+    // Its own fixed ports may lie in the range.
+    let mut except = taken.clone();
     for fixed in template.ports.iter().filter_map(|port| port.fixed) {
-        pool.check(fixed, now).map_err(|error| error.to_string())?;
-        if taken.contains(&fixed) {
-            return Err(format!("port {fixed} was just given to another container"));
+        pool.check(fixed, now)?;
+        if !except.insert(fixed) {
+            let because = format!("port {fixed} was just given to another container");
+            return Err(Hold::new(because.clone(), because));
         }
     }
     let free = template.ports.iter().filter(|port| port.fixed.is_none()).count();
-    let mut found = pool.find(free, now, taken).map_err(|error| error.to_string())?.into_iter();
+    let mut found = pool.find(free, now, &except)?.into_iter();
     let ports: Vec<(Name, u16)> = template
         .ports
         .iter()
@@ -197,11 +249,15 @@ fn reserve(draft: &mut Draft<'_>, id: &UnitId, server: &ServerId, resources: Res
     *draft.placed.entry((server.clone(), id.clone())).or_default() += 1;
 }
 
-/// An id that no container of this store has now: the Unit's name and a few letters that a hash chose.
+/// An id that no container of this store has or had: the Unit's name and a few letters that a hash chose.
+///
+/// The Unit's own count starts anew when it is removed and applied again, the number of operations never does. An id
+/// that came back would let an old container's late end be taken for the new one's.
 fn new_id(draft: &Draft<'_>, id: &UnitId, unit: &Unit, made: usize) -> ContainerId {
+    let seed = format!("{id} {}", draft.state.last_operation);
     let mut count = unit.made + made as u64 + 1;
     loop {
-        let mut chance = draft.state.chance(&id.to_string(), count);
+        let mut chance = draft.state.chance(&seed, count);
         let mut text = format!("{}-", id.unit);
         for _ in 0..ID_LENGTH {
             text.push(char::from(ID_LETTERS[(chance % 32) as usize]));

@@ -1,24 +1,26 @@
 //! Containers one by one: start what is claimed or has waited long enough, end what is unwell or late, collect what
 //! has stopped.
 
-use super::draft::Draft;
+use super::draft::{Draft, Hold};
 use crate::container::{Container, ContainerState};
 use crate::event::Event;
 use crate::time::human;
 use crate::unit::Unit;
 
-pub(super) fn recover(draft: &mut Draft<'_>, unit: &Unit) {
+/// Decides about each container; returns why not, where something stands in the way.
+pub(super) fn recover(draft: &mut Draft<'_>, unit: &Unit) -> Option<Hold> {
     let state = draft.state;
+    let mut held = None;
     for container in state.of(unit) {
         if container.operation.is_some() || draft.leaving.contains(&container.id) {
             continue;
         }
         match container.state {
-            ContainerState::Claimed if !state.is_halting() => begin(draft, container),
+            ContainerState::Claimed if !state.is_halting() => held = held.or(begin(draft, container)),
             ContainerState::Backoff { until } if until <= state.now && !state.is_halting() && unit.goal() > 0 => {
-                begin(draft, container);
+                held = held.or(begin(draft, container));
             }
-            ContainerState::Loading | ContainerState::Ready => watch(draft, unit, container),
+            ContainerState::Loading | ContainerState::Ready => held = held.or(watch(draft, unit, container)),
             ContainerState::Draining => {
                 let waited = container.deadline.is_some_and(|deadline| deadline <= state.now);
                 if container.drained || waited {
@@ -43,13 +45,13 @@ pub(super) fn recover(draft: &mut Draft<'_>, unit: &Unit) {
             | ContainerState::Fenced => {}
         }
     }
+    held
 }
 
 /// Starts the next generation, after ports that turned out taken were exchanged.
-fn begin(draft: &mut Draft<'_>, container: &Container) {
+fn begin(draft: &mut Draft<'_>, container: &Container) -> Option<Hold> {
     if container.ports.iter().any(|lease| lease.port.is_none()) {
-        lease_again(draft, container);
-        return;
+        return lease_again(draft, container);
     }
     let because = if container.generation.0 == 0 {
         container.reason.clone()
@@ -58,14 +60,21 @@ fn begin(draft: &mut Draft<'_>, container: &Container) {
         format!("restart {} in place{exit}", container.restarts + 1)
     };
     draft.start(container, because);
+    None
 }
 
-fn lease_again(draft: &mut Draft<'_>, container: &Container) {
-    let Some(pool) = draft.state.ports.get(&container.server) else { return };
+fn lease_again(draft: &mut Draft<'_>, container: &Container) -> Option<Hold> {
+    let pool = draft.state.ports.get(&container.server)?;
     let missing = container.ports.iter().filter(|lease| lease.port.is_none()).count();
     let taken = draft.ports.entry(container.server.clone()).or_default();
-    // Where there is none, the claim stays and is looked at again when a port has rested.
-    let Ok(found) = pool.find(missing, draft.state.now, taken) else { return };
+    let found = match pool.find(missing, draft.state.now, taken) {
+        Ok(found) => found,
+        // The claim stays and is looked at again when a port has rested.
+        Err(error) => {
+            let (id, cause) = (&container.id, error.cause());
+            return Some(Hold::new(format!("{id} cannot start: {error}"), format!("{id} cannot start: {cause}")));
+        }
+    };
     taken.extend(&found);
     let mut found = found.into_iter();
     let ports = container
@@ -74,10 +83,11 @@ fn lease_again(draft: &mut Draft<'_>, container: &Container) {
         .filter_map(|lease| Some((lease.name.clone(), lease.port.or_else(|| found.next())?)))
         .collect();
     draft.push(Event::PortsLeased { container: container.id.clone(), ports, because: container.reason.clone() });
+    None
 }
 
 /// Ends what has missed its deadline or fails its liveness probe; the restart in place follows from its exit.
-fn watch(draft: &mut Draft<'_>, unit: &Unit, container: &Container) {
+fn watch(draft: &mut Draft<'_>, unit: &Unit, container: &Container) -> Option<Hold> {
     let state = draft.state;
     let late = container.deadline.is_some_and(|deadline| deadline <= state.now);
     let because = if late && container.state == ContainerState::Loading {
@@ -87,9 +97,19 @@ fn watch(draft: &mut Draft<'_>, unit: &Unit, container: &Container) {
     } else if let Some(detail) = &container.unwell {
         format!("liveness probe failed: {detail}")
     } else {
-        return;
+        return None;
     };
-    if !draft.frozen && draft.take_budget() {
-        draft.stop(container, unit, because);
+    let id = &container.id;
+    if let Some(frozen) = &draft.frozen {
+        return Some(Hold::new(format!("{id} is not ended: {frozen}"), "frozen"));
     }
+    if !draft.take_budget() {
+        let (most, window) = (state.settings.budget_deletions, human(state.settings.budget_window));
+        let because = format!(
+            "{id} is not ended yet: the manager ended {most} containers by itself within {window}, which is its budget"
+        );
+        return Some(Hold::new(because, "budget"));
+    }
+    draft.stop(container, unit, because);
+    None
 }

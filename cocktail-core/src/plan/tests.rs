@@ -1,0 +1,3 @@
+//! Tests of the planner: properties over random histories, and the decisions one by one.
+
+mod histories;

@@ -28,6 +28,7 @@ impl State {
                 for pool in self.ports.values_mut() {
                     pool.set_range(settings.port_range);
                 }
+                self.wake_for_budget();
                 self.mark_all();
                 self.soft.routes_changed = true;
             }
@@ -103,10 +104,11 @@ impl State {
                     record.why.record(state.at, "drain", because, &[]);
                 });
             }
-            Event::Held { unit, because, considered } => {
+            Event::Held { unit, because, cause, considered } => {
                 let at = self.at;
                 if let Some(record) = self.units.get_mut(unit) {
                     record.held.clone_from(because);
+                    record.held_cause.clone_from(cause);
                     if because.is_empty() {
                         self.soft.held.remove(unit);
                     } else {
@@ -163,7 +165,11 @@ impl State {
     }
 
     fn applied(&mut self, service: &ServiceSpec, actor: &str) {
-        self.quotas.insert(service.name.clone(), service.quota.clone());
+        let quota = self.quotas.insert(service.name.clone(), service.quota.clone());
+        if quota.is_some_and(|before| before != service.quota) {
+            // Units of maps that are not named here may wait for it.
+            self.touch_held();
+        }
         for (map, spec) in &service.maps {
             let gone: Vec<UnitId> = self
                 .units
@@ -268,6 +274,7 @@ impl State {
             server.containers += 1;
         }
         self.containers.insert(container.clone(), record);
+        self.touch_held();
         self.touch(unit);
     }
 
@@ -278,10 +285,8 @@ impl State {
             record.operation = Some(id);
             match &operation.kind {
                 OperationKind::Start => {
-                    if operation.generation > Generation(1) && record.generation != operation.generation {
-                        record.restarts += 1;
-                    }
                     record.generation = operation.generation;
+                    record.restarts = operation.generation.0.saturating_sub(1);
                     record.ending = None;
                     record.unwell = None;
                     record.probe.clear();
@@ -294,6 +299,8 @@ impl State {
                         record.reason.clone_from(&operation.because);
                         record.deadline = None;
                         state.own_stops.push_back(state.now);
+                        let window = state.settings.budget_window;
+                        state.wake_held(state.now + window);
                     }
                 }
                 OperationKind::Remove => {}
@@ -301,7 +308,6 @@ impl State {
             record.why.record(state.at, operation.kind.as_str(), &operation.because, &[]);
         });
         self.operations.insert(id, operation.clone());
-        self.forget_old_stops();
     }
 
     fn start_failed(&mut self, operation: OperationId, failure: &Failure) {
@@ -332,7 +338,7 @@ impl State {
                 if let Some(pool) = state.ports.get_mut(&record.server) {
                     pool.poison(port, state.now + poison);
                 }
-                state.wake(state.now + poison, &record.unit);
+                state.wake_held(state.now + poison);
                 for lease in &mut record.ports {
                     if lease.port == Some(port) {
                         lease.port = None;
@@ -350,7 +356,7 @@ impl State {
 
     fn started(&mut self, container: &ContainerId, generation: Generation, handle: &Handle) {
         self.change(container, |state, record| {
-            if record.generation != generation {
+            if record.generation != generation || !record.state.may_run() {
                 return;
             }
             record.handle = Some(handle.clone());
@@ -460,6 +466,7 @@ impl State {
 
     fn removed(&mut self, container: &ContainerId) {
         let Some(record) = self.containers.remove(container) else { return };
+        self.count_out(&record);
         if let Some(id) = record.operation {
             self.end(id, OperationState::Succeeded, None);
         }
@@ -495,7 +502,7 @@ impl State {
         let resting = self.soft.resting.entry(record.server.clone()).or_default();
         resting.extend(record.port_numbers());
         if record.ports.iter().any(|port| port.port.is_some()) {
-            self.wake(until, &record.unit);
+            self.wake_held(until);
         }
     }
 
@@ -533,7 +540,9 @@ impl State {
     /// Changes a container in place; marks its Unit. One that is gone is left alone.
     fn change(&mut self, id: &ContainerId, change: impl FnOnce(&mut Self, &mut Container)) {
         let Some(mut record) = self.containers.remove(id) else { return };
+        self.count_out(&record);
         change(self, &mut record);
+        self.count_in(&record);
         let unit = record.unit.clone();
         self.containers.insert(id.clone(), record);
         self.touch(&unit);
@@ -546,14 +555,6 @@ impl State {
             record.why.record(at, decision, &because, &[]);
             self.touch(id);
             self.soft.routes_changed = true;
-        }
-    }
-
-    /// Drops what has left the budget's window.
-    fn forget_old_stops(&mut self) {
-        let (window, now) = (self.settings.budget_window, self.now);
-        while self.own_stops.front().is_some_and(|at| *at + window <= now) {
-            self.own_stops.pop_front();
         }
     }
 }

@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 
 pub use self::objects::Object;
 
-use crate::container::Container;
+use crate::container::{Container, ContainerState};
 use crate::event::Turn;
 use crate::id::{ContainerId, Epoch, OperationId, ServerId, StoreId, UnitId};
 use crate::name::Name;
 use crate::operation::Operation;
-use crate::ports::PortPool;
+use crate::ports::{PortLease, PortPool};
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::spec::Quota;
@@ -75,8 +75,12 @@ pub struct State {
 #[derive(Debug, Clone, Default)]
 struct SoftState {
     dirty: BTreeSet<UnitId>,
-    timers: BTreeSet<(ManagerTime, UnitId)>,
+    /// Without a Unit: something that whoever waits may need has its time.
+    timers: BTreeSet<(ManagerTime, Option<UnitId>)>,
     held: BTreeSet<UnitId>,
+    held_dirty: bool,
+    running: usize,
+    unwell: usize,
     routes_changed: bool,
     resting: BTreeMap<ServerId, BTreeSet<u16>>,
     halting: bool,
@@ -152,10 +156,14 @@ impl State {
             }
             fired = true;
             self.soft.timers.pop_first();
-            self.soft.dirty.insert(unit);
+            self.soft.dirty.extend(unit);
+        }
+        let window = self.settings.budget_window;
+        while self.own_stops.front().is_some_and(|at| *at + window <= self.now) {
+            self.own_stops.pop_front();
         }
         if fired {
-            // A port may have rested long enough for somebody else.
+            // A port may have rested long enough, or the budget may allow something again.
             self.touch_held();
         }
     }
@@ -172,12 +180,16 @@ impl State {
 
     /// Units that were touched since the last call.
     pub fn take_dirty(&mut self) -> BTreeSet<UnitId> {
-        std::mem::take(&mut self.soft.dirty)
+        let mut dirty = std::mem::take(&mut self.soft.dirty);
+        if std::mem::take(&mut self.soft.held_dirty) {
+            dirty.extend(self.soft.held.iter().cloned());
+        }
+        dirty
     }
 
     /// Whether something waits to be looked at.
     pub fn is_dirty(&self) -> bool {
-        !self.soft.dirty.is_empty()
+        !self.soft.dirty.is_empty() || self.soft.held_dirty && !self.soft.held.is_empty()
     }
 
     /// Whether the routing table may have changed since the last call.
@@ -226,14 +238,44 @@ impl State {
         self.soft.dirty.insert(unit.clone());
     }
 
-    /// Marks the Units that wait for room, since there may be some now.
+    /// Marks the Units that wait: there may be room now, or another reason.
     fn touch_held(&mut self) {
-        let held = self.soft.held.iter().filter(|id| self.units.contains_key(id));
-        self.soft.dirty.extend(held.cloned());
+        self.soft.held_dirty = true;
     }
 
+    /// Looks at a Unit at the given time.
     fn wake(&mut self, at: ManagerTime, unit: &UnitId) {
-        self.soft.timers.insert((at, unit.clone()));
+        self.soft.timers.insert((at, Some(unit.clone())));
+    }
+
+    /// Looks at the Units that wait at the given time.
+    fn wake_held(&mut self, at: ManagerTime) {
+        self.soft.timers.insert((at, None));
+    }
+
+    /// Looks at the Units that wait when the budget allows something again.
+    fn wake_for_budget(&mut self) {
+        let window = self.settings.budget_window;
+        self.soft.timers.extend(self.own_stops.iter().map(|at| (*at + window, None)));
+    }
+
+    /// Containers that run, and those among them that fail their liveness probes.
+    pub(crate) fn wellness(&self) -> (usize, usize) {
+        (self.soft.running, self.soft.unwell)
+    }
+
+    /// Counts a container in, before it is known to be so.
+    fn count_in(&mut self, record: &Container) {
+        let (running, unwell) = wellness_of(record);
+        self.soft.running += usize::from(running);
+        self.soft.unwell += usize::from(unwell);
+    }
+
+    /// Counts a container out, before it changes or goes.
+    fn count_out(&mut self, record: &Container) {
+        let (running, unwell) = wellness_of(record);
+        self.soft.running -= usize::from(running);
+        self.soft.unwell -= usize::from(unwell);
     }
 
     /// Reports something that should be impossible; the log gets it.
@@ -250,23 +292,38 @@ impl State {
         self.soft.routes_changed = true;
         let mut timers = BTreeSet::new();
         for container in self.containers.values() {
-            if let crate::container::ContainerState::Backoff { until } = container.state {
-                timers.insert((until, container.unit.clone()));
+            if let ContainerState::Backoff { until } = container.state {
+                timers.insert((until, Some(container.unit.clone())));
             }
             if let Some(deadline) = container.deadline {
-                timers.insert((deadline, container.unit.clone()));
+                timers.insert((deadline, Some(container.unit.clone())));
+            }
+            let (running, unwell) = wellness_of(container);
+            self.soft.running += usize::from(running);
+            self.soft.unwell += usize::from(unwell);
+        }
+        for (_, lease) in self.ports.values().flat_map(PortPool::leases) {
+            if let PortLease::HoldDown(until) | PortLease::Poisoned(until) = lease {
+                timers.insert((*until, None));
             }
         }
         self.soft.timers = timers;
+        self.wake_for_budget();
         self.soft.held =
             self.units.iter().filter(|(_, unit)| !unit.held.is_empty()).map(|(id, _)| id.clone()).collect();
         for (server, pool) in &self.ports {
             let resting = pool
                 .leases()
-                .filter(|(_, lease)| matches!(lease, crate::ports::PortLease::HoldDown(_)))
+                .filter(|(_, lease)| matches!(lease, PortLease::HoldDown(_)))
                 .map(|(port, _)| port)
                 .collect();
             self.soft.resting.insert(server.clone(), resting);
         }
     }
+}
+
+/// Whether a container runs, and whether it does so and fails its liveness probe.
+fn wellness_of(record: &Container) -> (bool, bool) {
+    let running = matches!(record.state, ContainerState::Loading | ContainerState::Ready);
+    (running, running && record.unwell.is_some())
 }

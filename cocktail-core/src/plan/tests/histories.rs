@@ -1,0 +1,294 @@
+//! Random histories of commands, faults and restarts. What must hold after every turn is in [`crate::world`]; here is
+//! what must hold at the end: once nothing fails any more, everything is as it was asked for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::command::Command;
+use crate::container::ContainerState;
+use crate::contract::{Exit, ProbeKind};
+use crate::event::Soft;
+use crate::id::ContainerId;
+use crate::ports::PortRange;
+use crate::server::ServerState;
+use crate::settings::Settings;
+use crate::world::{Answer, World, service};
+
+/// Units that the manifests have or leave out.
+const UNITS: [&str; 5] = ["web", "job", "db", "one", "mass"];
+
+/// One thing that happens. Numbers choose among what is there, counted round.
+#[derive(Debug, Clone)]
+enum Action {
+    Apply { units: Vec<Option<(u32, u8)>>, quota: u32, surge: u32, replace: bool },
+    Scale(usize, u32),
+    Switch(usize, bool),
+    Restart(usize),
+    RestartOne(usize),
+    Remove(usize),
+    Down,
+    Pass(u64),
+    Answer(usize, Answer),
+    Exit(usize),
+    Vanish(usize),
+    Probe(usize, ProbeKind, bool),
+    Soft(usize),
+    Foreign(u16),
+    Resize(u64, bool),
+    List,
+    Snapshot,
+    Reopen,
+}
+
+/// What a world has room for.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    range: PortRange,
+    cpu: u64,
+    quota: u32,
+    budget: u32,
+}
+
+const ROOMY: Limits = Limits { range: PortRange { first: 20_000, last: 20_199 }, cpu: 64_000, quota: 200, budget: 100 };
+const TIGHT: Limits = Limits { range: PortRange { first: 20_000, last: 20_005 }, cpu: 1_500, quota: 9, budget: 2 };
+
+fn a_probe() -> impl Strategy<Value = ProbeKind> {
+    prop_oneof![Just(ProbeKind::Ready), Just(ProbeKind::Live)]
+}
+
+fn an_answer() -> impl Strategy<Value = Answer> {
+    prop_oneof![6 => Just(Answer::Done), 1 => Just(Answer::Fails), 1 => Just(Answer::Late)]
+}
+
+fn an_apply() -> impl Strategy<Value = Action> {
+    let unit = prop::option::weighted(0.85, (0_u32..5, 0_u8..3));
+    (prop::collection::vec(unit, UNITS.len()), 1_u32..12, 1_u32..3, any::<bool>())
+        .prop_map(|(units, quota, surge, replace)| Action::Apply { units, quota, surge, replace })
+}
+
+fn an_action() -> impl Strategy<Value = Action> {
+    let any_index = 0_usize..16;
+    prop_oneof![
+        6 => an_apply(),
+        3 => (0..UNITS.len(), 0_u32..6).prop_map(|(unit, count)| Action::Scale(unit, count)),
+        2 => (0..UNITS.len(), any::<bool>()).prop_map(|(unit, stopped)| Action::Switch(unit, stopped)),
+        2 => (0..UNITS.len()).prop_map(Action::Restart),
+        2 => any_index.clone().prop_map(Action::RestartOne),
+        1 => (0..UNITS.len()).prop_map(Action::Remove),
+        1 => Just(Action::Down),
+        6 => (0_u64..7_000).prop_map(Action::Pass),
+        24 => (any_index.clone(), an_answer()).prop_map(|(index, answer)| Action::Answer(index, answer)),
+        5 => any_index.clone().prop_map(Action::Exit),
+        1 => any_index.clone().prop_map(Action::Vanish),
+        8 => (any_index.clone(), Just(ProbeKind::Ready), Just(true)).prop_map(|(i, kind, ok)| Action::Probe(i, kind, ok)),
+        6 => (any_index.clone(), a_probe(), any::<bool>()).prop_map(|(i, kind, ok)| Action::Probe(i, kind, ok)),
+        3 => any_index.prop_map(Action::Soft),
+        2 => (20_000_u16..20_006).prop_map(Action::Foreign),
+        1 => (0_u64..2, any::<bool>()).prop_map(|(more, cordoned)| Action::Resize(more, cordoned)),
+        2 => Just(Action::List),
+        1 => Just(Action::Snapshot),
+        2 => Just(Action::Reopen),
+    ]
+}
+
+fn manifest(units: &[Option<(u32, u8)>], quota: u32, surge: u32, replace: bool) -> String {
+    let no_room = if replace { "replace" } else { "wait" };
+    let mut text = format!("service = \"shop\"\nquota = {{ containers = {quota} }}\n");
+    for (unit, wanted) in UNITS.iter().zip(units) {
+        let Some((count, version)) = wanted else { continue };
+        let (map, count, keys) = match *unit {
+            "web" => ("prod", *count, "ports.http = { service = 8080 }\nports.admin = {}\nlive = { tcp = true }"),
+            "db" => ("prod", *count, "volumes.data = { mount = \"data\", kind = \"exclusive\" }"),
+            "one" => ("prod", (*count).min(1), "ports.main = { fixed = 9000 }"),
+            "mass" => ("batch", *count, "resources = { cpu = 0.3 }\nports.main = {}"),
+            _ => ("prod", *count, ""),
+        };
+        text.push_str(&format!(
+            "[maps.{map}.units.{unit}]\ncommand = [\"{unit}\"]\nreplicas = {count}\nenv = {{ V = \"{version}\" }}\n\
+             update = {{ surge = {surge}, no_room = \"{no_room}\" }}\n{keys}\n"
+        ));
+    }
+    text
+}
+
+fn world(limits: Limits) -> World {
+    let settings = Settings {
+        port_range: limits.range,
+        budget_deletions: limits.budget,
+        port_poison: Duration::from_secs(5),
+        budget_window: Duration::from_secs(8),
+        ..Settings::default()
+    };
+    World::with(settings, limits.cpu)
+}
+
+/// Does one action; commands that are refused change nothing.
+fn act(world: &mut World, limits: Limits, action: &Action) {
+    let container = |index: usize, from: Vec<ContainerId>| from.get(index % from.len().max(1)).cloned();
+    let command = |world: &mut World, command: Command| {
+        // A refusal is an answer as good as any here.
+        let _ = world.command(&command);
+    };
+    match action {
+        Action::Apply { units, quota, surge, replace } => {
+            let quota = if limits.quota < 100 { *quota } else { limits.quota };
+            // A manifest names at least one unit.
+            if units.iter().any(Option::is_some) {
+                let spec = service(&manifest(units, quota.max(asked(units)), *surge, *replace));
+                command(world, Command::Apply(vec![spec]));
+            }
+        }
+        Action::Scale(unit, count) => {
+            let count = if UNITS[*unit] == "one" { (*count).min(1) } else { *count };
+            let _ = world.scale(UNITS[*unit], count);
+        }
+        Action::Switch(unit, stopped) => {
+            command(world, Command::Switch { object: UNITS[*unit].into(), stopped: *stopped });
+        }
+        Action::Restart(unit) => command(world, Command::Restart { object: UNITS[*unit].into() }),
+        Action::RestartOne(index) => {
+            if let Some(id) = container(*index, world.state.containers.keys().cloned().collect()) {
+                command(world, Command::Restart { object: id.to_string() });
+            }
+        }
+        Action::Remove(unit) => command(world, Command::Remove { object: UNITS[*unit].into() }),
+        Action::Down => command(world, Command::Down),
+        Action::Pass(millis) => drop(world.pass(Duration::from_millis(*millis))),
+        Action::Answer(index, answer) => drop(world.answer(*index, *answer)),
+        Action::Exit(index) => {
+            if let Some(id) = container(*index, world.machine.running()) {
+                world.exit(&id, Exit::Code(1));
+            }
+        }
+        Action::Vanish(index) => {
+            if let Some(id) = container(*index, world.machine.running()) {
+                world.vanish(&id);
+            }
+        }
+        Action::Probe(index, kind, ok) => {
+            if let Some(id) = container(*index, world.machine.running()) {
+                world.probe(&id, *kind, *ok);
+            }
+        }
+        Action::Soft(index) => {
+            if let Some(id) = container(*index, world.state.containers.keys().cloned().collect()) {
+                let generation = world.container(&id).generation;
+                world.note(&Soft::Prepared { container: id.clone(), generation });
+                world.note(&Soft::ProbeDetail { container: id.clone(), generation, detail: "refused".into() });
+                world.note(&Soft::Drained { container: id });
+            }
+        }
+        Action::Foreign(port) => {
+            if !world.machine.foreign.remove(port) {
+                world.machine.foreign.insert(*port);
+            }
+        }
+        Action::Resize(more, cordoned) => {
+            let state = if *cordoned { ServerState::Cordoned } else { ServerState::Ready };
+            world.resize(limits.cpu * (1 + more), state);
+        }
+        Action::List => drop(world.list()),
+        Action::Snapshot => world.snapshot(),
+        Action::Reopen => world.reopen(),
+    }
+}
+
+fn asked(units: &[Option<(u32, u8)>]) -> u32 {
+    units.iter().flatten().map(|(count, _)| count).sum()
+}
+
+/// Runs a history and lets the world come to rest without faults.
+fn run(limits: Limits, actions: &[Action]) -> World {
+    let mut world = world(limits);
+    for action in actions {
+        act(&mut world, limits, action);
+    }
+    world.machine.foreign.clear();
+    world.resize(limits.cpu, ServerState::Ready);
+    world.settle();
+    world
+}
+
+/// What is left to do for nobody: no call, no freeze, no container in between.
+fn assert_at_rest(world: &World) {
+    assert!(world.state.operations.is_empty(), "{}", world.describe());
+    assert_eq!(world.state.frozen, None);
+    for record in world.state.containers.values() {
+        assert!(
+            matches!(record.state, ContainerState::Ready | ContainerState::Claimed),
+            "{} is {} for ever\n{}",
+            record.id,
+            record.state,
+            world.describe()
+        );
+    }
+}
+
+/// Everything that was asked for runs, and nothing else.
+fn assert_fulfilled(world: &World) {
+    assert_at_rest(world);
+    for (id, unit) in &world.state.units {
+        let fresh = |record: &&crate::container::Container| {
+            record.state == ContainerState::Ready && record.revision == unit.revision && record.replace.is_none()
+        };
+        let count = world.state.of(unit).filter(fresh).count();
+        assert_eq!(count, unit.goal() as usize, "{id} is not fulfilled\n{}", world.describe());
+        assert_eq!(unit.containers.len(), count, "{id} has too many\n{}", world.describe());
+        assert_eq!(unit.held, "", "{id} waits for nothing");
+        assert!(!unit.removing, "{id} is removed and stays");
+    }
+    let running: BTreeSet<ContainerId> = world.machine.running().into_iter().collect();
+    let wanted: BTreeSet<ContainerId> = world.state.containers.keys().cloned().collect();
+    assert_eq!(running, wanted, "what runs is not what is known");
+}
+
+fn assert_nothing_left(world: &mut World) {
+    world.command(&Command::Down).expect("a removal is not refused");
+    world.settle();
+    assert!(world.state.units.is_empty() && world.state.containers.is_empty(), "{}", world.describe());
+    assert_eq!(world.machine.running(), []);
+    world.state.take_rested_ports();
+    let held = world.state.ports.values().flat_map(crate::ports::PortPool::leases);
+    let held: Vec<_> =
+        held.filter(|(_, lease)| !matches!(lease, crate::ports::PortLease::Poisoned(_))).collect();
+    assert!(held.is_empty(), "{held:?}");
+}
+
+fn cases() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    // The environment's PROPTEST_CASES is in the default; without it, what fits into a build's patience.
+    let cases = if config.cases == 256 { 48 } else { config.cases };
+    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 600, ..config }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn whatever_happens_all_that_was_asked_for_runs_in_the_end_where_there_is_room(
+        actions in prop::collection::vec(an_action(), 1..90)
+    ) {
+        let mut world = run(ROOMY, &actions);
+        assert_fulfilled(&world);
+        assert_nothing_left(&mut world);
+    }
+
+    #[test]
+    fn where_there_is_no_room_whatever_is_missing_has_a_reason(
+        actions in prop::collection::vec(an_action(), 1..90)
+    ) {
+        let mut world = run(TIGHT, &actions);
+        assert_at_rest(&world);
+        for (id, unit) in &world.state.units {
+            let ready = |record: &&crate::container::Container| {
+                record.state == ContainerState::Ready && record.revision == unit.revision && record.replace.is_none()
+            };
+            let fulfilled = world.state.of(unit).filter(ready).count() == unit.goal() as usize;
+            assert!(fulfilled || !unit.held.is_empty(), "{id} lacks a reason\n{}", world.describe());
+            assert!(!fulfilled || unit.held.is_empty(), "{id} waits for nothing\n{}", world.describe());
+        }
+        assert_nothing_left(&mut world);
+    }
+}

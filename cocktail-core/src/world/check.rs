@@ -1,0 +1,151 @@
+//! What must hold after every turn, whatever happened.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::container::{Container, ContainerState};
+use crate::contract::UsageReading;
+use crate::event::Event;
+use crate::id::UnitId;
+use crate::plan;
+use crate::ports::PortLease;
+use crate::spec::{NoRoom, Resources};
+use crate::state::State;
+use crate::time::{ManagerTime, WallTime};
+
+/// What the planner may not do between `before` (with everything that happened applied) and `after`.
+pub(super) fn decisions(before: &State, after: &State, decided: &[Event]) {
+    for (id, unit) in &after.units {
+        let exempt = unit.stop_first().is_some() || unit.spec.update.no_room == NoRoom::Replace;
+        let goal = if after.is_halting() { 0 } else { unit.goal() as usize };
+        let floor = ready(before, id).min(goal);
+        let left = ready(after, id);
+        assert!(exempt || left >= floor, "{id} has {left} ready containers, its floor is {floor}");
+        if claims(decided, id) {
+            surge(after, id, goal);
+        }
+    }
+    let services: BTreeSet<_> = after.units.keys().map(|id| &id.service).collect();
+    for service in services {
+        let claimed = after.units.keys().any(|id| id.service == *service && claims(decided, id));
+        let Some(quota) = after.quotas.get(service).filter(|_| claimed) else { continue };
+        let of_service: Vec<&Container> =
+            after.containers.values().filter(|record| record.unit.service == *service).collect();
+        let cpu: u64 = of_service.iter().map(|record| reserved(after, record).cpu.0).sum();
+        assert!(quota.containers.is_none_or(|most| of_service.len() <= most as usize), "too many for the quota");
+        assert!(quota.cpu.is_none_or(|most| cpu <= most.0), "too much cpu for the quota");
+    }
+}
+
+/// What holds in every state between two turns.
+pub(super) fn state(state: &mut State) {
+    assert_eq!(state.take_anomalies(), Vec::<String>::new());
+    ports(state);
+    operations(state);
+    for server in state.servers.values() {
+        let on_it: Vec<&Container> =
+            state.containers.values().filter(|record| record.server == server.id).collect();
+        let cpu: u64 = on_it.iter().map(|record| reserved(state, record).cpu.0).sum();
+        assert_eq!(server.allocated.cpu.0, cpu, "what is allocated is what containers reserve");
+        assert_eq!(server.containers as usize, on_it.len());
+        assert!(cpu <= server.capacity.cpu.0 || !state.is_dirty());
+    }
+    let mut all = state.clone();
+    all.mark_all();
+    assert_eq!(plan::decide(&mut all), [], "a pass over everything finds what the incremental ones missed");
+}
+
+/// What is read back is what was there, but for what is not written.
+pub(super) fn replay(live: &State, replayed: &State) {
+    let mut replayed = replayed.clone();
+    replayed.advance(live.now, live.at);
+    let (live, replayed) = (durable(live), durable(&replayed));
+    for (id, record) in &live.containers {
+        assert_eq!(Some(record), replayed.containers.get(id), "a replay gives another container");
+    }
+    for (id, unit) in &live.units {
+        assert_eq!(Some(unit), replayed.units.get(id), "a replay gives another unit");
+    }
+    assert_eq!(live, replayed, "a replay gives another state");
+}
+
+/// Without soft observations.
+fn durable(state: &State) -> State {
+    let mut state = state.clone();
+    let now = state.now;
+    for pool in state.ports.values_mut() {
+        pool.expire(now);
+    }
+    for record in state.containers.values_mut() {
+        record.usage = UsageReading::default();
+        record.drained = false;
+        record.probe.clear();
+        match record.state {
+            ContainerState::Preparing | ContainerState::Starting => {
+                record.state = ContainerState::Preparing;
+                (record.reason, record.since) = (String::new(), WallTime::default());
+                record.entered = ManagerTime::default();
+            }
+            ContainerState::Loading => record.reason.clear(),
+            _ => {}
+        }
+    }
+    state
+}
+
+fn ports(state: &State) {
+    let mut holders = BTreeMap::new();
+    for record in state.containers.values().filter(|record| record.state != ContainerState::Stopped) {
+        for port in record.port_numbers() {
+            let other = holders.insert((record.server.clone(), port), record.id.clone());
+            assert_eq!(other, None, "two containers hold port {port}");
+        }
+    }
+    let mut held = BTreeMap::new();
+    for (server, pool) in &state.ports {
+        for (port, lease) in pool.leases() {
+            if let PortLease::Held(holder) = lease {
+                held.insert((server.clone(), port), holder.clone());
+            }
+        }
+    }
+    assert_eq!(held, holders, "leases and holders differ");
+}
+
+fn operations(state: &State) {
+    for (id, operation) in &state.operations {
+        let record = state.containers.get(&operation.container);
+        let record = record.unwrap_or_else(|| panic!("operation {id} is about {}, which is gone", operation.container));
+        assert_eq!(record.operation, Some(*id), "{} has another open operation", record.id);
+    }
+    for record in state.containers.values() {
+        if let Some(id) = record.operation {
+            assert!(state.operations.contains_key(&id), "operation {id} of {} is not open", record.id);
+        }
+        assert!(state.units.contains_key(&record.unit), "{} is of no unit", record.id);
+    }
+}
+
+/// Claims were made: with old ones around, there may be no more than the surge above the count.
+fn surge(state: &State, id: &UnitId, goal: usize) {
+    let unit = &state.units[id];
+    let old = |record: &Container| record.revision != unit.revision || record.replace.is_some();
+    let there: Vec<&Container> = state.of(unit).filter(|record| record.state != ContainerState::Stopped).collect();
+    let most = goal + unit.spec.update.surge.max(1) as usize;
+    let counted = there.iter().filter(|record| record.state.is_live() || old(record)).count();
+    if there.iter().any(|record| old(record)) {
+        assert!(counted <= most, "{id} has {counted} containers while it updates, {most} are allowed");
+    }
+}
+
+fn claims(decided: &[Event], id: &UnitId) -> bool {
+    decided.iter().any(|event| matches!(event, Event::Claimed { unit, .. } if unit == id))
+}
+
+fn ready(state: &State, id: &UnitId) -> usize {
+    let Some(unit) = state.units.get(id) else { return 0 };
+    state.of(unit).filter(|record| record.state == ContainerState::Ready).count()
+}
+
+fn reserved(state: &State, record: &Container) -> Resources {
+    state.units.get(&record.unit).map(|unit| unit.template(record.revision).resources).unwrap_or_default()
+}

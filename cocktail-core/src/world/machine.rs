@@ -1,0 +1,177 @@
+//! The simulated machine: processes, ports of other programs, and calls whose answers come when a test says so.
+//!
+//! Like a real runtime it makes the same start only once, and it panics where the planner asks for the impossible: two
+//! processes on one port, or on one exclusive volume.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::container::ContainerState;
+use crate::contract::{Exit, Handle, Launch};
+use crate::error::ErrorKind;
+use crate::event::Event;
+use crate::id::{ContainerId, Generation, OperationId, UnitId};
+use crate::operation::{Failure, Operation, OperationKind};
+use crate::state::State;
+
+/// What becomes of an open call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It succeeds, or fails for a good reason: another program has the port.
+    Done,
+    /// A start fails; ends and removals do not.
+    Fails,
+    /// It is done, and the answer comes later or never.
+    Late,
+}
+
+/// Everything outside the Manager.
+#[derive(Debug, Default)]
+pub(crate) struct Machine {
+    processes: BTreeMap<ContainerId, Process>,
+    calls: BTreeMap<OperationId, Call>,
+    /// The last start of each container: it is never made again.
+    started: BTreeMap<ContainerId, Generation>,
+    /// Ports that other programs have.
+    pub(crate) foreign: BTreeSet<u16>,
+}
+
+#[derive(Debug)]
+struct Process {
+    generation: Generation,
+    ports: BTreeSet<u16>,
+    slot: Option<(UnitId, u32)>,
+}
+
+#[derive(Debug)]
+struct Call {
+    operation: Operation,
+    launch: Option<Launch>,
+    slot: Option<(UnitId, u32)>,
+    /// It has been done, and its answer has not been told.
+    answer: Option<Event>,
+}
+
+impl Machine {
+    /// Takes the call of an operation that is durable.
+    pub(crate) fn send(&mut self, state: &State, operation: &Operation) {
+        let record = &state.containers[&operation.container];
+        let launch = matches!(operation.kind, OperationKind::Start)
+            .then(|| state.launch(&operation.container).expect("what is started can be launched"));
+        let slot = record.slot.map(|slot| (record.unit.clone(), slot));
+        self.calls.insert(operation.id, Call { operation: operation.clone(), launch, slot, answer: None });
+    }
+
+    pub(crate) fn open_calls(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Ids of the containers that have a process.
+    pub(crate) fn running(&self) -> Vec<ContainerId> {
+        self.processes.keys().cloned().collect()
+    }
+
+    pub(crate) fn generation(&self, container: &ContainerId) -> Option<Generation> {
+        self.processes.get(container).map(|process| process.generation)
+    }
+
+    /// Answers the call at `index`, counted round.
+    pub(crate) fn answer(&mut self, index: usize, answer: Answer) -> Option<Event> {
+        let id = *self.calls.keys().nth(index % self.calls.len().max(1))?;
+        let call = self.calls.remove(&id)?;
+        let event = match &call.answer {
+            Some(event) => event.clone(),
+            None => self.run(&call, answer == Answer::Fails),
+        };
+        if answer == Answer::Late {
+            self.calls.insert(id, Call { answer: Some(event), ..call });
+            return None;
+        }
+        Some(event)
+    }
+
+    /// The Manager is gone with the answers to its calls: the next one sends again what is open.
+    pub(crate) fn send_again(&mut self, state: &State) {
+        self.calls.retain(|id, _| state.operations.contains_key(id));
+        for call in self.calls.values_mut() {
+            call.answer = None;
+        }
+    }
+
+    /// A process ends.
+    pub(crate) fn exit(&mut self, container: &ContainerId) -> Option<Generation> {
+        self.processes.remove(container).map(|process| process.generation)
+    }
+
+    /// What a complete listing says that is new.
+    pub(crate) fn listing(&self, state: &State) -> Vec<Event> {
+        let mut events = Vec::new();
+        for record in state.containers.values().filter(|record| record.state.may_run()) {
+            let (container, generation) = (record.id.clone(), record.generation);
+            match self.processes.get(&record.id) {
+                Some(process) if process.generation == generation => {
+                    if record.handle.is_none() {
+                        events.push(Event::Started { container, generation, handle: handle(generation) });
+                    }
+                }
+                _ => {
+                    let ran = matches!(
+                        record.state,
+                        ContainerState::Loading | ContainerState::Ready | ContainerState::Draining
+                    );
+                    if ran && record.operation.is_none() {
+                        events.push(Event::Exited { container, generation, exit: Exit::Unknown });
+                    }
+                }
+            }
+        }
+        events
+    }
+
+    fn run(&mut self, call: &Call, fails: bool) -> Event {
+        let (container, generation) = (call.operation.container.clone(), call.operation.generation);
+        match (&call.operation.kind, &call.launch) {
+            (OperationKind::Start, Some(launch)) => self.start(call, launch, fails),
+            (OperationKind::Remove, _) => {
+                assert!(!self.processes.contains_key(&container), "{container} is removed while it runs");
+                Event::Removed { container }
+            }
+            _ => {
+                self.processes.remove(&container);
+                Event::Exited { container, generation, exit: Exit::Signal(15) }
+            }
+        }
+    }
+
+    fn start(&mut self, call: &Call, launch: &Launch, fails: bool) -> Event {
+        let (container, generation) = (launch.container.clone(), launch.generation);
+        let started = Event::Started { container: container.clone(), generation, handle: handle(generation) };
+        if self.started.get(&container).is_some_and(|last| *last >= generation) {
+            // The same start again, or one that came too late: its end was or will be told.
+            return started;
+        }
+        assert!(!self.processes.contains_key(&container), "{container} is started again while it runs");
+        let ports: BTreeSet<u16> = launch.ports.iter().map(|lease| lease.port).collect();
+        assert_eq!(ports.len(), launch.ports.len(), "{container} has a port twice");
+        let taken = ports.intersection(&self.foreign).next().copied();
+        if fails || taken.is_some() {
+            let message = taken.map_or("no such program".into(), |port| format!("port {port} is taken"));
+            let kind = if taken.is_some() { ErrorKind::Conflict } else { ErrorKind::InvalidConfig };
+            return Event::StartFailed { operation: call.operation.id, failure: Failure { kind, message, port: taken } };
+        }
+        for (other, process) in &self.processes {
+            assert!(process.ports.is_disjoint(&ports), "{other} and {container} share a port");
+            assert!(
+                process.slot.is_none() || process.slot != call.slot,
+                "{other} and {container} share an exclusive volume"
+            );
+        }
+        self.started.insert(container.clone(), generation);
+        self.processes.insert(container, Process { generation, ports, slot: call.slot.clone() });
+        started
+    }
+}
+
+fn handle(generation: Generation) -> Handle {
+    let pid = u32::try_from(generation.0).ok();
+    Handle { pid, start_time: 1, boot_id: "boot".into(), docker_id: None }
+}
