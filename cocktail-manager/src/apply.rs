@@ -4,7 +4,7 @@
 //! proves that new service ports are free. All problems come back as diagnostics that point into the files.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use cocktail_core::command::Command;
 use cocktail_core::contract::{Actor, Applied, ManifestSource};
@@ -15,7 +15,7 @@ use cocktail_core::plan;
 use cocktail_core::settings::Settings;
 use cocktail_core::spec::{ServiceSpec, Template, UnitSpec};
 use cocktail_core::state::State;
-use cocktail_core::unit::digest;
+use cocktail_core::unit::{Unit, digest};
 use cocktail_core::view::PlanView;
 
 use crate::shared::Shared;
@@ -28,6 +28,8 @@ struct Known {
     settings: Settings,
     /// Service ports by the Unit that has them.
     addresses: BTreeMap<SocketAddr, UnitId>,
+    /// Fixed ports by the Unit that has them.
+    fixed: BTreeMap<u16, UnitId>,
     /// Identities of the templates that were checked when they were applied.
     digests: BTreeMap<UnitId, String>,
 }
@@ -41,7 +43,8 @@ pub(crate) async fn apply(shared: &Shared, sources: &[ManifestSource], actor: &A
     let commanded = shared.command(Command::Apply(services), actor).await?;
     let named = |wanted: &dyn Fn(&str) -> bool| -> Vec<UnitId> {
         let objects = preview.actions.iter().filter(|action| wanted(&action.action));
-        let mut units: Vec<UnitId> = objects.filter_map(|action| UnitId::try_from(action.object.clone()).ok()).collect();
+        let mut units: Vec<UnitId> =
+            objects.filter_map(|action| UnitId::try_from(action.object.clone()).ok()).collect();
         units.dedup();
         units
     };
@@ -103,8 +106,16 @@ fn known(state: &State) -> Known {
     Known {
         settings: state.settings.clone(),
         addresses: state.service_addresses(),
+        fixed: fixed_ports(state),
         digests: state.units.iter().map(|(id, unit)| (id.clone(), unit.digest.clone())).collect(),
     }
+}
+
+fn fixed_ports(state: &State) -> BTreeMap<u16, UnitId> {
+    let ports = |(id, unit): (&UnitId, &Unit)| -> Vec<(u16, UnitId)> {
+        unit.spec.template.ports.iter().filter_map(|port| Some((port.fixed?, id.clone()))).collect()
+    };
+    state.units.iter().flat_map(ports).collect()
 }
 
 /// Stops when there is an error among the problems.
@@ -144,27 +155,43 @@ async fn problems(shared: &Shared, template: &Template) -> Result<BTreeSet<(Stri
     Ok(problems)
 }
 
-/// Service ports: taken by another Unit, or by another program.
+/// Service ports and fixed ports: taken by another Unit, or by another program.
 async fn ports(shared: &Shared, files: &[Parsed], known: &Known) -> Result<Vec<Diagnostic>> {
     let mut found = Vec::new();
     let mut new = BTreeMap::new();
-    let applied: BTreeSet<UnitId> = files.iter().flat_map(units).map(|(id, ..)| id).collect();
+    let named: BTreeSet<_> = files.iter().flat_map(units).map(|(id, ..)| (id.service, id.map)).collect();
+    // What the files say of their own maps was compared with each other already: an owner in one of them is the same
+    // Unit, gives the port up, or is removed.
+    let foreign = |owner: &UnitId| !named.contains(&(owner.service.clone(), owner.map.clone()));
     for file in files {
         for (id, key, unit) in units(file) {
             for port in &unit.template.ports {
-                let Some(service) = port.service else { continue };
-                let address = SocketAddr::new(port.address, service);
-                let key = format!("{key}.ports.{}.service", port.name);
-                match known.addresses.iter().find(|(taken, _)| overlap(**taken, address)) {
-                    Some((taken, owner)) if *owner == id && *taken == address => {}
-                    // The owner's own new manifest was compared with this one already.
-                    Some((_, owner)) if applied.contains(owner) => {}
-                    Some((_, owner)) => {
-                        let message = format!("service port {service} belongs to {owner}");
-                        found.push(file.spans.error(&key, message).with_help("choose another port"));
+                if let Some(service) = port.service {
+                    let address = SocketAddr::new(port.address, service);
+                    let key = format!("{key}.ports.{}.service", port.name);
+                    match known.addresses.iter().find(|(taken, _)| overlap(**taken, address)) {
+                        Some((taken, owner)) if *owner == id && *taken == address => {}
+                        Some((_, owner)) if foreign(owner) => {
+                            let message = format!("service port {service} belongs to {owner}");
+                            found.push(file.spans.error(&key, message).with_help("choose another port"));
+                        }
+                        Some(_) => {}
+                        None => {
+                            new.insert(address, (file, key));
+                        }
                     }
-                    None => {
-                        new.insert(address, (file, key));
+                }
+                if let Some(fixed) = port.fixed {
+                    let key = format!("{key}.ports.{}.fixed", port.name);
+                    match known.fixed.get(&fixed) {
+                        Some(owner) if foreign(owner) => {
+                            let message = format!("port {fixed} is the fixed port of {owner}");
+                            found.push(file.spans.error(&key, message).with_help("choose another port"));
+                        }
+                        Some(_) => {}
+                        None => {
+                            new.insert(SocketAddr::from((Ipv4Addr::LOCALHOST, fixed)), (file, key));
+                        }
                     }
                 }
             }

@@ -32,12 +32,16 @@ pub struct Builder {
     providers: Vec<Arc<dyn Provider>>,
     settings: Settings,
     data_dir: PathBuf,
+    kept: Option<Kept>,
 }
+
+/// Something that lives as long as the Orchestrator: the lock on its data dir.
+pub(crate) type Kept = Arc<dyn std::any::Any + Send + Sync>;
 
 impl Builder {
     /// An Orchestrator that remembers in `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, providers: Vec::new(), settings: Settings::default(), data_dir: PathBuf::new() }
+        Self { store, providers: Vec::new(), settings: Settings::default(), data_dir: PathBuf::new(), kept: None }
     }
 
     /// Adds a provider. The first one that brings a forwarder serves the service ports.
@@ -58,6 +62,13 @@ impl Builder {
     #[must_use]
     pub fn with_data_dir(mut self, data_dir: impl Into<PathBuf>) -> Self {
         self.data_dir = data_dir.into();
+        self
+    }
+
+    /// Keeps something (the lock on the data dir) until the last handle of the Orchestrator is dropped.
+    #[must_use]
+    pub fn keeping(mut self, kept: Arc<dyn std::any::Any + Send + Sync>) -> Self {
+        self.kept = Some(kept);
         self
     }
 
@@ -103,6 +114,7 @@ impl Builder {
                 let streamed = runtime.events();
                 let asked = state.now;
                 let listing = runtime.recover(&state.known(&seen.server)).await?;
+                observe::check_not_older(&state, &listing)?;
                 // Everything that was seen as running before is older than this listing.
                 let asked = cocktail_core::time::ManagerTime(asked.0 + 1);
                 for event in observe::of_listing(&state, &seen.server, asked, &listing) {
@@ -137,7 +149,7 @@ impl Builder {
         if let Some(forwarder) = forwarder {
             tokio::spawn(run_routes(shared.clone(), forwarder, wanted));
         }
-        let orchestrator = Orchestrator::new(shared, self.data_dir, tokio::spawn(writer.run()));
+        let orchestrator = Orchestrator::new(shared, self.data_dir, self.kept, tokio::spawn(writer.run()));
         manifests::watch(&orchestrator, &self.settings.watch)?;
         Ok(orchestrator)
     }

@@ -1,11 +1,15 @@
 //! From what was seen to events: drops what says nothing new, so that the journal holds changes only.
 
 use cocktail_core::container::{Container, ContainerState};
-use cocktail_core::contract::{Exit, Listing, ProbeKind, RuntimeEvent, Sighting};
+use cocktail_core::contract::{Exit, Listing, Observation, ProbeKind, RuntimeEvent, Sighting};
+use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Soft};
 use cocktail_core::id::{ContainerId, Generation, ServerId};
 use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
+
+/// Containers that a sentence names.
+const NAMED: usize = 3;
 
 /// What an observation amounts to.
 #[derive(Debug)]
@@ -31,13 +35,7 @@ pub(crate) fn of_runtime(state: &State, event: RuntimeEvent) -> Option<Change> {
     }
 }
 
-fn of_probe(
-    record: &Container,
-    generation: Generation,
-    probe: ProbeKind,
-    ok: bool,
-    detail: String,
-) -> Option<Change> {
+fn of_probe(record: &Container, generation: Generation, probe: ProbeKind, ok: bool, detail: String) -> Option<Change> {
     let container = record.id.clone();
     let running = matches!(record.state, ContainerState::Loading | ContainerState::Ready);
     if record.generation != generation || !running {
@@ -87,6 +85,27 @@ pub(crate) fn of_listing(state: &State, server: &ServerId, asked: ManagerTime, l
         }
     }
     events
+}
+
+/// Makes sure that the store is not behind what runs. Whatever is started was intended in a store that is durable, so
+/// a start that this store knows nothing of proves that it is an older copy.
+///
+/// # Errors
+/// `Refused` with some of the containers.
+pub(crate) fn check_not_older(state: &State, listing: &Listing) -> Result<()> {
+    let newer = |(id, seen): &(&ContainerId, &Observation)| {
+        state.containers.get(*id).is_none_or(|record| seen.generation > record.generation)
+    };
+    let newer: Vec<String> = listing.containers.iter().filter(newer).map(|(id, _)| id.to_string()).collect();
+    if newer.is_empty() {
+        return Ok(());
+    }
+    let more = if newer.len() > NAMED { ", …" } else { "" };
+    Err(Error::refused(format!(
+        "the store knows nothing of starts that were made for it ({}{more}), so the data dir is an older copy; workers \
+         and ports were not touched: put the newer copy back, or use another data dir",
+        newer[..newer.len().min(NAMED)].join(", ")
+    )))
 }
 
 /// Whether an absence means an end: it ran before the listing was asked for, and no call on it is under way.

@@ -18,7 +18,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Kept};
 use crate::shared::{Health, Request, Shared};
 use crate::writer::End;
 use crate::{apply, streams};
@@ -35,6 +35,8 @@ pub struct Orchestrator {
 #[derive(Debug)]
 struct Inner {
     data_dir: PathBuf,
+    /// Dropped with the last handle.
+    _kept: Option<Kept>,
     ended: watch::Receiver<Option<Ended>>,
     watcher: Mutex<Option<crate::watch::Watcher>>,
 }
@@ -54,7 +56,7 @@ impl Orchestrator {
         Builder::new(store)
     }
 
-    pub(crate) fn new(shared: Shared, data_dir: PathBuf, writer: JoinHandle<End>) -> Self {
+    pub(crate) fn new(shared: Shared, data_dir: PathBuf, kept: Option<Kept>, writer: JoinHandle<End>) -> Self {
         let (tell, ended) = watch::channel(None);
         tokio::spawn(async move {
             let end = match writer.await {
@@ -64,7 +66,7 @@ impl Orchestrator {
             };
             tell.send_replace(Some(end));
         });
-        Self { shared, inner: Arc::new(Inner { data_dir, ended, watcher: Mutex::new(None) }) }
+        Self { shared, inner: Arc::new(Inner { data_dir, _kept: kept, ended, watcher: Mutex::new(None) }) }
     }
 
     /// Waits until the Manager has ended, and says why.

@@ -28,11 +28,7 @@ pub(crate) struct Wanted {
 }
 
 /// Runs until the writer ends.
-pub(crate) async fn run(
-    shared: Shared,
-    forwarder: Arc<dyn Forwarder>,
-    mut wanted: watch::Receiver<Arc<Wanted>>,
-) {
+pub(crate) async fn run(shared: Shared, forwarder: Arc<dyn Forwarder>, mut wanted: watch::Receiver<Arc<Wanted>>) {
     while wanted.changed().await.is_ok() {
         loop {
             let now = wanted.borrow_and_update().clone();
@@ -40,10 +36,12 @@ pub(crate) async fn run(
             let drained = drain(&shared, &forwarder, &now, &mut wanted);
             let newer = match complete {
                 true => drained.await,
-                false => tokio::time::timeout(AGAIN, drained).await.unwrap_or(true) || {
-                    tokio::time::sleep(AGAIN).await;
-                    true
-                },
+                false => {
+                    tokio::time::timeout(AGAIN, drained).await.unwrap_or(true) || {
+                        tokio::time::sleep(AGAIN).await;
+                        true
+                    }
+                }
             };
             if !newer {
                 break;

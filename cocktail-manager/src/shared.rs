@@ -22,11 +22,7 @@ pub(crate) const FOLLOWED: usize = 1024;
 /// What the writer is asked by users.
 pub(crate) enum Request {
     /// Something to do.
-    Command {
-        command: Command,
-        actor: Actor,
-        reply: oneshot::Sender<Result<Commanded>>,
-    },
+    Command { command: Command, actor: Actor, reply: oneshot::Sender<Result<Commanded>> },
     /// A look at the state.
     Look(Look),
     /// End without or with the containers.

@@ -113,7 +113,8 @@ impl Reader {
     }
 
     fn take(&mut self, events: impl Iterator<Item = EventView>) {
-        let wanted = |event: &EventView| self.object.as_ref().is_none_or(|object| event.object.contains(object.as_str()));
+        let wanted =
+            |event: &EventView| self.object.as_ref().is_none_or(|object| event.object.contains(object.as_str()));
         self.buffer.extend(events.filter(wanted));
     }
 }

@@ -17,7 +17,7 @@ const STANDALONE: &str = "standalone";
 
 /// A Manager with its data dir. Dereferences to [`Orchestrator`]; cheap to clone.
 ///
-/// The lock on the data dir is given back when the last clone is dropped, after
+/// The lock on the data dir is given back when the last handle of it is dropped, [`Cocktail::manager`]'s included, after
 /// [`Manager::shutdown`](cocktail_core::contract::Manager::shutdown).
 #[derive(Debug, Clone)]
 pub struct Cocktail {
@@ -89,8 +89,10 @@ impl Builder {
         let store = Arc::new(RedbStore::open(data_dir.path())?);
         let mut providers = self.providers;
         providers.extend(configured(&self.settings, &data_dir)?);
-        let mut builder =
-            Orchestrator::builder(store).with_settings(self.settings).with_data_dir(data_dir.path().to_path_buf());
+        let mut builder = Orchestrator::builder(store)
+            .with_settings(self.settings)
+            .with_data_dir(data_dir.path().to_path_buf())
+            .keeping(data_dir.clone());
         for provider in providers {
             builder = builder.with_provider(provider);
         }
@@ -103,7 +105,9 @@ fn configured(settings: &Settings, data_dir: &DataDir) -> Result<Vec<Arc<dyn Pro
     let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
     for (name, provider) in &settings.providers {
         match provider.kind.as_str() {
-            STANDALONE if providers.is_empty() => providers.push(standalone(name.clone(), provider, settings, data_dir)?),
+            STANDALONE if providers.is_empty() => {
+                providers.push(standalone(name.clone(), provider, settings, data_dir)?)
+            }
             STANDALONE => {
                 let message = format!("[providers.{name}]: this machine is a provider already, and there is one of it");
                 return Err(Error::invalid(message));
