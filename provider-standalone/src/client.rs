@@ -126,7 +126,7 @@ impl Shared {
         let options = self.fixed.keeper.clone();
         let mode = self.fixed.config.keeper;
         let started = tokio::task::spawn_blocking(move || {
-            mark::check_alone(&mark)?;
+            mark::check_alone(&mark, &options.dir)?;
             let started = match mode {
                 KeeperMode::Process => cocktail_keeper::spawn(&options).map(|()| None),
                 KeeperMode::InProcess => cocktail_keeper::serve_in_process(options).map(Some),

@@ -2,8 +2,10 @@
 //!
 //! The store's id alone would not do: a copied data dir has the same one, and its Manager would take over, and end,
 //! workers of the original. So the mark names the folder as well. A keeper of the same folder has the same mark; where a
-//! keeper is started anew, workers of the same store under another mark are looked for, and the start is refused.
+//! keeper is started anew, workers that it would take from others or cut off are looked for ([`check_alone`]), and the
+//! start is refused.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -27,33 +29,75 @@ pub(crate) fn store(mark: &str) -> &str {
     mark.split_once('@').map_or(mark, |(store, _)| store)
 }
 
-/// Makes sure that no worker of the same store runs for another folder. Looks at every process that may be looked at.
+/// Makes sure that no worker is left alone: none of the same store for another folder, which a keeper here would take
+/// over, and none of another store in this folder, which nobody would find again. Looks at every process that may be
+/// looked at. `run` is the keeper's folder.
 ///
 /// # Errors
 /// `Refused` with some of those workers.
-pub(crate) fn check_alone(mark: &str) -> Result<()> {
+pub(crate) fn check_alone(mark: &str, run: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir("/proc") else { return Ok(()) };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let others: Vec<String> = pids.filter_map(|pid| other(pid, mark)).collect();
-    if others.is_empty() {
-        return Ok(());
+    let others: Vec<Worker> = pids.filter_map(|pid| Worker::find(pid, mark)).collect();
+    let (copied, foreign): (Vec<_>, Vec<_>) = others.into_iter().partition(|worker| store(&worker.mark) == store(mark));
+    if !copied.is_empty() {
+        return Err(Error::refused(format!(
+            "workers of this store run for another data dir ({}), so this one is a copy, or was put back while they \
+             ran; they and their ports were not touched: use the data dir that they belong to, or end them first",
+            named(&copied)
+        )));
     }
-    let more = if others.len() > NAMED { ", …" } else { "" };
-    Err(Error::refused(format!(
-        "workers of this store run for another data dir ({}{more}), so this one is a copy, or was put back while they \
-         ran; they and their ports were not touched: use the data dir that they belong to, or end them first",
-        others[..others.len().min(NAMED)].join(", ")
-    )))
+    let with_keeper = foreign.into_iter().filter_map(|worker| Some((worker.keeper()?, worker)));
+    let (keepers, here): (BTreeSet<u32>, Vec<_>) = with_keeper.filter(|(keeper, _)| holds_file_in(*keeper, run)).unzip();
+    if let Some(worker) = here.first() {
+        // A keeper alone would keep its service ports, so it is ended, too, and first.
+        let pids = keepers.into_iter().chain(here.iter().map(|worker| worker.pid));
+        let pids: Vec<String> = pids.map(|pid| pid.to_string()).collect();
+        return Err(Error::refused(format!(
+            "workers of another store ({}) run for this data dir ({}), so it was emptied or exchanged while they ran; \
+             they and their ports were not touched: use another data dir, or end them first with `kill {}`",
+            store(&worker.mark),
+            named(&here),
+            pids.join(" ")
+        )));
+    }
+    Ok(())
 }
 
-/// A worker of the same store under another mark.
-fn other(pid: u32, mark: &str) -> Option<String> {
-    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let theirs = variable(&environ, ENV_MARKER)?;
-    if theirs == mark || store(theirs) != store(mark) {
-        return None;
+/// A process that carries another mark.
+struct Worker {
+    pid: u32,
+    container: String,
+    mark: String,
+}
+
+impl Worker {
+    fn find(pid: u32, own: &str) -> Option<Self> {
+        let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let mark = variable(&environ, ENV_MARKER).filter(|mark| *mark != own)?;
+        Some(Self { pid, container: variable(&environ, ENV_CONTAINER)?.to_owned(), mark: mark.to_owned() })
     }
-    Some(format!("{} with pid {pid}", variable(&environ, ENV_CONTAINER)?))
+
+    /// The keeper that it is a child of.
+    fn keeper(&self) -> Option<u32> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+        let name = fs::read_to_string(format!("/proc/{parent}/comm")).ok()?;
+        (name.trim() == "cocktail-keeper").then_some(parent)
+    }
+}
+
+/// Whether a process has a file of that folder open, be it deleted: a keeper holds its lock as long as it lives.
+fn holds_file_in(pid: u32, folder: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    entries.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(folder)))
+}
+
+/// Some of the workers, for people.
+fn named(workers: &[Worker]) -> String {
+    let shown = workers.iter().take(NAMED).map(|worker| format!("{} with pid {}", worker.container, worker.pid));
+    let more = if workers.len() > NAMED { ", …" } else { "" };
+    format!("{}{more}", shown.collect::<Vec<_>>().join(", "))
 }
 
 fn variable<'a>(environ: &'a [u8], name: &str) -> Option<&'a str> {
