@@ -349,3 +349,35 @@ fn serve(options: &KeeperOptions, ended: oneshot::Receiver<()>, tell: &mpsc::Sen
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_did_not_call_init_is_not_run_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = KeeperOptions::new(dir.path().join("run"), dir.path().join("logs"));
+        assert!(matches!(spawn(&options), Err(KeeperError::NotInitialised)));
+        assert!(!options.dir.exists());
+    }
+
+    #[test]
+    fn a_socket_path_that_is_too_long_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir.path().join("x".repeat(100));
+        let refused = serve_in_process(KeeperOptions::new(long, dir.path().join("logs"))).unwrap_err();
+        assert!(refused.to_string().contains("107"), "{refused}");
+    }
+
+    #[test]
+    fn one_keeper_lives_in_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = KeeperOptions::new(dir.path().join("run"), dir.path().join("logs"));
+        let first = serve_in_process(options.clone()).unwrap();
+        assert!(serve_in_process(options.clone()).is_err());
+        first.shutdown();
+        first.shutdown();
+        serve_in_process(options).unwrap().shutdown();
+    }
+}

@@ -118,17 +118,13 @@ pub(crate) fn scan() -> io::Result<Vec<Stat>> {
     Ok(pids()?.into_iter().filter_map(|pid| stat(pid).ok().flatten()).collect())
 }
 
-/// The children of this process, whichever thread started them. `None` where the kernel does not list them.
+/// The children of this process, whichever thread started them. `None` where the kernel does not list them, or when
+/// threads ended while they were read.
 pub(crate) fn own_children() -> Option<BTreeSet<u32>> {
     let mut children = BTreeSet::new();
     for task in fs::read_dir("/proc/self/task").ok()? {
-        let list = fs::read_to_string(task.ok()?.path().join("children"));
-        match list {
-            Ok(list) => children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
-            // A thread that ended: its children are listed at another one, perhaps at one that was read already.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && children.is_empty() => return None,
-            Err(_) => return None,
-        }
+        let list = fs::read_to_string(task.ok()?.path().join("children")).ok()?;
+        children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
     }
     Some(children)
 }

@@ -16,7 +16,6 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("safety::a_client_that_goes_away_in_a_request_is_harmless", goes_away),
         test("safety::directories_and_socket_are_private", private),
         test("safety::a_name_planted_as_a_link_is_not_followed", planted_link),
-        test("safety::a_program_without_init_cannot_spawn_itself", without_init),
     ]
 }
 
@@ -70,12 +69,4 @@ async fn planted_link() {
     keeper.sh("a", "echo secret").await;
     keeper.exit_of("a").await;
     assert_eq!(keeper.path("elsewhere").read_dir().unwrap().count(), 0);
-}
-
-async fn without_init() {
-    // A shell stands for a program that never called it: it does not know the role and must not be a keeper.
-    let options = cocktail_keeper::KeeperOptions::new("/nonexistent/run", "/nonexistent/logs");
-    let keeper = Keeper::new().await;
-    assert!(keeper.client.welcome().pid != std::process::id());
-    assert!(options.socket().ends_with("keeper.sock"));
 }
