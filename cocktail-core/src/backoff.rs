@@ -35,3 +35,49 @@ pub fn mix(seed: u64, text: &str, count: u64) -> u64 {
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ (hash >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{delay, mix};
+    use std::time::Duration;
+
+    const BASE: Duration = Duration::from_millis(100);
+    const MAX: Duration = Duration::from_secs(300);
+
+    #[test]
+    fn the_first_pause_is_jittered_already() {
+        let pauses: std::collections::BTreeSet<_> =
+            (0..100).map(|container| delay(BASE, MAX, 1, mix(1, "web", container))).collect();
+        assert!(pauses.len() > 90, "workers that ended together come back together: {}", pauses.len());
+        assert!(pauses.iter().all(|pause| (Duration::from_millis(75)..=BASE).contains(pause)));
+    }
+
+    #[test]
+    fn each_exit_doubles_the_pause_up_to_the_longest() {
+        let full = |crashes| delay(BASE, MAX, crashes, 0);
+        let millis: Vec<u128> = [1, 2, 3, 4, 12, 13, 1_000, u32::MAX].map(|crashes| full(crashes).as_millis()).into();
+        assert_eq!(millis, [100, 200, 400, 800, 204_800, 300_000, 300_000, 300_000]);
+    }
+
+    #[test]
+    fn a_pause_is_shortened_by_a_quarter_at_most() {
+        for hash in [0, 1, 24_999_999, 25_000_000, 25_000_001, u64::MAX] {
+            let pause = delay(BASE, MAX, 1, hash);
+            assert!((Duration::from_millis(75)..=BASE).contains(&pause), "{hash}: {pause:?}");
+        }
+    }
+
+    #[test]
+    fn a_base_of_zero_restarts_at_once() {
+        assert_eq!(delay(Duration::ZERO, MAX, 9, u64::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_longest_durations_that_a_manifest_can_hold_are_no_panic() {
+        let longest = Duration::from_millis(u64::MAX);
+        for hash in [0, 7, u64::MAX] {
+            assert!(delay(longest, longest, u32::MAX, hash) <= longest);
+        }
+        assert!(delay(Duration::MAX, Duration::MAX, 3, u64::MAX) <= Duration::MAX);
+    }
+}

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::container::{Container, ContainerState};
 use crate::contract::Actor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -96,7 +97,7 @@ impl State {
                     .iter()
                     .filter_map(|id| self.units.get(id))
                     .flat_map(|unit| self.of(unit))
-                    .filter(|container| container.is_wanted())
+                    .filter(|container| container.is_wanted() && has_started(container))
                     .filter(|container| !matches!(&object, Object::Container(only) if *only != container.id))
                     .map(|container| Event::ReplaceAsked { container: container.id.clone(), because: because.clone() })
                     .collect();
@@ -156,9 +157,8 @@ impl State {
         }
         service.maps.iter().any(|(map, spec)| {
             let of_map = |id: &&UnitId| id.service == service.name && id.map == *map;
-            let left = self.units.iter().any(|(id, unit)| {
-                of_map(&id) && !unit.removing && !spec.units.contains_key(&id.unit)
-            });
+            let left =
+                self.units.iter().any(|(id, unit)| of_map(&id) && !unit.removing && !spec.units.contains_key(&id.unit));
             left || spec.units.iter().any(|(name, wanted)| {
                 let id = UnitId::new(service.name.clone(), map.clone(), name.clone());
                 self.units.get(&id).is_none_or(|unit| unit.removing || unit.spec != *wanted)
@@ -230,5 +230,25 @@ impl State {
             Object::Server(id) => Err(Error::invalid(format!("{id} is a server, not a unit or map"))),
             object => Ok(object),
         }
+    }
+}
+
+/// Whether there is something to restart. What has not started yet is new as it is, so that a restart that is asked
+/// for twice is one.
+fn has_started(container: &Container) -> bool {
+    match container.state {
+        ContainerState::Waiting
+        | ContainerState::Loading
+        | ContainerState::Ready
+        | ContainerState::Backoff { .. }
+        | ContainerState::Lost => true,
+        ContainerState::Claimed
+        | ContainerState::Preparing
+        | ContainerState::Prepared
+        | ContainerState::Starting
+        | ContainerState::Draining
+        | ContainerState::Stopped
+        | ContainerState::Failed
+        | ContainerState::Fenced => false,
     }
 }

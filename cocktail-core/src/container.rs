@@ -295,3 +295,6 @@ impl Container {
         self.ports.iter().filter_map(|port| port.port)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -240,9 +240,7 @@ impl Event {
                 ("unit-started", unit.to_string(), format!("started by {actor}"))
             }
             Self::UnitRemoved { unit, actor } => ("unit-removed", unit.to_string(), format!("removed by {actor}")),
-            Self::UnitForgotten { unit } => {
-                ("unit-gone", unit.to_string(), "its last container is gone".into())
-            }
+            Self::UnitForgotten { unit } => ("unit-gone", unit.to_string(), "its last container is gone".into()),
             Self::ReplaceAsked { container, because } => ("replace-asked", container.to_string(), because.clone()),
             Self::ServerSeen { server } => ("server-seen", server.id.to_string(), server.reason.clone()),
             Self::Claimed { container, because, .. } => ("claimed", container.to_string(), because.clone()),

@@ -229,3 +229,6 @@ impl PortPool {
         PortError::Exhausted { range: self.range, held, resting, poisoned }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,3 +155,6 @@ pub struct Server {
     /// Containers on it.
     pub containers: u32,
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,3 +76,32 @@ impl WhyLog {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{KEPT, WhyLog};
+    use crate::time::WallTime;
+
+    #[test]
+    fn the_same_decision_again_is_counted_and_not_repeated() {
+        let mut log = WhyLog::default();
+        for at in 0..3 {
+            log.record(WallTime(at), "start", "restart in place", &[]);
+        }
+        let views = log.views("web-1");
+        assert_eq!(views.len(), 1);
+        assert_eq!(views[0].because, "restart in place (3 times)");
+        assert_eq!(views[0].object, "web-1");
+        assert_eq!(log.iter().next().expect("there is one").at, WallTime(2));
+    }
+
+    #[test]
+    fn the_oldest_decisions_go_first() {
+        let mut log = WhyLog::default();
+        for number in 0..=KEPT {
+            log.record(WallTime::default(), "start", &number.to_string(), &[]);
+        }
+        assert_eq!(log.iter().count(), KEPT);
+        assert_eq!(log.iter().next().expect("there is one").because, "1");
+    }
+}

@@ -13,13 +13,7 @@ use crate::unit::Unit;
 
 /// Drains what is surplus or replaced. `held` says that a replacement found no room. Returns why an old container that
 /// would have to go first stays.
-pub(super) fn reduce(
-    draft: &mut Draft<'_>,
-    id: &UnitId,
-    unit: &Unit,
-    census: &Census<'_>,
-    held: bool,
-) -> Option<Hold> {
+pub(super) fn reduce(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Census<'_>, held: bool) -> Option<Hold> {
     let mut ready = census.ready();
     let surplus = census.fresh.len().saturating_sub(census.goal);
     let mut fresh = census.fresh.clone();

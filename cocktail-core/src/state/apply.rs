@@ -367,10 +367,8 @@ impl State {
                 state.end(id, OperationState::Succeeded, None);
                 record.operation = None;
             }
-            let before_running = matches!(
-                record.state,
-                ContainerState::Preparing | ContainerState::Prepared | ContainerState::Starting
-            );
+            let before_running =
+                matches!(record.state, ContainerState::Preparing | ContainerState::Prepared | ContainerState::Starting);
             if !before_running {
                 return;
             }

@@ -93,9 +93,7 @@ impl State {
         let all = self.units.keys();
         match object {
             Object::Service(service) => all.filter(|id| id.service == *service).cloned().collect(),
-            Object::Map(service, map) => {
-                all.filter(|id| id.service == *service && id.map == *map).cloned().collect()
-            }
+            Object::Map(service, map) => all.filter(|id| id.service == *service && id.map == *map).cloned().collect(),
             Object::Unit(unit) => vec![unit.clone()],
             Object::Container(container) => {
                 self.containers.get(container).map(|record| vec![record.unit.clone()]).unwrap_or_default()
@@ -134,8 +132,11 @@ impl State {
 
     fn missing(&self, name: &str, what: &str) -> Error {
         let units: Vec<&UnitId> = self.units.keys().collect();
-        let known =
-            if units.is_empty() { "there is no unit".to_owned() } else { format!("there are the units {}", list(&units)) };
+        let known = if units.is_empty() {
+            "there is no unit".to_owned()
+        } else {
+            format!("there are the units {}", list(&units))
+        };
         Error::not_found(format!("no {what} {name:?}: {known}"))
     }
 }

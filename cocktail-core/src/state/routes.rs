@@ -59,14 +59,12 @@ impl State {
     /// substitution that names nothing.
     pub fn launch(&self, container: &ContainerId) -> Result<Launch> {
         let record = self.containers.get(container).ok_or_else(|| Error::not_found(format!("no {container}")))?;
-        let unit =
-            self.units.get(&record.unit).ok_or_else(|| Error::not_found(format!("no unit {}", record.unit)))?;
+        let unit = self.units.get(&record.unit).ok_or_else(|| Error::not_found(format!("no unit {}", record.unit)))?;
         let template = unit.template(record.revision);
         let ports = launch_ports(record, template)?;
         let variables = variables(record, &ports);
-        let substitute = |text: &String| {
-            manifest::substitute(text, &variables).map_err(|error| Error::invalid(error.to_string()))
-        };
+        let substitute =
+            |text: &String| manifest::substitute(text, &variables).map_err(|error| Error::invalid(error.to_string()));
         let volumes = launch_volumes(record, template, unit.desired);
         let mut env = BTreeMap::new();
         for (key, value) in &template.env {
@@ -109,12 +107,7 @@ impl State {
     /// The order that a stop operation stands for.
     pub fn stop_order(&self, operation: &Operation) -> Option<StopOrder> {
         let OperationKind::Stop { signal, grace } = operation.kind else { return None };
-        Some(StopOrder {
-            container: operation.container.clone(),
-            generation: operation.generation,
-            signal,
-            grace,
-        })
+        Some(StopOrder { container: operation.container.clone(), generation: operation.generation, signal, grace })
     }
 
     /// What a runtime is told of a server's containers when the Manager attaches to it.
@@ -152,7 +145,10 @@ fn launch_ports(record: &Container, template: &Template) -> Result<Vec<LaunchPor
         .iter()
         .map(|lease| {
             let port = lease.port.ok_or_else(|| {
-                Error::new(crate::error::ErrorKind::Conflict, format!("port {} of {} is not leased", lease.name, record.id))
+                Error::new(
+                    crate::error::ErrorKind::Conflict,
+                    format!("port {} of {} is not leased", lease.name, record.id),
+                )
             })?;
             let inherit = template.ports.iter().any(|spec| spec.name == lease.name && spec.inherit);
             Ok(LaunchPort { name: lease.name.clone(), port, inherit })

@@ -64,10 +64,8 @@ impl State {
     fn view_of(&self, id: &UnitId, unit: &Unit) -> UnitView {
         let containers: Vec<&Container> = self.of(unit).collect();
         let ready = containers.iter().filter(|container| container.state == ContainerState::Ready).count();
-        let updated = containers
-            .iter()
-            .filter(|container| container.is_wanted() && container.revision == unit.revision)
-            .count();
+        let updated =
+            containers.iter().filter(|container| container.is_wanted() && container.revision == unit.revision).count();
         let replaced = containers
             .iter()
             .filter(|container| container.revision != unit.revision || container.replace.is_some())

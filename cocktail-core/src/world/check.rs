@@ -42,8 +42,7 @@ pub(super) fn state(state: &mut State) {
     ports(state);
     operations(state);
     for server in state.servers.values() {
-        let on_it: Vec<&Container> =
-            state.containers.values().filter(|record| record.server == server.id).collect();
+        let on_it: Vec<&Container> = state.containers.values().filter(|record| record.server == server.id).collect();
         let cpu: u64 = on_it.iter().map(|record| reserved(state, record).cpu.0).sum();
         assert_eq!(server.allocated.cpu.0, cpu, "what is allocated is what containers reserve");
         assert_eq!(server.containers as usize, on_it.len());

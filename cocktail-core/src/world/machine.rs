@@ -156,7 +156,10 @@ impl Machine {
         if fails || taken.is_some() {
             let message = taken.map_or("no such program".into(), |port| format!("port {port} is taken"));
             let kind = if taken.is_some() { ErrorKind::Conflict } else { ErrorKind::InvalidConfig };
-            return Event::StartFailed { operation: call.operation.id, failure: Failure { kind, message, port: taken } };
+            return Event::StartFailed {
+                operation: call.operation.id,
+                failure: Failure { kind, message, port: taken },
+            };
         }
         for (other, process) in &self.processes {
             assert!(process.ports.is_disjoint(&ports), "{other} and {container} share a port");

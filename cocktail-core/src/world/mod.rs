@@ -272,7 +272,13 @@ impl World {
                 let _ = writeln!(
                     text,
                     "  {} r{} g{} {:?} op {:?} ports {:?} {}",
-                    record.id, record.revision, record.generation, record.state, record.operation, record.ports, record.reason
+                    record.id,
+                    record.revision,
+                    record.generation,
+                    record.state,
+                    record.operation,
+                    record.ports,
+                    record.reason
                 );
             }
         }

@@ -251,8 +251,7 @@ fn assert_nothing_left(world: &mut World) {
     assert_eq!(world.machine.running(), []);
     world.state.take_rested_ports();
     let held = world.state.ports.values().flat_map(crate::ports::PortPool::leases);
-    let held: Vec<_> =
-        held.filter(|(_, lease)| !matches!(lease, crate::ports::PortLease::Poisoned(_))).collect();
+    let held: Vec<_> = held.filter(|(_, lease)| !matches!(lease, crate::ports::PortLease::Poisoned(_))).collect();
     assert!(held.is_empty(), "{held:?}");
 }
 
