@@ -23,8 +23,11 @@ const MOST_FILES: u32 = 1000;
 pub(crate) struct Cursor {
     dir: PathBuf,
     since: Option<String>,
+    until: Option<String>,
     file: Option<File>,
     offset: u64,
+    /// Nothing before `until` is left.
+    ended: bool,
 }
 
 /// What a cursor found.
@@ -54,7 +57,7 @@ fn open(dir: &Path, number: u32) -> io::Result<Option<File>> {
 impl Cursor {
     /// A cursor at the log's begin or at its `tail`th record from the end. `since` is a record's time.
     pub(crate) fn new(dir: PathBuf, since: Option<String>, tail: Option<u64>) -> io::Result<Self> {
-        let mut cursor = Self { dir, since, file: None, offset: 0 };
+        let mut cursor = Self { dir, since, until: None, file: None, offset: 0, ended: false };
         let Some(mut wanted) = tail else {
             cursor.file = cursor.oldest()?;
             return Ok(cursor);
@@ -70,6 +73,12 @@ impl Cursor {
             }
         }
         Ok(cursor)
+    }
+
+    /// Ends before the first record that is later than this time, however fast more of them are written.
+    pub(crate) fn until(mut self, time: String) -> Self {
+        self.until = Some(time);
+        self
     }
 
     fn oldest(&self) -> io::Result<Option<File>> {
@@ -88,6 +97,9 @@ impl Cursor {
     /// The next records.
     pub(crate) fn next(&mut self) -> io::Result<Chunk> {
         loop {
+            if self.ended {
+                return Ok(Chunk::End);
+            }
             if self.file.is_none() {
                 self.file = self.oldest()?;
                 self.offset = 0;
@@ -100,6 +112,7 @@ impl Cursor {
                 buf.truncate(end + 1);
                 self.offset += buf.len() as u64;
                 self.keep_since(&mut buf);
+                self.cut_until(&mut buf);
                 if !buf.is_empty() {
                     return Ok(Chunk::Records(buf));
                 }
@@ -130,6 +143,21 @@ impl Cursor {
             start = line.map_or(buf.len(), |end| start + end + 1);
         }
         buf.clear();
+    }
+
+    /// Takes records after `until` out; with the first of them the log has ended.
+    fn cut_until(&mut self, buf: &mut Vec<u8>) {
+        let Some(until) = &self.until else { return };
+        let mut start = 0;
+        while start < buf.len() {
+            if &buf[start..buf.len().min(start + until.len())] > until.as_bytes() {
+                buf.truncate(start);
+                self.ended = true;
+                return;
+            }
+            let line = buf[start..].iter().position(|byte| *byte == b'\n');
+            start = line.map_or(buf.len(), |end| start + end + 1);
+        }
     }
 
     /// The file after the one that is read.
@@ -244,6 +272,17 @@ mod tests {
         assert_eq!(all(&mut Cursor::new(dir.path().into(), since, None).unwrap()), lines(4..=6));
         let since = Some("2027-01-01T00:00:00.000000Z".to_owned());
         assert_eq!(all(&mut Cursor::new(dir.path().into(), since, None).unwrap()), "");
+    }
+
+    #[test]
+    fn a_log_that_grows_while_it_is_read_ends_where_it_ended_when_it_was_asked_for() {
+        let dir = log();
+        let until = "2026-11-21T20:00:04.000000Z".to_owned();
+        let mut cursor = Cursor::new(dir.path().into(), None, None).unwrap().until(until);
+        assert_eq!(all(&mut cursor), lines(1..=4));
+        assert_eq!(cursor.next().unwrap(), Chunk::End);
+        let until = "2027-01-01T00:00:00.000000Z".to_owned();
+        assert_eq!(all(&mut Cursor::new(dir.path().into(), None, Some(2)).unwrap().until(until)), lines(5..=6));
     }
 
     #[test]

@@ -64,7 +64,16 @@ async fn send(
 ) -> io::Result<()> {
     let since = request.since_us.and_then(|at| jiff::Timestamp::from_microsecond(at).ok()).map(timestamp);
     let dir = server.options.logs.join(&request.container);
-    let mut cursor = blocking(move || Cursor::new(dir, since, request.tail)).await?;
+    // A worker that writes faster than the peer reads must not make a request endless.
+    let until = (!request.follow).then(|| timestamp(jiff::Timestamp::now()));
+    let mut cursor = blocking(move || {
+        let cursor = Cursor::new(dir, since, request.tail)?;
+        Ok(match until {
+            Some(until) => cursor.until(until),
+            None => cursor,
+        })
+    })
+    .await?;
     loop {
         // Registered before reading, so that no write goes unnoticed.
         let changed = sink.as_ref().map(|sink| sink.changed.notified());
