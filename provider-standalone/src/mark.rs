@@ -48,7 +48,8 @@ pub(crate) fn check_alone(mark: &str, run: &Path) -> Result<()> {
         )));
     }
     let with_keeper = foreign.into_iter().filter_map(|worker| Some((worker.keeper()?, worker)));
-    let (keepers, here): (BTreeSet<u32>, Vec<_>) = with_keeper.filter(|(keeper, _)| holds_file_in(*keeper, run)).unzip();
+    let (keepers, here): (BTreeSet<u32>, Vec<_>) =
+        with_keeper.filter(|(keeper, _)| holds_file_in(*keeper, run)).unzip();
     if let Some(worker) = here.first() {
         // A keeper alone would keep its service ports, so it is ended, too, and first.
         let pids = keepers.into_iter().chain(here.iter().map(|worker| worker.pid));
@@ -62,6 +63,14 @@ pub(crate) fn check_alone(mark: &str, run: &Path) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Whether any worker carries this mark, as far as processes may be looked at.
+pub(crate) fn is_carried(mark: &str) -> bool {
+    let Ok(entries) = fs::read_dir("/proc") else { return false };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| fs::read(format!("/proc/{pid}/environ")).ok())
+        .any(|environ| variable(&environ, ENV_MARKER) == Some(mark))
 }
 
 /// A process that carries another mark.
