@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::process::Stdio;
 
+use cocktail_tests::home::PATIENCE;
 use cocktail_tests::{Home, program};
 use rustix::fs::OFlags;
 use rustix::process::Signal;
@@ -66,13 +67,12 @@ fn exec_with_a_terminal_is_interactive_and_gives_it_back() {
     let mut said = String::new();
     let mut reader = outer.try_clone().unwrap();
     let mut buffer = [0; 4096];
-    let code = loop {
+    while !said.contains("33 99") {
         let read = reader.read(&mut buffer).unwrap();
         said.push_str(&String::from_utf8_lossy(&buffer[..read]));
-        if said.contains("33 99") {
-            break program::end_of(&mut child, cocktail_tests::home::PATIENCE).unwrap().code();
-        }
-    };
+    }
+    let code = program::end_of(&mut child, PATIENCE).and_then(|status| status.code());
+    child.wait().unwrap();
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("isatty") && said.contains("answer 42"), "{said}");
     let after = rustix::termios::tcgetattr(&inner).unwrap();

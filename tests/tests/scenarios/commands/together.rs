@@ -49,11 +49,13 @@ fn two_data_dirs_with_one_port_range_never_share_a_port() {
     // What one gives back, the other gets.
     one.ok(&["scale", "api", "2", "--wait"]);
     other.eventually("the other has all it wants", || all(14) && ports(&other).len() == 12);
-    drop(managers);
-    for home in [one, other] {
-        let _manager = home.serve_with(&settings);
-        home.finish();
+    // Both end first: they have ports of one block.
+    for home in [&one, &other] {
+        home.ok(&["down"]);
     }
+    drop(managers);
+    one.finish();
+    other.finish();
 }
 
 #[test]
