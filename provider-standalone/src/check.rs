@@ -3,6 +3,8 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,9 @@ use crate::users;
 
 /// Folders of a search path that a sentence names.
 const NAMED: usize = 8;
+
+/// What the kernel reads of a script's first line.
+const LONGEST_FIRST_LINE: u64 = 256;
 
 type Problems = Vec<(String, String)>;
 
@@ -52,7 +57,7 @@ pub(crate) fn template(template: &Template) -> Problems {
         match source {
             SecretSource::File(path) => {
                 if let Err(error) = fs::File::open(path).and_then(|file| file.metadata()) {
-                    add(format!("secrets.{name}"), format!("{} cannot be read: {}", path.display(), error.kind()));
+                    add(format!("secrets.{name}"), format!("{} cannot be read: {}", path.display(), reason(&error)));
                 }
             }
             SecretSource::Env(from) if env::var_os(from).is_none() => {
@@ -69,6 +74,12 @@ pub(crate) fn template(template: &Template) -> Problems {
         }
     }
     problems
+}
+
+/// What the system says, without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
 fn may_become(user: &str) -> bool {
@@ -92,19 +103,32 @@ fn program_problem(program: &str, template: &Template, cwd_exists: bool) -> Opti
             Ok(_) if !is_executable(&path) => {
                 Some(format!("{} is not executable: make it so with `chmod +x`", path.display()))
             }
-            Ok(_) => None,
+            Ok(_) => missing_interpreter(&path),
         };
     }
     let own = env::var_os("PATH").unwrap_or_default();
     let search = template.env.get("PATH").map_or(own.as_os_str(), OsStr::new);
     let folders: Vec<PathBuf> = env::split_paths(search).collect();
-    if folders.iter().any(|folder| is_executable(&folder.join(program))) {
-        return None;
+    if let Some(path) = folders.iter().map(|folder| folder.join(program)).find(|path| is_executable(path)) {
+        return missing_interpreter(&path);
     }
     let listed: Vec<String> = folders.iter().take(NAMED).map(|folder| folder.display().to_string()).collect();
     let more = if folders.len() > NAMED { ", …" } else { "" };
     let meant = similar(program, &folders).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
     Some(format!("no program `{program}` in PATH ({}{more}){meant}", listed.join(", ")))
+}
+
+/// Why a script cannot be run although it is there: what its first line names is not.
+fn missing_interpreter(script: &Path) -> Option<String> {
+    let mut head = Vec::new();
+    fs::File::open(script).ok()?.take(LONGEST_FIRST_LINE).read_to_end(&mut head).ok()?;
+    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = line.trim_ascii();
+    let interpreter = line.split(|byte| byte.is_ascii_whitespace()).next().filter(|path| path.starts_with(b"/"))?;
+    let interpreter = Path::new(OsStr::from_bytes(interpreter));
+    (!interpreter.exists()).then(|| {
+        format!("the first line of {} names {}, which does not exist", script.display(), interpreter.display())
+    })
 }
 
 /// The executable in these folders whose name is nearest, if one is near.
