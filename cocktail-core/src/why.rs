@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 use crate::time::WallTime;
 use crate::view::{ConsideredView, WhyView};
 
-/// Decisions that are kept per object.
-pub const KEPT: usize = 16;
-
 /// One decision, or the decision to do nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Why {
@@ -27,13 +24,13 @@ pub struct Why {
     pub again: u32,
 }
 
-/// The last decisions about one object, oldest first, bounded.
+/// The last decisions about one object, oldest first; its owner bounds it with [`WhyLog::keep`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WhyLog(VecDeque<Why>);
 
 impl WhyLog {
-    /// Adds a decision; the same again only counts up, the oldest beyond [`KEPT`] goes.
+    /// Adds a decision; the same again only counts up.
     pub fn record(&mut self, at: WallTime, decision: &str, because: &str, considered: &[ConsideredView]) {
         if let Some(last) = self.0.back_mut()
             && last.decision == decision
@@ -43,9 +40,6 @@ impl WhyLog {
             last.again += 1;
             return;
         }
-        if self.0.len() == KEPT {
-            self.0.pop_front();
-        }
         self.0.push_back(Why {
             at,
             decision: decision.to_owned(),
@@ -53,6 +47,12 @@ impl WhyLog {
             considered: considered.to_vec(),
             again: 0,
         });
+    }
+
+    /// Forgets the oldest decisions beyond `most`.
+    pub fn keep(&mut self, most: usize) {
+        let surplus = self.0.len().saturating_sub(most);
+        self.0.drain(..surplus);
     }
 
     /// The decisions, oldest first.
@@ -79,7 +79,7 @@ impl WhyLog {
 
 #[cfg(test)]
 mod tests {
-    use super::{KEPT, WhyLog};
+    use super::WhyLog;
     use crate::time::WallTime;
 
     #[test]
@@ -98,10 +98,13 @@ mod tests {
     #[test]
     fn the_oldest_decisions_go_first() {
         let mut log = WhyLog::default();
-        for number in 0..=KEPT {
+        for number in 0..5 {
             log.record(WallTime::default(), "start", &number.to_string(), &[]);
         }
-        assert_eq!(log.iter().count(), KEPT);
-        assert_eq!(log.iter().next().expect("there is one").because, "1");
+        log.keep(9);
+        assert_eq!(log.iter().count(), 5);
+        log.keep(2);
+        let kept: Vec<&str> = log.iter().map(|why| why.because.as_str()).collect();
+        assert_eq!(kept, ["3", "4"]);
     }
 }

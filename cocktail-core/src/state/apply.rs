@@ -116,6 +116,7 @@ impl State {
                         record.why.record(at, "wait", because, considered);
                     }
                 }
+                self.bound_why(unit);
             }
             Event::Froze { because } => {
                 self.frozen.clone_from(because);
@@ -540,6 +541,7 @@ impl State {
         let Some(mut record) = self.containers.remove(id) else { return };
         self.count_out(&record);
         change(self, &mut record);
+        record.why.keep(self.settings.why_per_object);
         self.count_in(&record);
         let unit = record.unit.clone();
         self.containers.insert(id.clone(), record);

@@ -236,6 +236,14 @@ impl State {
 
     fn touch(&mut self, unit: &UnitId) {
         self.soft.dirty.insert(unit.clone());
+        self.bound_why(unit);
+    }
+
+    /// What is told about a Unit is bounded like everything else.
+    fn bound_why(&mut self, unit: &UnitId) {
+        if let Some(record) = self.units.get_mut(unit) {
+            record.why.keep(self.settings.why_per_object);
+        }
     }
 
     /// Marks the Units that wait: there may be room now, or another reason.

@@ -179,6 +179,13 @@ fn few_unwell_containers_are_ended_one_by_one_and_restarted_in_place() {
 
 #[test]
 fn the_budget_of_own_ends_holds_and_frees_itself_with_time() {
+    for reopened in [false, true] {
+        budget(reopened);
+    }
+}
+
+/// Three are unwell and two may be ended; `reopened` says that the Manager is another one when the time has passed.
+fn budget(reopened: bool) {
     let settings = Settings { budget_deletions: 2, ..Settings::default() };
     let live = "ports.http = {}\nlive = { tcp = true }";
     let mut world = ready_world(settings, &[("web", 3, live), ("rest", 9, "")]);
@@ -187,7 +194,9 @@ fn the_budget_of_own_ends_holds_and_frees_itself_with_time() {
     assert_eq!(stops(&events), 2);
     let why = "is not ended yet: the manager ended 2 containers by itself within 60s, which is its budget";
     assert_eq!(held(&events), [format!("{} {why}", ids[2])]);
-    world.reopen();
+    if reopened {
+        world.reopen();
+    }
     assert_eq!(held(&world.pass(Duration::from_secs(59))), Vec::<&str>::new(), "it is told once");
     let at = world.state.wake_at().expect("the window ends");
     let events = world.pass(at - world.now());
@@ -236,4 +245,16 @@ fn what_waits_is_known_again_after_a_restart() {
 
 fn first_of(ids: &[ContainerId]) -> &ContainerId {
     ids.iter().min().expect("there is one")
+}
+
+#[test]
+fn as_many_decisions_are_kept_as_the_settings_say() {
+    let settings = Settings { why_per_object: 3, ..Settings::default() };
+    let mut world = ready_world(settings, &[("job", 1, "")]);
+    for count in [2, 1, 3, 1, 4, 2] {
+        world.scale("job", count).expect("it is not refused");
+        world.settle();
+    }
+    assert_eq!(world.unit("job").why.iter().count(), 3);
+    assert!(world.state.containers.values().all(|record| record.why.iter().count() <= 3));
 }
