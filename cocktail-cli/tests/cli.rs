@@ -414,6 +414,21 @@ fn a_unit_that_does_not_become_ready_ends_up_with_5_and_its_reason() {
 }
 
 #[test]
+fn a_manifest_that_the_manager_refuses_leaves_no_manager_behind() {
+    let folder = Folder::new();
+    folder.write("absent.toml", EMPTY.replace("sleep", "no-such-program-9"));
+    for command in ["up absent.toml", "up -d absent.toml"] {
+        let run = folder.run(command);
+        assert_eq!((run.code, run.data.as_str()), (Some(2), ""), "{command}: {run:?}");
+        assert!(
+            run.people.contains("no-such-program-9") && run.people.contains("absent.toml:3:"),
+            "{command}: {run:?}"
+        );
+        assert!(folder.nothing_runs(), "{command}");
+    }
+}
+
+#[test]
 fn settings_of_the_manifest_reach_a_manager_in_the_background() {
     let folder = Folder::new();
     folder.write("both.toml", format!("{EMPTY}[manager]\nport_range = \"banana\"\n"));
