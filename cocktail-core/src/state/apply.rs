@@ -129,11 +129,12 @@ impl State {
     pub fn note(&mut self, soft: &Soft) {
         match soft {
             Soft::Prepared { container, generation } => {
-                self.change(container, |state, record| {
-                    if record.generation == *generation && record.state == ContainerState::Preparing {
-                        state.step(record, Step::Prepared, "ports and folders are ready".into());
-                    }
-                });
+                // Nothing follows from it but what people see, so the Unit need not be looked at.
+                let Some(mut record) = self.containers.remove(container) else { return };
+                if record.generation == *generation && record.state == ContainerState::Preparing {
+                    self.step(&mut record, Step::Prepared, "ports and folders are ready".into());
+                }
+                self.containers.insert(container.clone(), record);
             }
             Soft::Drained { container } => {
                 self.change(container, |_, record| {
@@ -432,6 +433,9 @@ impl State {
         let reason = format!("{prefix}{because}; restart {} in {}", record.restarts + 1, human(pause));
         self.step(record, Step::Crashed { until }, reason.clone());
         record.why.record(self.at, "back off", &reason, &[]);
+        if let Some(unit) = self.units.get_mut(&record.unit) {
+            unit.why.record(self.at, "back off", &format!("{}: {reason}", record.id), &[]);
+        }
         self.wake(until, &record.unit);
     }
 
