@@ -17,7 +17,7 @@ fn a_worker_that_ignores_its_stop_signal_is_killed_after_its_grace() {
     home.settled("deaf", 1);
     let id = only(&home, "deaf")["id"].as_str().unwrap().to_owned();
     home.eventually("it has begun to ignore", || home.ok(&["logs", &id]).stdout.contains("deaf"));
-    home.ok(&["stop", "--wait", "deaf"]);
+    home.ok(&["stop", "--wait=30s", "deaf"]);
     let events = home.run(&["-o", "json", "events"]).json_lines();
     let exit = events.iter().find(|event| event["object"] == *id && event["kind"] == "exited").unwrap();
     assert_eq!(exit["reason"], "killed by signal 9");
