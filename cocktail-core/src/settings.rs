@@ -3,6 +3,7 @@
 //! A plain value; [`crate::manifest`] decodes it from `cocktail.toml`. Durations go down to 100 ms.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,12 +50,20 @@ pub struct Settings {
 }
 
 /// One entry of `[providers.<name>]`: the kind, and the rest as the provider's own crate reads it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderSettings {
     /// Kind: `standalone`, later `docker`, `ec2`, `azure`.
     pub kind: Name,
     /// Everything else of the table.
     pub options: BTreeMap<String, serde_json::Value>,
+}
+
+/// Credentials of a provider are options too, and which ones only its crate knows: keys are shown, values are not.
+impl fmt::Debug for ProviderSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<&String> = self.options.keys().collect();
+        f.debug_struct("ProviderSettings").field("kind", &self.kind).field("options", &keys).finish()
+    }
 }
 
 impl Default for Settings {
@@ -77,5 +86,20 @@ impl Default for Settings {
             watch: Vec::new(),
             providers: BTreeMap::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_provider_options_are_not_shown() {
+        let kind = Name::new("ec2").unwrap();
+        let options = BTreeMap::from([("secret_key".to_owned(), serde_json::json!({ "value": "hunter2" }))]);
+        let provider = ProviderSettings { kind: kind.clone(), options };
+        let settings = Settings { providers: BTreeMap::from([(kind, provider)]), ..Settings::default() };
+        let shown = format!("{settings:?} {settings:#?}");
+        assert!(shown.contains("secret_key") && !shown.contains("hunter2"), "{shown}");
     }
 }
