@@ -302,10 +302,14 @@ fn plan(server: &Server, container: &Container, request: &Start) -> Result<Plann
         entries.push(text(format!("LISTEN_FDNAMES={}", names.join(":")).as_bytes(), "a port name")?);
     }
     let (cgroup, cgroup_note) = match request.cgroup {
-        Some(limits) => match Cgroup::make(&server.store(), &container.id, limits) {
-            Ok(cgroup) => (Some(cgroup), None),
-            Err(why) => (None, Some(why)),
-        },
+        Some(limits) => {
+            // A host is not ours to move.
+            let move_self = server.mode == super::Mode::Detached;
+            match Cgroup::make(&server.store(), &container.id, limits, move_self) {
+                Ok(cgroup) => (Some(cgroup), None),
+                Err(why) => (None, Some(why)),
+            }
+        }
         None => (None, None),
     };
     let keep: Vec<_> = sockets.into_iter().map(|(_, socket)| socket).collect();
