@@ -67,7 +67,7 @@ async fn through_a_keeper(count: usize, idle: bool) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let options = KeeperOptions::new(dir.path().join("run"), dir.path().join("logs"));
     cocktail_keeper::spawn(&options).unwrap();
-    let hello = Hello { store: "measure".to_owned(), epoch: 1 };
+    let hello = Hello { store: "measure".to_owned(), epoch: 1, ..Default::default() };
     let (client, _events) = KeeperClient::connect(options.socket(), hello).await.unwrap();
     let env: BTreeMap<String, String> =
         [("PATH", "/usr/bin:/bin"), ("HOME", "/root"), ("LANG", "C.UTF-8"), ("COCKTAIL_UNIT", "web")]

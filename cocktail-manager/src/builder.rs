@@ -1,6 +1,6 @@
 //! Starts an Orchestrator: takes the lease, loads what the store holds, attaches to what runs, and goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -80,7 +80,8 @@ impl Builder {
     /// `Refused` when another Manager or store owns what runs here; `Unavailable` when the store or a provider cannot
     /// be reached; `Unexpected` for a journal that cannot be read.
     pub async fn start(self) -> Result<Orchestrator> {
-        let epoch = self.store.acquire().await?;
+        let lease = self.store.acquire().await?;
+        let epoch = lease.epoch;
         let (mut state, seq) = load(&self.store).await?;
         let clock = Clock::resume(state.now);
         let (requests, request_queue) = mpsc::channel(256);
@@ -103,8 +104,9 @@ impl Builder {
         state.advance(clock.now(), Clock::wall());
         state.apply(&events[0]);
         let mut runtimes = Vec::new();
+        let mut health = Health { seq, ..Health::default() };
         for provider in &self.providers {
-            provider.lead(&state.store, epoch);
+            provider.lead(&lease);
             for seen in provider.list().await?.servers {
                 let event = Event::ServerSeen { server: Box::new(server(&state, provider.name(), &seen)) };
                 state.apply(&event);
@@ -115,6 +117,7 @@ impl Builder {
                 let asked = state.now;
                 let listing = runtime.recover(&state.known(&seen.server)).await?;
                 observe::check_not_older(&state, &listing)?;
+                health.note_unknown(&seen.server, observe::unknown(&state, &BTreeSet::new(), &listing));
                 // Everything that was seen as running before is older than this listing.
                 let asked = cocktail_core::time::ManagerTime(asked.0 + 1);
                 for event in observe::of_listing(&state, &seen.server, asked, &listing) {
@@ -136,9 +139,10 @@ impl Builder {
             observations: observation_queue,
             routes,
             seq,
-            health: Health { seq, ..Health::default() },
+            health,
             since_snapshot: 0,
             reserve_used: false,
+            paced: None,
             state,
         };
         writer.commit_first(&turn).await?;
@@ -228,10 +232,11 @@ async fn look_around(shared: Shared, server: ServerId, runtime: Arc<dyn Runtime>
                 }
             }
             _ = relist.tick() => {
-                let Ok(asked) = shared.look(|state, _| state.now).await else { return };
+                let asking = |state: &State, _: &Health| (state.now, state.containers.keys().cloned().collect());
+                let Ok((asked, before)) = shared.look(asking).await else { return };
                 if let Ok(listing) = runtime.list().await {
                     let server = server.clone();
-                    shared.observe(Observation::Listed { server, asked, listing, attached: false }).await;
+                    shared.observe(Observation::Listed { server, asked, before, listing, attached: false }).await;
                 }
             }
         }

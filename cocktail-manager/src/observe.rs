@@ -1,5 +1,7 @@
 //! From what was seen to events: drops what says nothing new, so that the journal holds changes only.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use cocktail_core::container::{Container, ContainerState};
 use cocktail_core::contract::{Exit, Listing, Observation, ProbeKind, RuntimeEvent, Sighting};
 use cocktail_core::error::{Error, Result};
@@ -7,6 +9,7 @@ use cocktail_core::event::{Event, Soft};
 use cocktail_core::id::{ContainerId, Generation, ServerId};
 use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
+use serde_json::json;
 
 /// Containers that a sentence names.
 const NAMED: usize = 3;
@@ -88,24 +91,52 @@ pub(crate) fn of_listing(state: &State, server: &ServerId, asked: ManagerTime, l
 }
 
 /// Makes sure that the store is not behind what runs. Whatever is started was intended in a store that is durable, so
-/// a start that this store knows nothing of proves that it is an older copy.
+/// a start that this store knows nothing of proves that it is an older copy, unless the runtime knows better: then a user
+/// said that this copy is the one to go on with.
 ///
 /// # Errors
 /// `Refused` with some of the containers.
 pub(crate) fn check_not_older(state: &State, listing: &Listing) -> Result<()> {
-    let newer = |(id, seen): &(&ContainerId, &Observation)| {
-        state.containers.get(*id).is_none_or(|record| seen.generation > record.generation)
-    };
-    let newer: Vec<String> = listing.containers.iter().filter(newer).map(|(id, _)| id.to_string()).collect();
-    if newer.is_empty() {
+    let newer: Vec<String> = unknown(state, &BTreeSet::new(), listing).keys().map(ToString::to_string).collect();
+    if newer.is_empty() || listing.descended {
         return Ok(());
     }
     let more = if newer.len() > NAMED { ", …" } else { "" };
     Err(Error::refused(format!(
         "the store knows nothing of starts that were made for it ({}{more}), so the data dir is an older copy; workers \
-         and ports were not touched: put the newer copy back, or use another data dir",
+         and ports were not touched: put the newer copy back; or run `cocktail adopt` to go on with this one and keep \
+         them, or `cocktail release` to end them, each with `--data-dir` of this data dir",
         newer[..newer.len().min(NAMED)].join(", ")
     )))
+}
+
+/// What a listing names that the state knows nothing of: containers, and later starts of containers. Those that were
+/// known `before`, when the listing was asked for, have been removed meanwhile and are no strangers.
+pub(crate) fn unknown(
+    state: &State,
+    before: &BTreeSet<ContainerId>,
+    listing: &Listing,
+) -> BTreeMap<ContainerId, Observation> {
+    let strange = |(id, seen): &(&ContainerId, &Observation)| match state.containers.get(*id) {
+        Some(record) => seen.generation > record.generation,
+        None => !before.contains(*id),
+    };
+    listing.containers.iter().filter(strange).map(|(id, seen)| (id.clone(), seen.clone())).collect()
+}
+
+/// Containers that the state does not know, as `inspect` shows them.
+pub(crate) fn unknown_view(unknown: &BTreeMap<ContainerId, Observation>) -> serde_json::Value {
+    let view = |(id, seen): (&ContainerId, &Observation)| {
+        let (state, pid) = match &seen.sighting {
+            Sighting::Prepared => ("prepared", None),
+            Sighting::Running(handle) => ("running", handle.pid),
+            Sighting::Exited(_) => ("exited", None),
+            Sighting::Absent => ("absent", None),
+            Sighting::Unknown => ("unknown", None),
+        };
+        json!({ "id": id, "generation": seen.generation, "state": state, "pid": pid })
+    };
+    unknown.iter().map(view).collect()
 }
 
 /// Whether an absence means an end: it ran before the listing was asked for, and no call on it is under way.

@@ -9,7 +9,7 @@ use cocktail_core::contract::{
     Actor, Applied, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream, Manager, ManifestSource, ShutdownMode,
 };
 use cocktail_core::error::{Error, Result};
-use cocktail_core::id::UnitId;
+use cocktail_core::id::{ServerId, UnitId};
 use cocktail_core::state::State;
 use cocktail_core::view::{
     ContainerView, EndpointView, EventView, ManagerView, OperationView, PlanView, ServerView, UnitView, WhyView,
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::builder::{Builder, Kept};
 use crate::shared::{Health, Request, Shared};
 use crate::writer::End;
-use crate::{apply, streams};
+use crate::{apply, observe, streams};
 
 /// A Manager in this process. Cheap to clone; every clone is the same Manager.
 ///
@@ -169,7 +169,16 @@ impl Manager for Orchestrator {
 
     async fn inspect(&self, object: &str) -> Result<serde_json::Value> {
         let object = object.to_owned();
-        self.view(move |state| state.inspect(&object)).await?
+        let inspected = self.shared.look(move |state, health| {
+            let mut value = state.inspect(&object)?;
+            let server = value.pointer("/server/id").and_then(|id| id.as_str()).map(ServerId::new);
+            if let (Some(server), Some(fields)) = (server, value.as_object_mut()) {
+                let unknown = health.unknown.get(&server).map(observe::unknown_view);
+                fields.insert("unknown".into(), unknown.unwrap_or_else(|| serde_json::Value::Array(Vec::new())));
+            }
+            Ok(value)
+        });
+        inspected.await?
     }
 
     async fn why(&self, object: &str) -> Result<Vec<WhyView>> {

@@ -1,11 +1,13 @@
 //! What the writer, the executor and the handles share: the ways to the writer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use cocktail_core::command::{Command, Commanded};
-use cocktail_core::contract::{Actor, Connection, Forwarder, Listing, Provider, Runtime, RuntimeEvent, Store};
+use cocktail_core::contract::{
+    Actor, Connection, Forwarder, Listing, Observation as Seen, Provider, Runtime, RuntimeEvent, Store,
+};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Soft};
 use cocktail_core::id::{ContainerId, OperationId, Seq, ServerId};
@@ -13,6 +15,7 @@ use cocktail_core::operation::Failure;
 use cocktail_core::state::State;
 use cocktail_core::time::{ManagerTime, WallTime};
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::warn;
 
 /// Observations that wait for the writer at most; senders wait beyond that.
 pub(crate) const OBSERVATIONS: usize = 8192;
@@ -47,8 +50,8 @@ pub(crate) enum Observation {
     Removed(ContainerId),
     /// From a server's runtime.
     Runtime(ServerId, RuntimeEvent),
-    /// A listing of a server's runtime, asked for at the given time.
-    Listed { server: ServerId, asked: ManagerTime, listing: Listing, attached: bool },
+    /// A listing of a server's runtime, asked for at the given time, when the containers `before` were known.
+    Listed { server: ServerId, asked: ManagerTime, before: BTreeSet<ContainerId>, listing: Listing, attached: bool },
     /// Which service ports do not listen, and why.
     Routes(BTreeMap<SocketAddr, String>),
 }
@@ -62,6 +65,22 @@ pub(crate) struct Health {
     pub(crate) seq: Seq,
     /// Service ports that do not listen, and why.
     pub(crate) routes: BTreeMap<SocketAddr, String>,
+    /// What runs on a server for our store although the state does not know it. It is shown, and never ended.
+    pub(crate) unknown: BTreeMap<ServerId, BTreeMap<ContainerId, Seen>>,
+}
+
+impl Health {
+    /// Takes what the last listing of a server named and the state does not know; each is warned of once.
+    pub(crate) fn note_unknown(&mut self, server: &ServerId, unknown: BTreeMap<ContainerId, Seen>) {
+        let before = self.unknown.remove(server).unwrap_or_default();
+        for (container, seen) in unknown.iter().filter(|(id, _)| !before.contains_key(*id)) {
+            let Seen { generation, sighting } = seen;
+            warn!(%server, %container, %generation, ?sighting, "runs for this store and is not known to it; left alone");
+        }
+        if !unknown.is_empty() {
+            self.unknown.insert(server.clone(), unknown);
+        }
+    }
 }
 
 /// One committed turn, for followers.

@@ -29,6 +29,11 @@ use crate::shared::{Committed, Health, Observation, Request, Shared};
 const BATCH: usize = 4096;
 /// Pause between two attempts to write a turn that is held.
 const RETRY: Duration = Duration::from_millis(200);
+/// Shortest pause after a turn that wrote: in a burst, what arrives meanwhile is one turn and one commit. The first
+/// event after a quiet time does not wait.
+const PACE: Duration = Duration::from_millis(5);
+/// Longest such pause; it is twice as long as the last turn took, so that a large state is looked at less often in a burst.
+const LONGEST_PACE: Duration = Duration::from_millis(50);
 /// Longest wait for calls under way when the Manager ends.
 const FINISH: Duration = Duration::from_secs(2);
 
@@ -57,6 +62,8 @@ pub(crate) struct Writer {
     pub(crate) since_snapshot: u64,
     /// The reserve of the disk is in use: commands are refused until it is restored.
     pub(crate) reserve_used: bool,
+    /// When the next turn may begin.
+    pub(crate) paced: Option<Instant>,
 }
 
 /// What one turn gathered.
@@ -124,6 +131,11 @@ impl Writer {
                 Some(observation) = self.observations.recv() => self.observation(observation, gathered),
                 () = sleep_until(wake.min(retry)) => {}
             }
+        }
+        if let Some(paced) = self.paced.take()
+            && gathered.replies.is_empty()
+        {
+            sleep_until(paced).await;
         }
         self.advance();
         for _ in 0..BATCH {
@@ -203,7 +215,8 @@ impl Writer {
                 Some(Change::Soft(soft)) => self.state.note(&soft),
                 None => {}
             },
-            Observation::Listed { server, asked, listing, attached } => {
+            Observation::Listed { server, asked, before, listing, attached } => {
+                self.health.note_unknown(&server, observe::unknown(&self.state, &before, &listing));
                 for event in observe::of_listing(&self.state, &server, asked, &listing) {
                     self.durable(event, gathered);
                 }
@@ -246,6 +259,7 @@ impl Writer {
         mut events: Vec<Event>,
         replies: Vec<(oneshot::Sender<Result<Commanded>>, Commanded)>,
     ) -> Result<(), End> {
+        let began = Instant::now();
         events.extend(plan::decide(&mut self.state));
         for anomaly in self.state.take_anomalies() {
             error!(anomaly, "something that should be impossible has happened");
@@ -264,6 +278,7 @@ impl Writer {
             let committed = Committed { seq: self.seq, at: turn.at, events: Arc::new(turn.events) };
             // No follower is no error.
             let _ = self.shared.committed.send(committed);
+            self.paced = Some(Instant::now() + (began.elapsed() * 2).clamp(PACE, LONGEST_PACE));
         }
         for (reply, commanded) in replies {
             let _ = reply.send(Ok(commanded));
@@ -401,11 +416,12 @@ impl Writer {
         let Some(runtime) = self.shared.servers.get(&server) else { return };
         let known = self.state.known(&server);
         let asked = self.state.now;
+        let before = self.state.containers.keys().cloned().collect();
         let shared = self.shared.clone();
         tokio::spawn(async move {
             match runtime.recover(&known).await {
                 Ok(listing) => {
-                    shared.observe(Observation::Listed { server, asked, listing, attached: true }).await;
+                    shared.observe(Observation::Listed { server, asked, before, listing, attached: true }).await;
                 }
                 // The runtime asks again when it can be reached.
                 Err(error) => warn!(%server, error = error.chain(), "could not attach to a server"),

@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let dir = DataDir::open(folder.path(), true)?;
     let store = RedbStore::open(dir.path())?;
-    let epoch = store.acquire().await?;
+    let epoch = store.acquire().await?.epoch;
     let mut seq = store.last().await?;
     let mut times = Vec::new();
     for _ in 0..4_000 {

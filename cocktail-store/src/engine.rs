@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cocktail_core::contract::{Checkpoint, LedgerRow, Loaded, TurnRow};
+use cocktail_core::contract::{Checkpoint, Lease, LedgerRow, Loaded, TurnRow};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{Epoch, OperationId, Seq, StoreId};
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
@@ -66,15 +66,19 @@ impl Engine {
         &self.id
     }
 
-    pub(crate) fn acquire(&mut self) -> Result<Epoch> {
-        let next = self.facts()?.epoch.next();
+    pub(crate) fn acquire(&mut self) -> Result<Lease> {
+        let facts = self.facts()?;
+        let next = facts.epoch.next();
+        let keys = schema::with_new_lease(&facts.leases).map_err(|failure| self.answer(Unwritten::Surely(failure)))?;
         self.write(|txn, _| {
-            txn.open_table(META)?.insert(meta::EPOCH, next.0.to_le_bytes().as_slice())?;
+            let mut table = txn.open_table(META)?;
+            table.insert(meta::EPOCH, next.0.to_le_bytes().as_slice())?;
+            table.insert(meta::LEASES, schema::encode_leases(&keys).as_slice())?;
             Ok(())
         })
         .map_err(|unwritten| self.answer(unwritten))?;
-        self.know(|facts| facts.epoch = next);
-        Ok(next)
+        self.know(|facts| (facts.epoch, facts.leases) = (next, keys.clone()));
+        Ok(schema::lease(self.id.clone(), next, keys))
     }
 
     pub(crate) fn append(&mut self, epoch: Epoch, turn: &TurnRow, ledger: &[LedgerRow]) -> Result<()> {

@@ -30,6 +30,8 @@ pub(crate) struct Open {
 pub(crate) struct Facts {
     pub(crate) id: StoreId,
     pub(crate) epoch: Epoch,
+    /// Keys of the last leases, oldest first.
+    pub(crate) leases: Vec<String>,
     /// The last turn on disk.
     pub(crate) last: Seq,
     /// Bytes of all turns up to it.
@@ -93,6 +95,7 @@ fn read_facts(database: &Database) -> Result<Facts, Failure> {
     Ok(Facts {
         id: StoreId::new(text(meta::STORE)?),
         epoch: Epoch(number(meta::EPOCH)?.unwrap_or(0)),
+        leases: value(meta::LEASES)?.map(|bytes| schema::decode_leases(&bytes)).transpose()?.unwrap_or_default(),
         last: seq.max(snapshot.unwrap_or_default()),
         end,
         snapshot,

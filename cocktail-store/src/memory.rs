@@ -1,14 +1,16 @@
 //! A store without a disk, for tests and simulations.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use cocktail_core::contract::{Checkpoint, LedgerRow, Loaded, Store, TurnRow};
+use cocktail_core::contract::{Checkpoint, Lease, LedgerRow, Loaded, Store, TurnRow};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{Epoch, OperationId, Seq, StoreId};
 
 use crate::engine::{other_turn, wrong_epoch, wrong_seq, wrong_snapshot};
+use crate::schema;
 
 /// A [`Store`] in memory. It lives as long as the value: share it in an `Arc` to play a restart.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Content {
     epoch: Epoch,
+    leases: Vec<String>,
     last: Seq,
     journal: BTreeMap<Seq, TurnRow>,
     snapshot: Option<(Seq, Vec<u8>)>,
@@ -64,10 +67,12 @@ impl Store for MemoryStore {
         self.id.clone()
     }
 
-    async fn acquire(&self) -> Result<Epoch> {
+    async fn acquire(&self) -> Result<Lease> {
         let mut content = self.write()?;
+        let keys = schema::with_new_lease(&content.leases);
+        content.leases = keys.map_err(|failure| failure.into_error(Path::new("memory"), ErrorKind::Unavailable))?;
         content.epoch = content.epoch.next();
-        Ok(content.epoch)
+        Ok(schema::lease(self.id.clone(), content.epoch, content.leases.clone()))
     }
 
     async fn append(&self, epoch: Epoch, turn: TurnRow, ledger: &[LedgerRow]) -> Result<()> {

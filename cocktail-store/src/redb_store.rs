@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use async_trait::async_trait;
-use cocktail_core::contract::{Checkpoint, LedgerRow, Loaded, Store, TurnRow};
+use cocktail_core::contract::{Checkpoint, Lease, LedgerRow, Loaded, Store, TurnRow};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{Epoch, OperationId, Seq, StoreId};
 use tokio::sync::oneshot;
@@ -103,7 +103,7 @@ impl Store for RedbStore {
         self.id.clone()
     }
 
-    async fn acquire(&self) -> Result<Epoch> {
+    async fn acquire(&self) -> Result<Lease> {
         self.call(Engine::acquire).await
     }
 

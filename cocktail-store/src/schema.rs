@@ -3,9 +3,9 @@
 //! A row of the journal begins with its wall clock and with the number of bytes that the journal has taken up to its
 //! end, so that the room between two turns is known from two rows, without reading those between.
 
-use cocktail_core::contract::{Checkpoint, LedgerRow, TurnRow};
+use cocktail_core::contract::{Checkpoint, Lease, LedgerRow, REMEMBERED_LEASES, TurnRow};
 use cocktail_core::error::Error;
-use cocktail_core::id::{OperationId, Seq, StoreId};
+use cocktail_core::id::{Epoch, OperationId, Seq, StoreId};
 use cocktail_core::time::WallTime;
 use redb::TableDefinition;
 use serde_json::json;
@@ -39,6 +39,8 @@ pub(crate) mod meta {
     pub(crate) const STORE: &str = "store";
     /// The epoch, as a number.
     pub(crate) const EPOCH: &str = "epoch";
+    /// Keys of the last leases, oldest first, one a line. Missing in a store that only older versions have led.
+    pub(crate) const LEASES: &str = "leases";
     /// The turn that the snapshot was made after, as a number.
     pub(crate) const SNAPSHOT: &str = "snapshot";
 }
@@ -119,12 +121,40 @@ pub(crate) fn newer(schema: u64, read_by: &str) -> Error {
     ))
 }
 
-/// A new store's id: 128 random bits in lower-case base32.
+pub(crate) fn encode_leases(keys: &[String]) -> Vec<u8> {
+    keys.join("\n").into_bytes()
+}
+
+pub(crate) fn decode_leases(bytes: &[u8]) -> Result<Vec<String>, Failure> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Failure::Damaged("its leases are no text".into()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The keys to store with a new lease: the last ones and, at the end, a new one.
+pub(crate) fn with_new_lease(keys: &[String]) -> Result<Vec<String>, Failure> {
+    let kept = keys.len().saturating_sub(REMEMBERED_LEASES);
+    let mut keys = keys[kept..].to_vec();
+    keys.push(random()?);
+    Ok(keys)
+}
+
+/// The lease that the last of these keys names.
+pub(crate) fn lease(store: StoreId, epoch: Epoch, mut keys: Vec<String>) -> Lease {
+    let key = keys.pop().unwrap_or_default();
+    Lease { store, epoch, key, earlier: keys }
+}
+
+/// A new store's id.
 pub(crate) fn mint() -> Result<StoreId, Failure> {
+    random().map(StoreId::new)
+}
+
+/// 128 random bits in lower-case base32.
+fn random() -> Result<String, Failure> {
     let mut bits = [0_u8; 16];
     let filled = rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty());
     let filled = filled.map_err(|error| Failure::Disk(error.into()))?;
     // The kernel gives up to 256 bytes in one call, whole.
     debug_assert_eq!(filled, bits.len());
-    Ok(StoreId::new(data_encoding::BASE32_NOPAD.encode(&bits).to_ascii_lowercase()))
+    Ok(data_encoding::BASE32_NOPAD.encode(&bits).to_ascii_lowercase())
 }

@@ -43,14 +43,14 @@ async fn the_redb_store_passes_the_suite() {
 async fn everything_survives_closing_and_opening() {
     let folder = folder();
     let store = RedbStore::open(folder.path()).unwrap();
-    let (id, epoch) = (store.id(), store.acquire().await.unwrap());
+    let (id, epoch) = (store.id(), store.acquire().await.unwrap().epoch);
     append(&store, epoch, 1, 5).await;
     store.snapshot(epoch, Seq(3), b"three".to_vec(), 0).await.unwrap();
     let loaded = store.load().await.unwrap();
     drop(store);
     let store = RedbStore::open(folder.path()).unwrap();
     assert_eq!((store.id(), store.load().await.unwrap()), (id, loaded));
-    assert_eq!(store.acquire().await.unwrap(), epoch.next());
+    assert_eq!(store.acquire().await.unwrap().epoch, epoch.next());
     append(&store, epoch.next(), 6, 7).await;
 }
 
@@ -94,7 +94,7 @@ async fn a_newer_schema_is_refused_with_the_version_that_reads_it() {
 
 async fn filled(path: &Path) {
     let store = RedbStore::open(path).unwrap();
-    let epoch = store.acquire().await.unwrap();
+    let epoch = store.acquire().await.unwrap().epoch;
     append(&store, epoch, 1, 200).await;
     store.snapshot(epoch, Seq(100), vec![7; 300_000], u64::MAX).await.unwrap();
 }
@@ -155,7 +155,7 @@ async fn a_failing_disk_loses_nothing_at_any_step() {
                 let folder = folder();
                 let health = Arc::new(Health::default());
                 let store = RedbStore::open_with(folder.path(), Arc::clone(&health)).unwrap();
-                let epoch = store.acquire().await.unwrap();
+                let epoch = store.acquire().await.unwrap().epoch;
                 append(&store, epoch, 1, 3).await;
                 health.faults.set(Some(Fault { op, skip, count, errno }));
                 // Long enough to make the file grow.
@@ -239,6 +239,15 @@ fn a_folder_that_is_open_to_others_is_closed_when_empty_and_refused_when_not() {
 }
 
 #[test]
+fn a_folder_that_others_may_only_pass_through_is_taken_as_it_is() {
+    let folder = folder();
+    fs::write(folder.path().join("x"), "").unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    drop(DataDir::open(folder.path(), true).unwrap());
+    assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o711);
+}
+
+#[test]
 fn a_path_that_is_too_long_for_a_socket_is_refused_with_the_length() {
     let folder = folder();
     let error = DataDir::open(&folder.path().join("x".repeat(100)), true).unwrap_err();
@@ -272,7 +281,7 @@ fn a_child_does_not_inherit_the_lock() {
 #[tokio::test]
 async fn a_memory_store_can_be_made_to_fail() {
     let store = MemoryStore::new(StoreId::new("memory"));
-    let epoch = store.acquire().await.unwrap();
+    let epoch = store.acquire().await.unwrap().epoch;
     store.fail_writes(Some(ErrorKind::Unavailable));
     assert_eq!(*store.append(epoch, turn(1), &[]).await.unwrap_err().kind(), ErrorKind::Unavailable);
     store.fail_writes(None);

@@ -80,7 +80,7 @@ async fn a_full_disk_refuses_and_the_store_recovers_when_there_is_room() {
     let disk = SmallDisk::mount("24m");
     let dir = DataDir::open(disk.path(), true).unwrap();
     let store = RedbStore::open(dir.path()).unwrap();
-    let epoch = store.acquire().await.unwrap();
+    let epoch = store.acquire().await.unwrap().epoch;
     // Sizes below, at and above a page, so that the file's end is met at different moments.
     for size in [100, 3_000, 70_000] {
         let last = store.last().await.unwrap().0;
@@ -99,7 +99,7 @@ async fn the_reserve_lets_restarts_be_recorded_on_a_full_disk_and_comes_back_lat
     let disk = SmallDisk::mount("24m");
     let dir = DataDir::open(disk.path(), true).unwrap();
     let store = RedbStore::open(dir.path()).unwrap();
-    let epoch = store.acquire().await.unwrap();
+    let epoch = store.acquire().await.unwrap().epoch;
     let other = disk.fill(0);
     let last = append_until_full(&store, epoch, 0, 2_000).await;
     assert!(store.use_reserve().await.unwrap());
@@ -119,7 +119,7 @@ async fn the_file_growing_into_a_full_disk_is_survived() {
     let disk = SmallDisk::mount("13m");
     let dir = DataDir::open(disk.path(), true).unwrap();
     let store = RedbStore::open(dir.path()).unwrap();
-    let epoch = store.acquire().await.unwrap();
+    let epoch = store.acquire().await.unwrap().epoch;
     let last = append_until_full(&store, epoch, 0, 50_000).await;
     assert!(last > 100, "{last} turns fit");
     assert_whole(&store, last).await;
@@ -137,7 +137,7 @@ async fn a_manager_can_start_on_a_full_disk() {
     let disk = SmallDisk::mount("24m");
     let dir = DataDir::open(disk.path(), true).unwrap();
     let store = RedbStore::open(dir.path()).unwrap();
-    let epoch = store.acquire().await.unwrap();
+    let epoch = store.acquire().await.unwrap().epoch;
     store.append(epoch, turn(1, 1_000), &[]).await.unwrap();
     drop((store, dir));
     // A copy that was not closed: redb has to check it, and may want to write for that.
@@ -146,11 +146,11 @@ async fn a_manager_can_start_on_a_full_disk() {
     let store = RedbStore::open(dir.path()).unwrap();
     assert_eq!(store.last().await.unwrap(), Seq(1));
     let epoch = match store.acquire().await {
-        Ok(epoch) => epoch,
+        Ok(lease) => lease.epoch,
         Err(error) => {
             assert_eq!(*error.kind(), ErrorKind::Unavailable, "{}", error.chain());
             assert!(store.use_reserve().await.unwrap());
-            store.acquire().await.unwrap()
+            store.acquire().await.unwrap().epoch
         }
     };
     assert_eq!(epoch, Epoch(2));

@@ -57,7 +57,7 @@ async fn every_acknowledged_turn_survives_kill_nine_without_a_gap() {
 async fn append_for_ever(path: &Path) {
     let dir = DataDir::open(path, false).unwrap();
     let store = RedbStore::open(dir.path()).unwrap();
-    let epoch = store.acquire().await.unwrap();
+    let epoch = store.acquire().await.unwrap().epoch;
     let mut seq = store.last().await.unwrap();
     loop {
         seq = seq.next();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use cocktail_core::contract::RuntimeEvent;
 use cocktail_core::error::{Error, ErrorKind, Result};
-use cocktail_keeper::protocol::SetServices;
+use cocktail_keeper::protocol::{Intent, SetServices};
 use cocktail_keeper::{EventStream, Hello, KeeperClient, KeeperError};
 
 use crate::config::KeeperMode;
@@ -103,11 +103,7 @@ impl Shared {
 
     /// Connects to the keeper, and starts one where none runs.
     async fn connect(&self) -> Result<(KeeperClient, EventStream)> {
-        let lease = lock(&self.lease).clone();
-        let lease = lease.ok_or_else(|| Error::unexpected("nobody leads this provider yet"))?;
-        let mark = mark::of(&lease.store, &self.fixed.data_dir)
-            .map_err(|error| Error::unavailable("the data dir cannot be read").because(error))?;
-        let hello = Hello { store: mark.clone(), epoch: lease.epoch.0 };
+        let (mark, hello) = self.hello()?;
         let socket = self.fixed.keeper.socket();
         let connected = match KeeperClient::connect(&socket, hello.clone()).await {
             Err(KeeperError::Unreachable { .. } | KeeperError::Disconnected) => {
@@ -121,8 +117,24 @@ impl Shared {
         Ok((client, events))
     }
 
+    /// The mark of the data dir, and what a keeper is told first.
+    pub(crate) fn hello(&self) -> Result<(String, Hello)> {
+        let lease = lock(&self.lease).clone();
+        let lease = lease.ok_or_else(|| Error::unexpected("nobody leads this provider yet"))?;
+        let mark = mark::of(&lease.store, &self.fixed.data_dir)
+            .map_err(|error| Error::unavailable("the data dir cannot be read").because(error))?;
+        let hello = Hello {
+            store: mark.clone(),
+            epoch: lease.epoch.0,
+            lease: Some(lease.key),
+            earlier: lease.earlier,
+            intent: Intent::Lead,
+        };
+        Ok((mark, hello))
+    }
+
     /// Starts a keeper. One that runs already stays.
-    async fn start_keeper(&self, mark: String) -> Result<()> {
+    pub(crate) async fn start_keeper(&self, mark: String) -> Result<()> {
         let options = self.fixed.keeper.clone();
         let mode = self.fixed.config.keeper;
         let started = tokio::task::spawn_blocking(move || {

@@ -47,6 +47,11 @@ fn of_refusal(refusal: Refusal) -> Error {
             "the workers of this data dir take orders from a newer Manager (epoch {current}), so the data dir is an \
              older copy; workers and ports were not touched: put the newer copy back, or use another data dir"
         )),
+        Refusal::OlderCopy { .. } => Error::refused(
+            "the data dir is an older copy than the one that the running workers belong to; workers and ports were not \
+             touched: put the newer copy back; or run `cocktail adopt` to go on with this one and keep them, or \
+             `cocktail release` to end them, each with `--data-dir` of this data dir",
+        ),
         Refusal::Version { min, max } => Error::refused(format!(
             "the keeper that holds the workers of this data dir speaks protocol {min} to {max}, which this version does \
              not: run the version that started it, and stop it before changing to this one"

@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    ClaimOutcome, Connection, Forwarder, Offering, Provider, ProviderCapabilities, ProvisionCtx, Requirements,
+    ClaimOutcome, Connection, Forwarder, Lease, Offering, Provider, ProviderCapabilities, ProvisionCtx, Requirements,
     ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
-use cocktail_core::id::{Epoch, ServerId, StoreId};
+use cocktail_core::id::ServerId;
 use cocktail_core::name::Name;
 use cocktail_core::spec::Template;
 use cocktail_core::time::WallTime;
@@ -19,7 +19,7 @@ use crate::check;
 use crate::forwarder::StandaloneForwarder;
 use crate::machine;
 use crate::runtime::StandaloneRuntime;
-use crate::shared::{Fixed, Lease, Shared, lock};
+use crate::shared::{Fixed, Shared, lock};
 
 /// This machine as a provider of one server, with the forwarder of its service ports.
 ///
@@ -32,6 +32,10 @@ pub struct StandaloneProvider {
 impl StandaloneProvider {
     pub(crate) fn new(fixed: Fixed) -> Self {
         Self { shared: Arc::new(Shared::new(fixed)) }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// The one server's id.
@@ -55,8 +59,8 @@ impl Provider for StandaloneProvider {
         "standalone"
     }
 
-    fn lead(&self, store: &StoreId, epoch: Epoch) {
-        *lock(&self.shared.lease) = Some(Lease { store: store.clone(), epoch });
+    fn lead(&self, lease: &Lease) {
+        *lock(&self.shared.lease) = Some(lease.clone());
     }
 
     fn capabilities(&self) -> ProviderCapabilities {
@@ -107,8 +111,8 @@ impl Provider for StandaloneProvider {
     /// Connects to the keeper, and starts one where none runs.
     ///
     /// # Errors
-    /// `NotFound` for another server; `Refused` when the workers of the data dir belong to another store or to a newer
-    /// Manager; `Unavailable` when no keeper can be started.
+    /// `NotFound` for another server; `Refused` when the workers of the data dir belong to another store, to a newer
+    /// Manager or to a newer copy of the data dir; `Unavailable` when no keeper can be started.
     async fn connect(&self, server: &ServerId) -> Result<Connection> {
         if *server != self.server() {
             return Err(Error::not_found(format!("provider {} has no server {server}", self.name())));

@@ -43,6 +43,7 @@ impl StandaloneRuntime {
         let adoption = client.adopt(Adopt { containers }).await.map_err(reads)?;
         let listed = client.list().await.map_err(reads)?;
         let mut listing = observe(&listed);
+        listing.descended = client.welcome().descended;
         for known in known {
             let (container, generation) = (&known.launch.container, known.launch.generation);
             let sighting = match listing.containers.get(container) {
@@ -275,7 +276,8 @@ fn observe(listed: &protocol::Listing) -> Listing {
         let observation = Observation { generation: Generation(info.generation), sighting };
         (ContainerId::new(info.container.clone()), observation)
     };
-    Listing { containers: listed.containers.iter().map(observation).collect(), complete: listed.complete }
+    let containers = listed.containers.iter().map(observation).collect();
+    Listing { containers, complete: listed.complete, descended: false }
 }
 
 /// What is to be thought of a known container that the keeper does not list.

@@ -9,8 +9,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cocktail_core::contract::{Launch, LaunchProbe, ProbeKind, RuntimeEvent};
-use cocktail_core::id::{ContainerId, Epoch, Generation, StoreId};
+use cocktail_core::contract::{Launch, LaunchProbe, Lease, ProbeKind, RuntimeEvent};
+use cocktail_core::id::{ContainerId, Generation};
 use cocktail_core::name::Name;
 use cocktail_core::spec::Resources;
 use cocktail_keeper::protocol::{Event, EventFrame, SetServices};
@@ -45,16 +45,10 @@ pub(crate) struct Fixed {
     pub(crate) limits: bool,
 }
 
-/// Who acts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lease {
-    pub(crate) store: StoreId,
-    pub(crate) epoch: Epoch,
-}
-
 /// State of one provider.
 pub(crate) struct Shared {
     pub(crate) fixed: Fixed,
+    /// Who acts.
     pub(crate) lease: Mutex<Option<Lease>>,
     pub(crate) link: Mutex<Link>,
     /// Held while a first connection is made.

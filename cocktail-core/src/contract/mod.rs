@@ -24,4 +24,4 @@ pub use runtime::{
     Exit, Handle, Known, Launch, LaunchPort, LaunchProbe, LaunchVolume, Listing, Observation, ProbeKind, Runtime,
     RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UsageReading,
 };
-pub use store::{Loaded, LedgerRow, Store, TurnRow};
+pub use store::{Lease, LedgerRow, Loaded, REMEMBERED_LEASES, Store, TurnRow};

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::forwarder::Forwarder;
 use super::runtime::Runtime;
+use super::store::Lease;
 use crate::error::Result;
-use crate::id::{Epoch, OperationId, ServerId, StoreId};
+use crate::id::{OperationId, ServerId};
 use crate::name::Name;
 use crate::spec::{Resources, Template};
 use crate::time::WallTime;
@@ -29,10 +30,11 @@ pub trait Provider: fmt::Debug + Send + Sync {
     fn kind(&self) -> &'static str;
 
     /// Says who acts from now on. The Manager calls it once it holds the lease, before anything that looks at servers
-    /// or containers. What outlives a Manager (keepers, agents) refuses an older epoch, so a provider passes both on to
-    /// it; one that has nothing of the kind does nothing.
-    fn lead(&self, store: &StoreId, epoch: Epoch) {
-        let _ = (store, epoch);
+    /// or containers. What outlives a Manager (keepers, agents) refuses a lease that is older than the one it obeyed
+    /// last, or that does not descend from it, so a provider passes the lease on to it; one that has nothing of the
+    /// kind does nothing. Repeating it replaces the lease for later connections.
+    fn lead(&self, lease: &Lease) {
+        let _ = lease;
     }
 
     /// What this provider can do. The conformance suite picks its cases from it.

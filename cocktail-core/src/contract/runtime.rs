@@ -247,6 +247,10 @@ pub struct Listing {
     pub containers: BTreeMap<ContainerId, Observation>,
     /// Whether what is not named here is absent. Nothing destructive follows from an incomplete listing.
     pub complete: bool,
+    /// Whether it is proved that nothing here is newer than our store: the runtime carried out orders of an earlier
+    /// lease that ours descends from, or a user told it to go on with ours. Not proved says nothing.
+    #[serde(default)]
+    pub descended: bool,
 }
 
 /// One container as a runtime sees it.

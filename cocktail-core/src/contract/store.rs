@@ -19,8 +19,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Minted when the store was made; never changes.
     fn id(&self) -> StoreId;
 
-    /// Takes the lease: the epoch goes up by one, durably. Older holders can write no more.
-    async fn acquire(&self) -> Result<Epoch>;
+    /// Takes the lease: the epoch goes up by one and the lease gets a new random key, both durably. Older holders can
+    /// write no more. Each call takes another lease.
+    async fn acquire(&self) -> Result<Lease>;
 
     /// Appends one turn and its ledger rows in one synced transaction.
     ///
@@ -59,6 +60,26 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Takes the reserve back when there is room again.
     async fn restore_reserve(&self) -> Result<bool>;
+}
+
+/// Leases that a store remembers beside the newest one.
+pub const REMEMBERED_LEASES: usize = 256;
+
+/// The right to act for a store, and where it comes from.
+///
+/// The epoch alone cannot tell an older copy of a store from the store: each start adds one, so the copy catches up. The
+/// keys can: a copy never learns those that were made after it. What outlives a Manager (keepers, agents) obeys a new
+/// lease only if the one that it obeyed last is among the new one's ancestors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The store.
+    pub store: StoreId,
+    /// Its number.
+    pub epoch: Epoch,
+    /// Names this lease among all leases of all copies of the store: random, no secret, never empty.
+    pub key: String,
+    /// Keys of the leases before it in this store, oldest first: the last [`REMEMBERED_LEASES`] at most.
+    pub earlier: Vec<String>,
 }
 
 /// One turn of the loop: what was observed and decided, in one row.

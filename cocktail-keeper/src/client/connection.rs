@@ -81,7 +81,8 @@ impl EventStream {
 pub(super) async fn greet(path: &std::path::Path, hello: &Hello) -> Result<(UnixStream, FrameBuf, Welcome)> {
     let mut stream = UnixStream::connect(path).await.map_err(|source| KeeperError::Unreachable { source })?;
     let mut out = Vec::new();
-    let wire = WireHello { versions: VERSIONS, store: hello.store.clone(), epoch: hello.epoch };
+    let Hello { store, epoch, lease, earlier, intent } = hello.clone();
+    let wire = WireHello { versions: VERSIONS, store, epoch, lease, earlier, intent };
     push_json(&mut out, &wire).map_err(|bytes| KeeperError::TooLarge { bytes })?;
     stream.write_all(&out).await.map_err(|_| KeeperError::Disconnected)?;
     let mut buf = FrameBuf::default();

@@ -12,9 +12,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 use crate::{
     error::{KeeperError, Result},
     protocol::{
-        Adopt, Adoption, BindOutcome, ContainerUsage, ExecRequest, Exit, Listen, Listing, LogsRequest, Ports, Prepare,
-        Remove, Reply, Request, ServiceInfo, SetLease, SetServices, Shutdown, Signal, Start, StartOutcome, Stop,
-        StopPolicy, Subscribe, Welcome,
+        Adopt, Adoption, BindOutcome, ContainerUsage, ExecRequest, Exit, Intent, Listen, Listing, LogsRequest, Ports,
+        Prepare, Remove, Reply, Request, ServiceInfo, SetLease, SetServices, Shutdown, Signal, Start, StartOutcome,
+        Stop, StopPolicy, Subscribe, Welcome,
     },
 };
 
@@ -24,12 +24,18 @@ pub(crate) use streams::kind;
 pub use streams::{ExecInput, ExecOutput, ExecSession, LogItem, LogRecord, LogStream};
 
 /// Who connects.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hello {
     /// The store that the caller acts for. The first hello binds the keeper to it.
     pub store: String,
     /// The caller's epoch. A higher one takes command, a lower one is refused.
     pub epoch: u64,
+    /// Key of the caller's lease. With one, command is taken only from the same lease or one in `earlier`.
+    pub lease: Option<String>,
+    /// Keys of the leases that this one descends from.
+    pub earlier: Vec<String>,
+    /// Why the caller comes: nearly always to lead.
+    pub intent: Intent,
 }
 
 /// A connection to a keeper. Clones share it; it closes when the last one is dropped.
@@ -43,8 +49,8 @@ impl KeeperClient {
     /// Connects to `DIR/keeper.sock`. Must be called within a tokio runtime, on which two tasks serve the connection.
     ///
     /// # Errors
-    /// [`KeeperError::Unreachable`] when nobody listens; [`KeeperError::Refused`] for another store, an older epoch, an
-    /// unknown version or a foreign user.
+    /// [`KeeperError::Unreachable`] when nobody listens; [`KeeperError::Refused`] for another store, an older epoch, a
+    /// lease that does not descend from the one in command, an unknown version or a foreign user.
     pub async fn connect(path: impl AsRef<Path>, hello: Hello) -> Result<(Self, EventStream)> {
         let (connection, guard, events) = Connection::open(path.as_ref().to_owned(), hello).await?;
         Ok((Self { connection, _guard: Arc::new(guard) }, events))

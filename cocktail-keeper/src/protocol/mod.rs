@@ -19,7 +19,7 @@ pub use records::{
 pub use refusal::{Refusal, StartError};
 pub use services::{Backend, BackendInfo, BindOutcome, Listen, Service, ServiceInfo, SetServices};
 pub use streams::{ExecRequest, LogsRequest};
-pub use wire::{Event, EventFrame, Reply, Request, RequestFrame, ServerFrame, Subscribe, Welcome, WireHello};
+pub use wire::{Event, EventFrame, Intent, Reply, Request, RequestFrame, ServerFrame, Subscribe, Welcome, WireHello};
 pub use workers::{
     CgroupLimits, Exit, ExitStatus, PortSpec, Ports, Prepare, Remove, Rlimit, RlimitKind, SetLease, Shutdown, Signal,
     Start, StartOutcome, Started, Stop, StopPolicy,

@@ -64,6 +64,12 @@ pub enum Refusal {
         /// Its epoch.
         current: u64,
     },
+    /// The lease does not descend from the one in command: the client's store is an older copy.
+    #[error("the lease does not descend from the one in command, of epoch {current}")]
+    OlderCopy {
+        /// The epoch in command.
+        current: u64,
+    },
     /// No common version.
     #[error("the keeper speaks protocol {min} to {max}")]
     Version {

@@ -22,6 +22,37 @@ pub struct WireHello {
     pub store: String,
     /// The client's epoch.
     pub epoch: u64,
+    /// Key of the client's lease. Without it the epoch alone decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
+    /// Keys of the leases that this one descends from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<String>,
+    /// Why the client comes.
+    #[serde(default, skip_serializing_if = "Intent::is_lead")]
+    pub intent: Intent,
+}
+
+/// Why a client comes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    /// To have what runs come under its lease although that does not descend from the one in command: a user said that
+    /// this copy of the store is the one to go on with.
+    Adopt,
+    /// To end everything, whatever store and lease it belongs to: a user said so.
+    Release,
+    /// To act for its store by its lease; also what a keeper takes an intent for that it does not know.
+    #[default]
+    #[serde(other)]
+    Lead,
+}
+
+impl Intent {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_lead(&self) -> bool {
+        *self == Self::Lead
+    }
 }
 
 /// The keeper's answer to an accepted hello.
@@ -44,6 +75,9 @@ pub struct Welcome {
     pub started_at_ms: i64,
     /// True for a keeper that runs inside the calling process.
     pub in_process: bool,
+    /// The keeper has obeyed an earlier lease that the client's descends from, or the client's own: so the client's store
+    /// is no older copy. False where the keeper remembers none.
+    pub descended: bool,
 }
 
 impl Default for Welcome {
@@ -57,6 +91,7 @@ impl Default for Welcome {
             epoch: 0,
             started_at_ms: 0,
             in_process: false,
+            descended: false,
         }
     }
 }
@@ -108,6 +143,31 @@ pub enum Request {
     Logs(LogsRequest),
     /// Turns the connection into the streams of a command.
     Exec(Box<ExecRequest>),
+}
+
+impl Request {
+    /// Whether it changes what runs or who may be reached. Looking and attaching do not.
+    pub(crate) fn is_order(&self) -> bool {
+        match self {
+            Self::Prepare(_)
+            | Self::Start(_)
+            | Self::Stop(_)
+            | Self::Signal(_)
+            | Self::Remove(_)
+            | Self::ReleasePort(_)
+            | Self::SetServices(_)
+            | Self::SetLease(_)
+            | Self::Shutdown(_)
+            | Self::Exec(_) => true,
+            Self::List
+            | Self::Adopt(_)
+            | Self::Usage
+            | Self::CheckListen(_)
+            | Self::Connections
+            | Self::Subscribe(_)
+            | Self::Logs(_) => false,
+        }
+    }
 }
 
 /// Asks for events.

@@ -7,6 +7,7 @@
 
 mod adopt;
 mod cgroup;
+mod command;
 mod containers;
 mod ending;
 mod events;
@@ -41,6 +42,7 @@ use crate::{
     procfs,
     protocol::{Event, Refusal, StopPolicy},
 };
+use command::Command;
 use containers::Container;
 use events::EventLog;
 use exec::ExecSlots;
@@ -67,10 +69,7 @@ pub(crate) struct Server {
     mode: Mode,
     boot_id: String,
     started_at_ms: i64,
-    /// Store that the first hello bound us to.
-    owner: RefCell<Option<String>>,
-    /// Highest epoch seen.
-    epoch: Cell<u64>,
+    command: RefCell<Command>,
     containers: RefCell<BTreeMap<String, Rc<Container>>>,
     ports: RefCell<PortTable>,
     children: Children,
@@ -103,8 +102,7 @@ impl Server {
             mode,
             boot_id: procfs::boot_id(),
             started_at_ms: now_ms(),
-            owner: RefCell::default(),
-            epoch: Cell::new(0),
+            command: RefCell::default(),
             containers: RefCell::default(),
             ports: RefCell::default(),
             children: Children::default(),
@@ -150,7 +148,7 @@ impl Server {
     }
 
     fn store(&self) -> String {
-        self.owner.borrow().clone().unwrap_or_default()
+        self.command.borrow().owner().unwrap_or_default().to_owned()
     }
 
     fn container(&self, id: &str) -> Result<Rc<Container>, Refusal> {

@@ -1,6 +1,6 @@
 //! One connection: hello, then requests that run side by side, or one stream.
 //!
-//! A connection has command rights as long as its epoch is the highest that was seen. Replies and events gather in one
+//! A connection may command as long as the term that its hello got is the one in command ([`super::command`]). Replies and events gather in one
 //! buffer that leaves in one write; a peer that does not read is cut off when the buffer is too large.
 
 use std::{
@@ -37,7 +37,8 @@ const MOST_OUTPUT: usize = 64 * 1024 * 1024;
 /// The writing side of a connection.
 #[derive(Debug)]
 pub(super) struct Session {
-    epoch: u64,
+    /// The term that its hello got.
+    term: u64,
     out: RefCell<Vec<u8>>,
     wake: Notify,
     /// The next event to send.
@@ -99,7 +100,7 @@ pub(super) async fn serve(server: Rc<Server>, stream: UnixStream) {
     let hello = timeout(HELLO, next::<WireHello>(&mut reader, &mut buf)).await;
     let Ok(Some(hello)) = hello else { return };
     let welcome = match peer {
-        Ok(uid) if uid == own || uid == 0 => greet(&server, hello),
+        Ok(uid) if uid == own || uid == 0 => greet(&server, &hello),
         Ok(uid) => Err(Refusal::Peer { uid }),
         Err(_) => Err(Refusal::Peer { uid: u32::MAX }),
     };
@@ -110,12 +111,13 @@ pub(super) async fn serve(server: Rc<Server>, stream: UnixStream) {
     };
     // Both frames are small.
     let _ = push_json(&mut first, &greeting);
-    let Ok(welcome) = welcome else {
+    if welcome.is_err() {
         let _ = writer.write_all(&first).await;
         return;
-    };
+    }
+    let term = server.command.borrow().term();
     let session = Rc::new(Session {
-        epoch: welcome.epoch,
+        term,
         out: RefCell::new(first),
         wake: Notify::new(),
         cursor: Cell::new(None),
@@ -132,7 +134,7 @@ pub(super) async fn serve(server: Rc<Server>, stream: UnixStream) {
     server.activity.notify_one();
 }
 
-fn greet(server: &Server, hello: WireHello) -> Result<Welcome, Refusal> {
+fn greet(server: &Server, hello: &WireHello) -> Result<Welcome, Refusal> {
     let version = hello.versions.1.min(VERSIONS.1);
     if version < hello.versions.0.max(VERSIONS.0) {
         return Err(Refusal::Version { min: VERSIONS.0, max: VERSIONS.1 });
@@ -143,25 +145,18 @@ fn greet(server: &Server, hello: WireHello) -> Result<Welcome, Refusal> {
     if hello.store.is_empty() || hello.store.contains('\0') {
         return Err(Refusal::BadRequest { why: "a hello without store".to_owned() });
     }
-    let mut owner = server.owner.borrow_mut();
-    match &*owner {
-        Some(owner) if *owner != hello.store => return Err(Refusal::WrongStore { owner: owner.clone() }),
-        Some(_) => {}
-        None => *owner = Some(hello.store.clone()),
-    }
-    if hello.epoch < server.epoch.get() {
-        return Err(Refusal::StaleEpoch { current: server.epoch.get() });
-    }
-    server.epoch.set(hello.epoch);
+    let mut command = server.command.borrow_mut();
+    command.take(hello)?;
     Ok(Welcome {
         version,
         pid: std::process::id(),
         boot_id: server.boot_id.clone(),
         build: env!("CARGO_PKG_VERSION").to_owned(),
-        store: hello.store,
-        epoch: hello.epoch,
+        store: command.owner().unwrap_or_default().to_owned(),
+        epoch: command.epoch(),
         started_at_ms: server.started_at_ms,
         in_process: server.mode == super::Mode::InProcess,
+        descended: command.is_descended(),
     })
 }
 
@@ -191,9 +186,13 @@ async fn converse(
     let mut first = true;
     let stream = loop {
         let Some(frame) = next::<RequestFrame>(&mut reader, &mut buf).await else { break None };
-        if server.epoch.get() > session.epoch {
-            session.reply(frame.id, Err(Refusal::StaleEpoch { current: server.epoch.get() }));
+        if server.command.borrow().term() != session.term {
+            let current = server.command.borrow().epoch();
+            session.reply(frame.id, Err(Refusal::StaleEpoch { current }));
             continue;
+        }
+        if frame.req.is_order() {
+            server.command.borrow_mut().obey();
         }
         if matches!(frame.req, Request::Logs(_) | Request::Exec(_)) {
             if first {

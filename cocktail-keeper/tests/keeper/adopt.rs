@@ -1,8 +1,10 @@
 //! Keepers that die and Managers that come back.
 
 use cocktail_keeper::{
-    KeeperClient, KeeperError,
-    protocol::{Adopt, AdoptContainer, AdoptOutcome, ContainerState, Event, ExitStatus, Refusal, Shutdown, Started},
+    Hello, KeeperClient, KeeperError,
+    protocol::{
+        Adopt, AdoptContainer, AdoptOutcome, ContainerState, Event, ExitStatus, Intent, Refusal, Shutdown, Started,
+    },
 };
 use libtest_mimic::Trial;
 
@@ -16,6 +18,9 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("adopt::a_reconnecting_client_finds_workers_and_missed_events", reconnecting),
         test("adopt::another_store_is_refused_and_changes_nothing", another_store),
         test("adopt::a_higher_epoch_takes_over_and_the_older_loses_command", epochs),
+        test("adopt::an_older_copy_is_refused_and_changes_nothing", older_copy),
+        test("adopt::a_copy_that_is_told_to_takes_over", told_to_take_over),
+        test("adopt::a_release_ends_the_workers_of_another_store", release),
         test("adopt::a_second_keeper_for_a_directory_is_harmless", a_second_keeper),
         test("adopt::shutdown_leaves_or_ends_workers_as_asked", shutdown),
         test("adopt::a_keeper_that_holds_nothing_ends", idle_exit),
@@ -126,7 +131,7 @@ async fn reconnecting() {
 async fn another_store() {
     let keeper = Keeper::new().await;
     keeper.run("a", &["sleep", "600"]).await;
-    let hello = cocktail_keeper::Hello { store: "another".to_owned(), epoch: 99 };
+    let hello = Hello { store: "another".to_owned(), epoch: 99, ..Default::default() };
     let refused = KeeperClient::connect(keeper.options.socket(), hello).await.unwrap_err();
     assert!(matches!(refused.refusal(), Some(Refusal::WrongStore { owner }) if *owner == keeper.store));
     let listing = keeper.client.list().await.unwrap();
@@ -142,6 +147,53 @@ async fn epochs() {
     assert!(matches!(stale.refusal(), Some(Refusal::StaleEpoch { current: 5 })), "{stale:?}");
     let older = KeeperClient::connect(&socket, keeper.hello(4)).await.unwrap_err();
     assert!(matches!(older.refusal(), Some(Refusal::StaleEpoch { current: 5 })));
+}
+
+/// A hello with the last of these keys as its lease.
+fn leased(keeper: &Keeper, epoch: u64, keys: &[&str]) -> Hello {
+    let mut earlier: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+    Hello { lease: earlier.pop(), earlier, ..keeper.hello(epoch) }
+}
+
+async fn older_copy() {
+    let keeper = Keeper::new().await;
+    let started = keeper.run("a", &["sleep", "600"]).await;
+    let socket = keeper.options.socket();
+    let (newer, _events) = KeeperClient::connect(&socket, leased(&keeper, 3, &["one", "two"])).await.unwrap();
+    newer.release_ports(vec![1]).await.unwrap();
+    // It has caught up with the epoch, and has not the lease that is in command.
+    let refused = KeeperClient::connect(&socket, leased(&keeper, 4, &["one", "other"])).await.unwrap_err();
+    assert!(matches!(refused.refusal(), Some(Refusal::OlderCopy { current: 3 })), "{refused:?}");
+    assert!(lives(started.pid));
+    newer.list().await.unwrap();
+    KeeperClient::connect(&socket, leased(&keeper, 4, &["one", "two", "three"])).await.unwrap();
+}
+
+async fn told_to_take_over() {
+    let keeper = Keeper::new().await;
+    let started = keeper.run("a", &["sleep", "600"]).await;
+    let socket = keeper.options.socket();
+    let (newer, _events) = KeeperClient::connect(&socket, leased(&keeper, 9, &["one", "two"])).await.unwrap();
+    newer.release_ports(vec![1]).await.unwrap();
+    let copy = leased(&keeper, 2, &["one", "other"]);
+    let told = Hello { intent: Intent::Adopt, ..copy };
+    let (client, _events) = KeeperClient::connect(&socket, told).await.unwrap();
+    assert_eq!(client.list().await.unwrap().containers.len(), 1);
+    let overtaken = newer.list().await.unwrap_err();
+    assert!(matches!(overtaken.refusal(), Some(Refusal::StaleEpoch { current: 2 })), "{overtaken:?}");
+    KeeperClient::connect(&socket, leased(&keeper, 3, &["one", "other", "next"])).await.unwrap();
+    assert!(lives(started.pid));
+}
+
+async fn release() {
+    let keeper = Keeper::new().await;
+    let started = keeper.run("a", &["sleep", "600"]).await;
+    let hello = Hello { store: "another".to_owned(), intent: Intent::Release, ..Hello::default() };
+    let (client, _events) = KeeperClient::connect(keeper.options.socket(), hello).await.unwrap();
+    assert_eq!(client.welcome().store, keeper.store);
+    client.shutdown(Shutdown { kill: true, policy: TERM }).await.unwrap();
+    assert!(!lives(started.pid));
+    until(|| keepers_of(&keeper.options.dir).is_empty().then_some(())).await;
 }
 
 async fn a_second_keeper() {

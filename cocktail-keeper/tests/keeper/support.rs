@@ -80,7 +80,9 @@ impl Keeper {
     async fn connect(dir: tempfile::TempDir, options: KeeperOptions, in_process: Option<KeeperHandle>) -> Self {
         let store = format!("store-{}", dir.path().file_name().unwrap().to_str().unwrap());
         let (client, events) =
-            KeeperClient::connect(options.socket(), Hello { store: store.clone(), epoch: 1 }).await.unwrap();
+            KeeperClient::connect(options.socket(), Hello { store: store.clone(), epoch: 1, ..Default::default() })
+                .await
+                .unwrap();
         client.subscribe(0).await.unwrap();
         Self { dir, options, store, client, events, in_process }
     }
@@ -90,13 +92,13 @@ impl Keeper {
         let dir = tempfile::tempdir().unwrap();
         let options = KeeperOptions::new(dir.path().join("run"), dir.path().join("logs"));
         let other = cocktail_keeper::serve_in_process(options.clone()).unwrap();
-        let hello = Hello { store: "elsewhere".to_owned(), epoch: 1 };
+        let hello = Hello { store: "elsewhere".to_owned(), epoch: 1, ..Default::default() };
         (self.client, self.events) = KeeperClient::connect(options.socket(), hello).await.unwrap();
         other.shutdown();
     }
 
     pub(crate) fn hello(&self, epoch: u64) -> Hello {
-        Hello { store: self.store.clone(), epoch }
+        Hello { store: self.store.clone(), epoch, ..Default::default() }
     }
 
     pub(crate) fn pid(&self) -> u32 {

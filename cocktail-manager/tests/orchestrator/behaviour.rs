@@ -260,3 +260,63 @@ async fn a_new_revision_is_ready_before_the_old_one_goes() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_behind_what_runs_is_refused_and_touches_nothing() {
+    let (store, machine) = (store(), Machine::new());
+    machine.plant(&ContainerId::new("web-newer"));
+    let builder = Orchestrator::builder(store.clone()).with_provider(Arc::new(Pretend(machine.clone())));
+    let error = builder.start().await.expect_err("refused");
+    assert_eq!(*error.kind(), ErrorKind::Refused);
+    for part in ["web-newer", "older copy", "not touched", "cocktail adopt", "cocktail release"] {
+        assert!(error.message().contains(part), "no {part:?} in {error}");
+    }
+    assert_eq!(machine.running().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn containers_that_nobody_knows_are_shown_with_their_server_and_never_ended() {
+    let (store, machine) = (store(), Machine::new());
+    *machine.descended.lock().expect("unpoisoned") = true;
+    let (first, later) = (ContainerId::new("web-first"), ContainerId::new("web-later"));
+    machine.plant(&first);
+    let manager = start(&store, &machine).await;
+    manager.apply(&[workers(2)], &Actor::embedder()).await.expect("applied");
+    ready_units(&manager, 2).await;
+    let unknown = async || manager.inspect("here").await.expect("inspected")["unknown"].clone();
+    let shown = |id: &ContainerId| serde_json::json!({ "id": id, "generation": 1, "state": "running", "pid": 7 });
+    assert_eq!(unknown().await, serde_json::json!([shown(&first)]));
+    // One that turns up while the Manager runs is found by a later listing, and one that is gone is shown no more.
+    machine.crash(&first, 0);
+    machine.plant(&later);
+    until_inspected(async || unknown().await == serde_json::json!([shown(&later)])).await;
+    manager.down(&Actor::embedder()).await.expect("down");
+    until(&manager, "gone", |_, containers| containers.is_empty()).await;
+    assert_eq!(machine.running().into_keys().collect::<Vec<_>>(), [later]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn containers_that_come_and_go_are_never_taken_for_strangers() {
+    let (store, machine) = (store(), Machine::new());
+    let manager = start(&store, &machine).await;
+    for count in [3, 1, 4, 0, 2] {
+        manager.apply(&[workers(count)], &Actor::embedder()).await.expect("applied");
+        // Longer than the pause between two listings.
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        assert_eq!(manager.inspect("here").await.expect("inspected")["unknown"], serde_json::json!([]));
+    }
+}
+
+async fn ready_units(manager: &Orchestrator, count: u32) {
+    until(manager, "ready", |units, _| units.iter().all(|unit| unit.ready == count)).await;
+}
+
+async fn until_inspected(wanted: impl AsyncFn() -> bool) {
+    for _ in 0..2000 {
+        if wanted().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("never as wanted");
+}

@@ -29,6 +29,8 @@ pub(crate) struct Machine {
     starts: Mutex<u32>,
     pub(crate) taken: Mutex<Vec<u16>>,
     pub(crate) table: Mutex<RoutingTable>,
+    /// What listings say of the lease.
+    pub(crate) descended: Mutex<bool>,
     events: broadcast::Sender<RuntimeEvent>,
     name: Name,
 }
@@ -41,6 +43,7 @@ impl Machine {
             starts: Mutex::default(),
             taken: Mutex::default(),
             table: Mutex::default(),
+            descended: Mutex::default(),
             events: broadcast::channel(64).0,
             name: Name::new("standalone").expect("a name"),
         })
@@ -53,6 +56,12 @@ impl Machine {
 
     pub(crate) fn starts(&self) -> u32 {
         *self.starts.lock().expect("unpoisoned")
+    }
+
+    /// Something runs that no Manager here has started.
+    pub(crate) fn plant(&self, id: &ContainerId) {
+        let handle = Handle { pid: Some(7), ..Handle::default() };
+        self.running.lock().expect("unpoisoned").insert(id.clone(), (Generation(1), handle));
     }
 
     /// The process ends by itself; told to whoever listens.
@@ -157,7 +166,7 @@ impl Runtime for Pretend {
                 (id.clone(), Observation { generation: *generation, sighting })
             })
             .collect();
-        Ok(Listing { containers, complete: true })
+        Ok(Listing { containers, complete: true, descended: *self.0.descended.lock().expect("unpoisoned") })
     }
     async fn recover(&self, _: &[Known]) -> Result<Listing> {
         Runtime::list(self).await

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cocktail_core::contract::{
-    Connection, Handle, Known, Launch, LaunchPort, LaunchProbe, ProbeKind, Provider, Runtime, RuntimeEvent,
+    Connection, Handle, Known, Launch, LaunchPort, LaunchProbe, Lease, ProbeKind, Provider, Runtime, RuntimeEvent,
 };
 use cocktail_core::error::Error;
 use cocktail_core::id::{ContainerId, Epoch, Generation, StoreId};
@@ -203,9 +203,15 @@ impl Machine {
     }
 }
 
+/// The lease of that epoch in a store that was never copied.
+pub(crate) fn lease(store: &StoreId, epoch: Epoch) -> Lease {
+    let earlier = (epoch.0.saturating_sub(256)..epoch.0).map(|number| number.to_string()).collect();
+    Lease { store: store.clone(), epoch, key: epoch.to_string(), earlier }
+}
+
 pub(crate) fn provider_in(data: &Path, store: &StoreId, epoch: Epoch) -> StandaloneProvider {
     let provider = StandaloneBuilder::new(Name::new("standalone").unwrap(), data).build().unwrap();
-    provider.lead(store, epoch);
+    provider.lead(&lease(store, epoch));
     provider
 }
 
