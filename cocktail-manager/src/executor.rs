@@ -114,6 +114,10 @@ impl Call {
                         break Err(error);
                     }
                     tokio::time::sleep(pause).await;
+                    if !self.is_wanted().await {
+                        // It was resolved meanwhile: a repeated call would start what nobody waits for.
+                        return;
+                    }
                 }
                 Err(error) => break Err(error),
             }
@@ -126,6 +130,12 @@ impl Call {
             }
             Err(error) => self.failed(&error).await,
         }
+    }
+
+    /// Whether the operation is still open.
+    async fn is_wanted(&self) -> bool {
+        let operation = self.operation;
+        self.shared.look(move |state, _| state.operations.contains_key(&operation)).await.unwrap_or(false)
     }
 
     async fn try_start(&self, launch: &Launch) -> Result<Handle, Error> {

@@ -125,19 +125,29 @@ impl Writer {
         if !self.state.is_dirty() {
             let wake = self.state.wake_at().map_or_else(far, |at| self.clock.instant(at));
             let retry = if self.reserve_used { Instant::now() + RETRY * 5 } else { far() };
+            let (mut request, mut observation) = (None, None);
             tokio::select! {
                 biased;
-                Some(request) = self.requests.recv() => self.request(request, gathered),
-                Some(observation) = self.observations.recv() => self.observation(observation, gathered),
+                Some(asked) = self.requests.recv() => request = Some(asked),
+                Some(seen) = self.observations.recv() => observation = Some(seen),
                 () = sleep_until(wake.min(retry)) => {}
             }
+            // Time moves once a turn, so that a replay of the turn sees the same.
+            self.advance();
+            if let Some(request) = request {
+                self.request(request, gathered);
+            }
+            if let Some(observation) = observation {
+                self.observation(observation, gathered);
+            }
+        } else {
+            self.advance();
         }
         if let Some(paced) = self.paced.take()
             && gathered.replies.is_empty()
         {
             sleep_until(paced).await;
         }
-        self.advance();
         for _ in 0..BATCH {
             let Ok(observation) = self.observations.try_recv() else { break };
             self.observation(observation, gathered);
@@ -170,7 +180,6 @@ impl Writer {
                     let _ = reply.send(Err(Error::refused("the manager is ending")));
                     return;
                 }
-                self.advance();
                 match self.state.command(&command, &actor) {
                     Ok(commanded) => {
                         for event in &commanded.events {
@@ -188,7 +197,6 @@ impl Writer {
     }
 
     fn observation(&mut self, observation: Observation, gathered: &mut Gathered) {
-        self.advance();
         match observation {
             Observation::Event(event) => {
                 if self.is_news(&event) {
