@@ -39,7 +39,7 @@ fn in_passwd(passwd: &str, name: &str) -> Option<User> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nbroken\nweb:x:1001:1002:,,,:/home/web:/bin/sh\n";
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nbroken\nweb:x:1001:1002:,,,:/srv/web:/bin/sh\n";
 
     #[test]
     fn a_user_is_found_by_name_and_by_number() {

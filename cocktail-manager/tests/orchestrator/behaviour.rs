@@ -182,10 +182,13 @@ async fn a_taken_port_is_left_alone_and_another_is_used() {
     let manager = start(&store, &machine).await;
     manager.apply(&[web()], &Actor::embedder()).await.expect("applied");
     until(&manager, "another port", |_, containers| {
-        containers.iter().any(|container| container.ports.iter().any(|port| port.port == 20_001) && container.pid.is_some())
+        containers
+            .iter()
+            .any(|container| container.ports.iter().any(|port| port.port == 20_001) && container.pid.is_some())
     })
     .await;
-    let restarts: u64 = manager.containers().await.expect("containers").iter().map(|container| container.restarts).sum();
+    let restarts: u64 =
+        manager.containers().await.expect("containers").iter().map(|container| container.restarts).sum();
     assert_eq!(restarts, 0, "a taken port is no crash");
 }
 
@@ -246,9 +249,7 @@ async fn a_new_revision_is_ready_before_the_old_one_goes() {
     let manager = start(&store, &machine).await;
     manager.apply(&[workers(3)], &Actor::embedder()).await.expect("applied");
     ready(&manager, 3).await;
-    let other = manifest(
-        "service = \"shop\"\n[maps.prod.units.worker]\ncommand = [\"sleep\", \"10\"]\nreplicas = 3\n",
-    );
+    let other = manifest("service = \"shop\"\n[maps.prod.units.worker]\ncommand = [\"sleep\", \"10\"]\nreplicas = 3\n");
     let plan = manager.plan(std::slice::from_ref(&other)).await.expect("plan");
     assert_eq!(plan.actions.len(), 1, "{plan:?}");
     manager.apply(&[other], &Actor::embedder()).await.expect("applied");
