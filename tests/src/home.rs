@@ -23,7 +23,7 @@ use crate::process::{self, Process};
 use crate::program::{self, LOOK};
 
 /// Longest that anything may take to come true. Much longer than it takes: a machine can be busy.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Longest text of a log in a report.
 const SHOWN: usize = 6_000;
