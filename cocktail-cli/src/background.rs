@@ -32,7 +32,7 @@ const SHOWN: u64 = 2048;
 /// Starts a Manager in the background and returns when it answers.
 ///
 /// # Errors
-/// It ended before it answered, with the end of its log; or it did not answer in time.
+/// It ended before it answered, with its exit code and the end of its log; or it did not answer in time.
 pub(crate) async fn start(dir: &DataDir, chosen: &Chosen) -> Outcome<Arc<dyn Manager>> {
     if chosen.file.is_none() && chosen.settings != Settings::default() {
         let text = "settings from standard input cannot be handed to a Manager in the background; give --config FILE";
@@ -57,7 +57,8 @@ pub(crate) async fn start(dir: &DataDir, chosen: &Chosen) -> Outcome<Arc<dyn Man
         Ok(Ok(Some(manager))) => Ok(manager),
         Ok(Ok(None)) => {
             let end = end_of(&path, before).unwrap_or_default();
-            Err(Failure::Failed(format!("the Manager ended before it answered; {} says:\n{end}", path.display())))
+            let text = format!("the Manager ended before it answered; {} says:\n{end}", path.display());
+            Err(Failure::Background(code_of(&mut child), text))
         }
         Ok(Err(failure)) => Err(failure),
         Err(_) => Err(Failure::Deadline(format!(
@@ -67,6 +68,13 @@ pub(crate) async fn start(dir: &DataDir, chosen: &Chosen) -> Outcome<Arc<dyn Man
             path.display()
         ))),
     }
+}
+
+/// The exit code of a Manager that has ended: what it was refused for, we are. One that was killed, or that ended well
+/// without having answered, failed.
+fn code_of(child: &mut Child) -> u8 {
+    let code = child.wait().ok().and_then(|status| status.code()).and_then(|code| u8::try_from(code).ok());
+    code.filter(|code| *code != 0).unwrap_or(1)
 }
 
 /// Waits until the Manager answers; `None` if it has ended and no other one answers either.

@@ -40,6 +40,9 @@ pub(crate) enum Failure {
     /// Whoever read our output has gone: no error, there is nobody to tell.
     #[error("nobody reads the output")]
     BrokenPipe,
+    /// A Manager in the background ended with this exit code before it answered.
+    #[error("{1}")]
+    Background(u8, String),
     /// The exit code of the command that `exec` ran. Nothing is printed.
     #[error("the command ended with {0}")]
     Exit(u8),
@@ -55,7 +58,7 @@ impl Failure {
             Self::Deadline(_) => 5,
             Self::NoManager(_) => 6,
             Self::BrokenPipe => 0,
-            Self::Exit(code) => *code,
+            Self::Background(code, _) | Self::Exit(code) => *code,
         }
     }
 

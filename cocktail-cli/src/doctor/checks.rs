@@ -52,9 +52,9 @@ fn kernel(facts: &Facts) -> Check {
         (Some(major), Some(minor)) if (major, minor) < (5, 9) => {
             check("kernel", Verdict::Fail, found, "cocktail needs Linux 5.9 or newer")
         }
-        (Some(major), Some(minor)) if (major, minor) < (6, 13) => {
+        (Some(major), Some(minor)) if (major, minor) < (6, 15) => {
             let text =
-                format!("{found}: after a crash of the keeper, exit codes of that time are unknown (6.13 tells)");
+                format!("{found}: after a crash of the keeper, exit codes of that time are unknown (6.15 tells)");
             check("kernel", Verdict::Ok, text, "")
         }
         (Some(_), Some(_)) => check("kernel", Verdict::Ok, found, ""),
@@ -257,6 +257,14 @@ mod tests {
         assert_eq!(of("5.9.0"), Verdict::Ok);
         assert_eq!(of("6.14-rc1"), Verdict::Ok);
         assert_eq!(of("custom"), Verdict::Warn);
+    }
+
+    #[test]
+    fn kernels_that_forget_exit_codes_are_told_apart() {
+        let of = |kernel: &str| super::kernel(&Facts { kernel: kernel.into(), ..facts() }).found;
+        assert!(of("6.14.11-cloud").contains("exit codes of that time are unknown (6.15 tells)"));
+        assert_eq!(of("6.15.0-rc3"), "6.15.0-rc3");
+        assert_eq!(of("7.0.1"), "7.0.1");
     }
 
     #[test]
