@@ -127,6 +127,18 @@ Examples:
     Rm(ObjectsArgs),
     /// Remove everything, wait until it is gone, and end the Manager that `up -d` started
     Down(DownArgs),
+    /// Go on with this copy of the data dir, although what runs took orders from a newer one; nothing is ended
+    #[command(after_help = "\
+Where a Manager is refused because its data dir is an older copy, put the newer copy back if there is one. Else this \
+command lets the next Manager take over. Containers that the copy does not know run on; `inspect SERVER` lists them.")]
+    Adopt,
+    /// End everything that runs for the data dir while no Manager can: its workers, after naming them, and its keeper
+    #[command(after_help = "\
+For a data dir that was emptied, exchanged or put back from an older copy while workers ran. With a Manager use `down`.
+
+Example:
+  cocktail release --data-dir /var/lib/cocktail")]
+    Release,
     /// Work with manifests, without a Manager
     #[command(subcommand)]
     Manifest(ManifestCommand),

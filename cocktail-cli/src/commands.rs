@@ -11,4 +11,5 @@ pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod manifest;
+pub(crate) mod release;
 pub(crate) mod version;

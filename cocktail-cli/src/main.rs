@@ -33,7 +33,7 @@ use cocktail_core::contract::{Actor, Manager, ManifestSource, ShutdownMode};
 
 use crate::args::{Cli, Command, DownArgs, FilesArgs, Global, ManifestCommand};
 use crate::commands::change::{self, Verb};
-use crate::commands::{apply, events, exec, inspect, list, logs, manifest, version};
+use crate::commands::{apply, events, exec, inspect, list, logs, manifest, release, version};
 use crate::data_dir::{DataDir, Surroundings};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Tone, Ui};
@@ -115,6 +115,14 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         Command::Down(args) => {
             let dir = DataDir::find(&from, false)?;
             down(&dir, &*manager_link::connect(&dir).await?, &actor, &args, ui).await
+        }
+        Command::Adopt => {
+            let chosen = manifests::settings(global.config.as_deref(), &[], &from.working_dir, ui)?;
+            release::adopt(&DataDir::find(&from, false)?, chosen.settings, ui).await
+        }
+        Command::Release => {
+            let chosen = manifests::settings(global.config.as_deref(), &[], &from.working_dir, ui)?;
+            release::release(&DataDir::find(&from, false)?, chosen.settings, ui).await
         }
         Command::Doctor(_) => {
             // The folder that `up` would use: a doctor is asked before anything runs, too.

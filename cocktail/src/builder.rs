@@ -9,7 +9,7 @@ use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::name::Name;
 use cocktail_core::settings::{ProviderSettings, Settings};
 use cocktail_manager::Orchestrator;
-use cocktail_provider_standalone::StandaloneBuilder;
+use cocktail_provider_standalone::{StandaloneBuilder, StandaloneProvider};
 use cocktail_store::{DataDir, RedbStore};
 
 /// The kind of the provider that this machine is.
@@ -52,8 +52,8 @@ impl Deref for Cocktail {
 /// What a Manager is made from.
 #[derive(Debug)]
 pub struct Builder {
-    data_dir: PathBuf,
-    settings: Settings,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) settings: Settings,
     providers: Vec<Arc<dyn Provider>>,
 }
 
@@ -106,7 +106,7 @@ fn configured(settings: &Settings, data_dir: &DataDir) -> Result<Vec<Arc<dyn Pro
     for (name, provider) in &settings.providers {
         match provider.kind.as_str() {
             STANDALONE if providers.is_empty() => {
-                providers.push(standalone(name.clone(), provider, settings, data_dir)?)
+                providers.push(Arc::new(standalone(name.clone(), provider, settings, data_dir)?));
             }
             STANDALONE => {
                 let message = format!("[providers.{name}]: this machine is a provider already, and there is one of it");
@@ -119,11 +119,20 @@ fn configured(settings: &Settings, data_dir: &DataDir) -> Result<Vec<Arc<dyn Pro
         }
     }
     if providers.is_empty() {
-        let kind = Name::new(STANDALONE).map_err(|error| Error::unexpected(error.to_string()))?;
-        let defaults = ProviderSettings { kind: kind.clone(), options: std::collections::BTreeMap::new() };
-        providers.push(standalone(kind, &defaults, settings, data_dir)?);
+        providers.push(Arc::new(this_machine(settings, data_dir)?));
     }
     Ok(providers)
+}
+
+/// This machine as the settings describe it, or with defaults.
+pub(crate) fn this_machine(settings: &Settings, data_dir: &DataDir) -> Result<StandaloneProvider> {
+    if let Some((name, provider)) = settings.providers.iter().find(|(_, provider)| provider.kind.as_str() == STANDALONE)
+    {
+        return standalone(name.clone(), provider, settings, data_dir);
+    }
+    let kind = Name::new(STANDALONE).map_err(|error| Error::unexpected(error.to_string()))?;
+    let defaults = ProviderSettings { kind: kind.clone(), options: std::collections::BTreeMap::new() };
+    standalone(kind, &defaults, settings, data_dir)
 }
 
 fn standalone(
@@ -131,9 +140,9 @@ fn standalone(
     provider: &ProviderSettings,
     settings: &Settings,
     data_dir: &DataDir,
-) -> Result<Arc<dyn Provider>> {
+) -> Result<StandaloneProvider> {
     let builder = StandaloneBuilder::new(name, data_dir.path())
         .with_options(&provider.options)
         .with_logs(settings.log_bytes, settings.log_files);
-    Ok(Arc::new(builder.build()?))
+    builder.build()
 }

@@ -26,6 +26,7 @@ compile_error!("cocktail runs workers through Linux's pidfds, sub-reapers and pr
 
 mod builder;
 mod files;
+mod release;
 
 #[cfg(feature = "api")]
 pub use cocktail_api as api;
@@ -42,6 +43,7 @@ pub use cocktail_store as store;
 
 pub use self::builder::{Builder, Cocktail};
 pub use self::files::read_manifest;
+pub use self::release::Release;
 
 /// Lets the program be its own keeper; the first line of `main`.
 ///

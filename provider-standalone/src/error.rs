@@ -39,8 +39,8 @@ fn of_refusal(refusal: Refusal) -> Error {
     match &refusal {
         Refusal::WrongStore { owner } => Error::refused(format!(
             "the workers of this data dir belong to another store ({owner}), so the data dir was emptied or exchanged \
-             while they ran; they and their ports were not touched: put the store of {owner} back, or use another data \
-             dir",
+             while they ran; they and their ports were not touched: put the store of {owner} back; or use another data \
+             dir; or run `cocktail release` with `--data-dir` of this data dir to end them",
             owner = mark::store(owner)
         )),
         Refusal::StaleEpoch { current } => Error::refused(format!(

@@ -223,6 +223,88 @@ fn an_older_copy_that_was_put_back_is_refused_while_newer_workers_run() {
     }
 }
 
+/// Five containers of `web` with three known to the store that was put back, and no Manager.
+fn with_older_copy() -> (Home, u16, Vec<(u32, u64)>) {
+    let (home, manager, port, _) = with_web();
+    manager.kill();
+    let old = home.base().join("old");
+    copy(&home.data_dir(), &old);
+    let manager = home.serve();
+    apply(&home, port, 5);
+    home.settled("web", 5);
+    let before = running(&home);
+    manager.kill();
+    put_back(&old, &home.data_dir(), false);
+    (home, port, before)
+}
+
+#[test]
+fn an_older_copy_is_refused_however_often_it_is_started_until_a_user_adopts_it() {
+    let (home, port, before) = with_older_copy();
+    let file = home.write("again.toml", format!("service = \"shop\"\n{}", web(port, 3, "first")));
+    // More starts than the newer Managers had: the copy's epoch passes theirs.
+    for _ in 0..4 {
+        refused(&home, &["older copy", "not touched", "put the newer copy back", "cocktail adopt", "cocktail release"]);
+        let said = home.run(&["up", "-d", &file.to_string_lossy()]).fails(4);
+        assert!(said.contains("older copy"), "{said}");
+        untouched(&home, &before, port);
+    }
+    let adopted = home.json(&["adopt"]);
+    assert_eq!(adopted.as_array().map(Vec::len), Some(5), "{adopted}");
+    untouched(&home, &before, port);
+    let manager = home.serve();
+    home.settled("web", 3);
+    let server = home.json(&["servers"])[0]["id"].as_str().unwrap().to_owned();
+    let inspected = home.json(&["inspect", &server]);
+    let unknown = inspected["unknown"].as_array().unwrap();
+    assert_eq!(unknown.len(), 2, "{unknown:?}");
+    assert!(unknown.iter().all(|worker| worker["state"] == "running" && worker["pid"].is_u64()), "{unknown:?}");
+    untouched(&home, &before, port);
+    // They outlive what the Manager ends, and its restarts.
+    manager.kill();
+    let manager = home.serve();
+    home.ok(&["stop", "--wait", "web"]);
+    assert_eq!(running(&home).len(), 2);
+    manager.kill();
+    let released = home.json(&["release"]);
+    let ended = released.as_array().unwrap().iter().filter(|worker| worker["pid"].is_u64());
+    assert_eq!(ended.count(), 2, "{released}");
+    assert_eq!(running(&home), []);
+    home.finish();
+}
+
+#[test]
+fn a_release_names_what_runs_ends_it_and_frees_the_data_dir() {
+    let (home, port, before) = with_older_copy();
+    let released = home.run(&["release"]).ok();
+    assert_eq!(running(&home), []);
+    for (pid, _) in before {
+        assert!(released.stderr.contains(&format!("(process {pid})")), "{}", released.stderr);
+    }
+    assert!(home.run(&["release"]).ok().stderr.contains("nothing runs"));
+    let _manager = home.serve();
+    home.settled("web", 3);
+    assert!(http::get(port, "/").unwrap().body.contains(" first"));
+    // With a Manager there are better ways.
+    assert!(home.run(&["release"]).fails(4).contains("cocktail down"));
+    assert!(home.run(&["adopt"]).fails(4).contains("a Manager runs"));
+    home.finish();
+}
+
+#[test]
+fn a_release_ends_the_workers_of_a_store_that_is_lost() {
+    let (home, manager, _, _) = with_web();
+    manager.end(Signal::TERM).ok();
+    fs::remove_file(home.data_dir().join("store.redb")).unwrap();
+    refused(&home, &["belong to another store", "cocktail release"]);
+    assert!(home.run(&["adopt"]).fails(4).contains("another store"));
+    home.ok(&["release"]);
+    assert_eq!(running(&home), []);
+    let _manager = home.serve();
+    assert!(home.ps().is_empty());
+    home.finish();
+}
+
 /// Puts a copy in the place of a data dir. Not `whole`: only the files, as a backup without sockets would.
 fn put_back(from: &Path, data_dir: &Path, whole: bool) {
     if whole {
