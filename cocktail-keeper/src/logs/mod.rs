@@ -16,7 +16,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -31,11 +31,24 @@ pub(crate) struct Sink {
     written: AtomicU64,
     dropped: AtomicU64,
     queued: AtomicUsize,
-    /// Told after each write.
+    /// Whether nothing more will be written, because the container was removed.
+    ended: AtomicBool,
+    /// Told after each write, and at the end.
     pub(crate) changed: Notify,
 }
 
 impl Sink {
+    /// Tells readers that follow that nothing more will come.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether nothing more will be written.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// Bytes written to disk.
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
@@ -77,6 +90,7 @@ impl Logs {
             container: container.to_owned(),
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             changed: Notify::new(),
         })

@@ -396,7 +396,8 @@ pub(super) fn main_pid(container: &Container, started: &Started) -> Option<Pid> 
 
 pub(super) async fn remove(server: Rc<Server>, request: Remove) -> Result<Reply, Refusal> {
     check_name(&request.container)?;
-    if let Ok(container) = server.container(&request.container) {
+    let container = server.container(&request.container).ok();
+    if let Some(container) = &container {
         match container.phase() {
             Phase::Prepared | Phase::Exited(_) => {}
             _ => return Err(Refusal::Running { container: request.container }),
@@ -406,6 +407,10 @@ pub(super) async fn remove(server: Rc<Server>, request: Remove) -> Result<Reply,
     let closed = server.logs.remove(&request.container, request.keep_logs);
     // A disk that hangs must not hang the Manager.
     let _ = tokio::time::timeout(Duration::from_secs(1), closed).await;
+    // Whoever follows the log has an open file and reads to its end first.
+    if let Some(container) = container {
+        container.sink.end();
+    }
     server.activity.notify_one();
     Ok(Reply::Done)
 }

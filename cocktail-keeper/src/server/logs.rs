@@ -77,6 +77,8 @@ async fn send(
     loop {
         // Registered before reading, so that no write goes unnoticed.
         let changed = sink.as_ref().map(|sink| sink.changed.notified());
+        // Looked at before reading, so that what is read then is all there is.
+        let over = !request.follow || sink.as_ref().is_none_or(|sink| sink.has_ended());
         let (chunk, back) = blocking(move || {
             let mut cursor = cursor;
             let chunk = cursor.next()?;
@@ -88,12 +90,12 @@ async fn send(
             Chunk::Records(records) => push_stream(&mut out, kind::RECORDS, &records),
             Chunk::Gap => push_stream(&mut out, kind::NOTICE, b"records were rotated away before they were read"),
             Chunk::End => {
-                if !request.follow {
+                if over {
                     push_stream(&mut out, kind::END, b"");
                 }
                 flush(&mut writer, &mut out).await?;
                 match changed {
-                    Some(changed) if request.follow => changed.await,
+                    Some(changed) if !over => changed.await,
                     _ => return Ok(()),
                 }
             }

@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("logs::files_are_rotated_and_bounded", rotation),
         test("logs::tail_and_since_select_records", tail_and_since),
         test("logs::following_survives_rotation", following),
+        test("logs::following_ends_with_the_container", following_to_the_end),
         test("logs::a_full_disk_drops_and_the_worker_goes_on", an_unwritable_log),
     ]
 }
@@ -107,6 +108,16 @@ async fn following() {
     if !text.contains("NOTICE") {
         assert_eq!(text, expected);
     }
+}
+
+async fn following_to_the_end() {
+    let mut keeper = Keeper::new().await;
+    keeper.sh("a", "echo last").await;
+    keeper.exit_of("a").await;
+    let mut stream = keeper.client.logs(LogsRequest { follow: true, ..request("a") }).await.unwrap();
+    assert!(matches!(stream.next().await.unwrap(), Some(LogItem::Records(_))));
+    keeper.client.remove("a", false).await.unwrap();
+    assert!(stream.next().await.unwrap().is_none());
 }
 
 async fn an_unwritable_log() {
