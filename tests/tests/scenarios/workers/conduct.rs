@@ -142,8 +142,9 @@ fn a_worker_that_never_becomes_ready_is_started_again_after_its_time_with_what_t
     let row = only(&home, "slow");
     assert_eq!(row["ready"], false);
     assert_eq!(home.unit("slow").unwrap()["ready"], 0);
-    let words = ["not ready within 1s", "listens on no port"];
-    assert!(says(&home, row["id"].as_str().unwrap(), &words), "{:?}", home.why(row["id"].as_str().unwrap()));
+    // On a machine that is busy the time can be over before a probe has seen anything; then the next start tells.
+    let id = row["id"].as_str().unwrap();
+    home.eventually("it says what the probe saw", || says(&home, id, &["not ready within 1s", "listens on no port"]));
     let waiting = home.until("it is loading", || Some(only(&home, "slow")).filter(|row| row["state"] == "loading"));
     assert!(!waiting["reason"].as_str().unwrap().is_empty(), "{waiting}");
     assert_eq!(home.containers("well").len(), 1);
