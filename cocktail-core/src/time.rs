@@ -59,7 +59,7 @@ pub fn human(span: Duration) -> String {
     let millis = span.as_millis();
     match millis {
         0..1_000 => format!("{millis}ms"),
-        1_000..10_000 if millis % 1_000 != 0 => format!("{}.{}s", millis / 1_000, millis % 1_000 / 100),
+        1_000..10_000 if !millis.is_multiple_of(1_000) => format!("{}.{}s", millis / 1_000, millis % 1_000 / 100),
         1_000..120_000 => format!("{}s", millis / 1_000),
         120_000..7_200_000 => format!("{}m", millis / 60_000),
         _ => format!("{}h", millis / 3_600_000),
