@@ -41,28 +41,34 @@ pub(crate) fn check_alone(mark: &str, run: &Path) -> Result<()> {
     let others: Vec<Worker> = pids.filter_map(|pid| Worker::find(pid, mark)).collect();
     let (copied, foreign): (Vec<_>, Vec<_>) = others.into_iter().partition(|worker| store(&worker.mark) == store(mark));
     if !copied.is_empty() {
+        let keepers = copied.iter().filter_map(Worker::keeper).collect();
         return Err(Error::refused(format!(
             "workers of this store run for another data dir ({}), so this one is a copy, or was put back while they \
-             ran; they and their ports were not touched: use the data dir that they belong to, or end them first",
-            named(&copied)
+             ran; they and their ports were not touched: use the data dir that they belong to, or end them first: with \
+             `cocktail release` and its `--data-dir`, or, where it is gone, with `kill {}`",
+            named(&copied),
+            all_pids(keepers, &copied)
         )));
     }
     let with_keeper = foreign.into_iter().filter_map(|worker| Some((worker.keeper()?, worker)));
     let (keepers, here): (BTreeSet<u32>, Vec<_>) =
         with_keeper.filter(|(keeper, _)| holds_file_in(*keeper, run)).unzip();
     if let Some(worker) = here.first() {
-        // A keeper alone would keep its service ports, so it is ended, too, and first.
-        let pids = keepers.into_iter().chain(here.iter().map(|worker| worker.pid));
-        let pids: Vec<String> = pids.map(|pid| pid.to_string()).collect();
         return Err(Error::refused(format!(
             "workers of another store ({}) run for this data dir ({}), so it was emptied or exchanged while they ran; \
              they and their ports were not touched: use another data dir, or end them first with `kill {}`",
             store(&worker.mark),
             named(&here),
-            pids.join(" ")
+            all_pids(keepers, &here)
         )));
     }
     Ok(())
+}
+
+/// Everything that has to end. A keeper alone would keep its service ports, so it is ended, too, and first.
+fn all_pids(keepers: BTreeSet<u32>, workers: &[Worker]) -> String {
+    let pids = keepers.into_iter().chain(workers.iter().map(|worker| worker.pid));
+    pids.map(|pid| pid.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether any worker carries this mark, as far as processes may be looked at.
