@@ -23,36 +23,32 @@ pub(crate) async fn events(shared: &Shared, filter: &EventFilter) -> Result<BoxS
     // The subscription comes first, so that nothing is missed between the journal's end and the first live turn.
     let live = shared.committed.subscribe();
     let durable = shared.look(|_, health| health.seq).await?;
-    let from = match (filter.from, filter.tail) {
-        (Some(from), _) => from,
-        // Each turn holds at least one event, so that many turns hold that many events.
-        (None, Some(tail)) => Seq(durable.0.saturating_sub(tail as u64) + 1),
-        (None, None) => Seq(1),
+    let from = match (filter.from, filter.tail, &filter.object) {
+        (Some(from), ..) => from,
+        // Each turn holds at least one event, so that many turns hold that many events; of one object they may not.
+        (None, Some(tail), None) => Seq(durable.0.saturating_sub(tail as u64) + 1),
+        (None, ..) => Seq(1),
     };
-    let reader = Reader {
+    let mut reader = Reader {
         shared: shared.clone(),
         live,
         next: from,
         durable,
         buffer: VecDeque::new(),
-        follow: filter.follow,
+        follow: filter.follow && filter.tail.is_none(),
         object: filter.object.clone(),
     };
-    let all = stream::unfold(reader, |mut reader| async move { reader.next().await.map(|event| (event, reader)) });
-    match (filter.tail, filter.follow) {
-        (Some(tail), false) => {
-            let mut last: VecDeque<Result<EventView>> = VecDeque::new();
-            let mut all = all.boxed();
-            while let Some(event) = all.next().await {
-                if last.len() == tail {
-                    last.pop_front();
-                }
-                last.push_back(event);
-            }
-            Ok(stream::iter(last).boxed())
+    let Some(tail) = filter.tail else { return Ok(reader.stream()) };
+    let mut last: VecDeque<Result<EventView>> = VecDeque::new();
+    while let Some(event) = reader.next().await {
+        last.push_back(event);
+        if last.len() > tail {
+            last.pop_front();
         }
-        _ => Ok(all.boxed()),
     }
+    let last = stream::iter(last);
+    reader.follow = filter.follow;
+    Ok(if filter.follow { last.chain(reader.stream()).boxed() } else { last.boxed() })
 }
 
 /// Reads the journal up to its end, then what is committed; goes back to the journal when it lags.
@@ -67,6 +63,10 @@ struct Reader {
 }
 
 impl Reader {
+    fn stream(self) -> BoxStream<'static, Result<EventView>> {
+        stream::unfold(self, |mut reader| async move { reader.next().await.map(|event| (event, reader)) }).boxed()
+    }
+
     async fn next(&mut self) -> Option<Result<EventView>> {
         loop {
             if let Some(event) = self.buffer.pop_front() {
