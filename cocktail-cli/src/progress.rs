@@ -187,6 +187,9 @@ async fn deadline_report(
         Goal::Gone => "gone",
     };
     let after = cocktail_core::time::human(deadline);
+    // Without a single answer in time, nothing is known of any of them.
+    let unseen: BTreeMap<UnitId, String> = wanted.iter().map(|unit| (unit.clone(), String::new())).collect();
+    let late = if late.is_empty() { &unseen } else { late };
     let mut text = format!("{} of {} Units not {goal} after {after}", late.len(), wanted.len());
     for (unit, reason) in late {
         let mut reason = plain(reason).into_owned();
