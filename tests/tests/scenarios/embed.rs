@@ -81,7 +81,7 @@ fn workers_survive_their_service_while_clients_keep_asking() {
     service.end(Signal::INT).ok();
 
     program::run(&mut embed.command(&["down"]), b"").ok();
-    assert_eq!(embed.home.processes(), []);
+    assert_eq!(embed.home.workers(), []);
     embed.home.finish();
 }
 

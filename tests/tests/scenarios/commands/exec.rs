@@ -5,9 +5,8 @@ use std::io::{Read, Write};
 use std::process::Stdio;
 
 use cocktail_tests::home::PATIENCE;
-use cocktail_tests::{Home, program};
+use cocktail_tests::{Home, Manager, program};
 use rustix::fs::OFlags;
-use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
 
 /// A Home with one container that counts aloud; its id.
@@ -101,18 +100,28 @@ fn logs_can_be_cut_followed_and_told_apart() {
     home.run(&["logs", "nobody"]).fails(3);
 
     let mut follow = home.spawn(&["logs", "-f", "--tail", "0", "clock"]);
-    home.eventually("two containers are followed, also one that came later", || {
+    let followed = |follow: &Manager| -> std::collections::BTreeSet<String> {
+        follow.data().lines().filter_map(|line| Some(line.split_once(" | ")?.0.to_owned())).collect()
+    };
+    home.eventually("the container is followed", || {
         follow.must_run();
-        home.ok(&["scale", "clock", "2"]);
-        let ids: std::collections::BTreeSet<_> =
-            follow.data().lines().filter_map(|line| Some(line.split_once(" | ")?.0.to_owned())).collect();
-        ids.len() == 2
+        followed(&follow).contains(&id)
     });
+    // One that comes later is followed, too, from its first line on.
+    home.ok(&["scale", "clock", "2", "--wait"]);
+    let later = home.settled("clock", 2).into_keys().find(|one| *one != id).unwrap();
+    home.eventually("the later container is followed", || {
+        follow.must_run();
+        followed(&follow).contains(&later)
+    });
+    assert!(follow.data().contains(&format!("{later} | tick 1\n")), "{}", follow.data());
     // No line is lost or doubled while following.
     let ticks: Vec<u64> =
         follow.data().lines().filter_map(|line| line.strip_prefix(&format!("{id} | tick "))?.parse().ok()).collect();
     assert!(!ticks.is_empty() && ticks.windows(2).all(|pair| pair[1] == pair[0] + 1), "{ticks:?}");
     assert!(ticks[0] > 5, "{ticks:?}");
-    follow.end(Signal::INT);
+    // It ends with the Unit.
+    home.ok(&["rm", "clock", "--wait"]);
+    follow.succeed();
     home.finish();
 }

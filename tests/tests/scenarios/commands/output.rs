@@ -76,6 +76,9 @@ fn events_are_followed_while_they_happen() {
     let home = Home::new();
     home.manifest("m.toml", &web(home.port(), 1, "hi"));
     home.ok(&["up", "-d", "m.toml"]);
+    for (tail, args) in [(3, &["events", "--tail", "3"][..]), (2, &["events", "--tail", "2", "web"])] {
+        assert_eq!(home.ok(args).stdout.lines().count(), tail, "{args:?}");
+    }
     let mut follow = home.spawn(&["-o", "json", "events", "-f", "--tail", "1"]);
     home.eventually("the last event is shown", || follow.data().lines().count() == 1);
     home.ok(&["scale", "web", "2", "--wait"]);

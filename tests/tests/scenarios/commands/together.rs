@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use cocktail_tests::Home;
 use rustix::process::Signal;
 
-use crate::{WORKER, web};
+use crate::web;
 
 /// The leased ports of all containers that have one and run.
 fn ports(home: &Home) -> Vec<u64> {
@@ -22,7 +22,9 @@ fn two_data_dirs_with_one_port_range_never_share_a_port() {
         "[manager]\nport_range = \"{first}-{}\"\nport_hold_down = \"100ms\"\nport_poison = \"300ms\"\n",
         first + 19
     );
-    let body = format!("[maps.prod.units.api]\ncommand = [\"{WORKER}\", \"serve\"]\nreplicas = 8\nports.http = {{}}\n");
+    // Workers that never use their port: nothing but the Managers' own word keeps others from it.
+    let body = "[maps.prod.units.api]\ncommand = [\"sleep\", \"1000\"]\nreplicas = 8\nports.http = {}\n\
+                ready = { exec = [\"true\"], every = \"100ms\" }\n";
     let mut managers = Vec::new();
     for home in [&one, &other] {
         managers.push(home.serve_with(&settings));
