@@ -106,6 +106,9 @@ pub(super) fn decode_restart(item: Option<Item<'_>>) -> Restart {
     restart
 }
 
+/// What happens instead of a watched update.
+const ROLLBACK_HELP: &str = "a revision that does not become ready waits, and the old one goes on serving";
+
 /// Decodes `update`.
 pub(super) fn decode_update(item: Option<Item<'_>>) -> Update {
     let mut update = Update {
@@ -120,10 +123,18 @@ pub(super) fn decode_update(item: Option<Item<'_>>) -> Update {
         return update;
     };
     update.surge = table.take("surge").and_then(|item| item.number(1..=1_000)).unwrap_or(update.surge);
-    update.monitor = table.take("monitor").and_then(|item| item.duration(Duration::ZERO)).unwrap_or(update.monitor);
+    if let Some(item) = table.take("monitor") {
+        item.warning("`monitor` is not used yet", Some(ROLLBACK_HELP.to_owned()));
+        update.monitor = item.duration(Duration::ZERO).unwrap_or(update.monitor);
+    }
     update.progress = table.take("progress").and_then(|item| item.duration(LEAST)).unwrap_or(update.progress);
     let reactions = [("rollback", OnFailure::Rollback), ("pause", OnFailure::Pause)];
-    update.on_failure = table.take("on_failure").and_then(|item| item.one_of(&reactions)).unwrap_or(update.on_failure);
+    if let Some(item) = table.take("on_failure") {
+        if let Some(reaction) = item.clone().one_of(&reactions) {
+            item.warning("`on_failure` is not used yet", Some(ROLLBACK_HELP.to_owned()));
+            update.on_failure = reaction;
+        }
+    }
     let reactions = [("wait", NoRoom::Wait), ("replace", NoRoom::Replace)];
     update.no_room = table.take("no_room").and_then(|item| item.one_of(&reactions)).unwrap_or(update.no_room);
     table.finish();

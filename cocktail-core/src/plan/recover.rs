@@ -56,7 +56,7 @@ fn begin(draft: &mut Draft<'_>, container: &Container) -> Option<Hold> {
     let because = if container.generation.0 == 0 {
         container.reason.clone()
     } else {
-        let exit = container.last_exit.map(|exit| format!(" after it {exit}")).unwrap_or_default();
+        let exit = container.last_exit.map(|exit| format!(": {exit}")).unwrap_or_default();
         format!("restart {} in place{exit}", container.restarts + 1)
     };
     draft.start(container, because);
