@@ -129,11 +129,11 @@ pub(super) fn decode_update(item: Option<Item<'_>>) -> Update {
     }
     update.progress = table.take("progress").and_then(|item| item.duration(LEAST)).unwrap_or(update.progress);
     let reactions = [("rollback", OnFailure::Rollback), ("pause", OnFailure::Pause)];
-    if let Some(item) = table.take("on_failure") {
-        if let Some(reaction) = item.clone().one_of(&reactions) {
-            item.warning("`on_failure` is not used yet", Some(ROLLBACK_HELP.to_owned()));
-            update.on_failure = reaction;
-        }
+    if let Some(item) = table.take("on_failure")
+        && let Some(reaction) = item.clone().one_of(&reactions)
+    {
+        item.warning("`on_failure` is not used yet", Some(ROLLBACK_HELP.to_owned()));
+        update.on_failure = reaction;
     }
     let reactions = [("wait", NoRoom::Wait), ("replace", NoRoom::Replace)];
     update.no_room = table.take("no_room").and_then(|item| item.one_of(&reactions)).unwrap_or(update.no_room);
