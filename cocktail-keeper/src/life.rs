@@ -212,6 +212,7 @@ fn keeper(options: &[u8]) -> i32 {
 
 fn become_keeper() -> io::Result<()> {
     sys::small_heap();
+    sys::take_short_turns();
     rustix::thread::set_name(c"cocktail-keeper")?;
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));

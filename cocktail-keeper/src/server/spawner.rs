@@ -140,6 +140,7 @@ impl Spawner {
 }
 
 fn work(shared: &Shared) {
+    sys::take_short_turns();
     let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if let Some((job, done)) = state.jobs.pop_front() {
