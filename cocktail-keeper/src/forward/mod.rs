@@ -106,7 +106,6 @@ impl Forwarder {
         let builder = thread::Builder::new().name("forwarder".to_owned()).stack_size(256 * 1024);
         builder
             .spawn(move || {
-                crate::sys::take_short_turns();
                 let local = tokio::task::LocalSet::new();
                 local.block_on(&runtime, obey(Table::new(events, busy), orders));
             })
