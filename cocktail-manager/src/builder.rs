@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cocktail_core::contract::{Forwarder, Provider, Runtime, ServerObservation, Store};
+use cocktail_core::contract::{Provider, Runtime, ServerObservation, Store};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Turn};
 use cocktail_core::id::{Seq, ServerId};
@@ -151,7 +151,7 @@ impl Builder {
             tokio::spawn(look_around(shared.clone(), server, runtime, self.settings.clone()));
         }
         if let Some(forwarder) = forwarder {
-            tokio::spawn(run_routes(shared.clone(), forwarder, wanted));
+            tokio::spawn(routing::run(shared.clone(), forwarder, wanted));
         }
         let orchestrator = Orchestrator::new(shared, self.data_dir, self.kept, tokio::spawn(writer.run()));
         manifests::watch(&orchestrator, &self.settings.watch)?;
@@ -241,8 +241,4 @@ async fn look_around(shared: Shared, server: ServerId, runtime: Arc<dyn Runtime>
             }
         }
     }
-}
-
-async fn run_routes(shared: Shared, forwarder: Arc<dyn Forwarder>, wanted: watch::Receiver<Arc<Wanted>>) {
-    routing::run(shared, forwarder, wanted).await;
 }

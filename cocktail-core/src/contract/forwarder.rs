@@ -50,9 +50,6 @@ pub struct Route {
     pub backends: Vec<Backend>,
 }
 
-/// Where a service port listens, as a type of its own for callers that only check.
-pub type Listen = SocketAddr;
-
 /// One ready container behind a service port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Backend {

@@ -10,7 +10,7 @@ mod provider;
 mod runtime;
 mod store;
 
-pub use forwarder::{Backend, Forwarder, Listen, Route, RouteOutcome, RouteTraffic, RoutingTable};
+pub use forwarder::{Backend, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
 pub use manager::{
     Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager,
     ManifestSource, ShutdownMode,
