@@ -1,14 +1,15 @@
 //! Starts an Orchestrator: takes the lease, loads what the store holds, attaches to what runs, and goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cocktail_core::contract::{Provider, Runtime, ServerObservation, Store};
+use cocktail_core::contract::{Provider, Runtime, ServerObservation, Store, UsageReading};
 use cocktail_core::error::{Error, Result};
-use cocktail_core::event::{Event, Turn};
+use cocktail_core::event::{Event, Soft, Turn};
 use cocktail_core::id::{Seq, ServerId};
 use cocktail_core::name::Name;
+use cocktail_core::scaling::Sample;
 use cocktail_core::server::{Server, ServerState};
 use cocktail_core::settings::Settings;
 use cocktail_core::spec::Resources;
@@ -227,8 +228,13 @@ async fn look_around(shared: Shared, server: ServerId, runtime: Arc<dyn Runtime>
             () = shared.observations.closed() => return,
             _ = usage.tick() => {
                 if let Ok(readings) = runtime.usage().await {
-                    let readings: BTreeMap<_, _> = readings;
-                    shared.observe(Observation::Soft(cocktail_core::event::Soft::Usage(readings))).await;
+                    let sample = |reading: UsageReading| Sample {
+                        cpu_millis: reading.cpu_millis,
+                        memory_bytes: reading.memory_bytes,
+                        ..Sample::default()
+                    };
+                    let samples = readings.into_iter().map(|(container, reading)| (container, sample(reading)));
+                    shared.observe(Observation::Soft(Soft::Sampled(samples.collect()))).await;
                 }
             }
             _ = relist.tick() => {

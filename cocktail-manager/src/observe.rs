@@ -34,6 +34,7 @@ pub(crate) fn of_runtime(state: &State, event: RuntimeEvent) -> Option<Change> {
             of_probe(record, generation, kind, ok, detail)
         }
         RuntimeEvent::Drained { container } => Some(Change::Soft(Soft::Drained { container })),
+        RuntimeEvent::Demand { unit } => Some(Change::Soft(Soft::Demand { unit })),
         RuntimeEvent::Resync { .. } => None,
     }
 }

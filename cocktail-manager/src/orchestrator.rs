@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cocktail_core::command::{Command, Count};
 use cocktail_core::contract::{
-    Actor, Applied, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream, Manager, ManifestSource, ShutdownMode,
+    Actor, Applied, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream, Manager, ManifestSource, RolloutAction,
+    ShutdownMode,
 };
 use cocktail_core::error::{Error, Result};
-use cocktail_core::id::{ServerId, UnitId};
+use cocktail_core::id::{Revision, ServerId, UnitId};
 use cocktail_core::state::State;
 use cocktail_core::view::{
-    ContainerView, EndpointView, EventView, ManagerView, OperationView, PlanView, ServerView, UnitView, WhyView,
+    ContainerView, EndpointView, EventView, HistoryView, ManagerView, OperationView, PlanView, RolloutView, ServerView,
+    UnitView, UsageReport, VolumeView, WhyView,
 };
 use futures_util::stream::BoxStream;
 use tokio::sync::{oneshot, watch};
@@ -94,6 +96,12 @@ impl Orchestrator {
         view.ok_or_else(|| Error::not_found(format!("unit {unit} is gone")))
     }
 
+    /// Gives a command about a rollout and says where it stands then.
+    async fn roll(&self, command: Command, actor: &Actor) -> Result<RolloutView> {
+        let id = self.one(self.shared.command(command, actor).await?.units)?;
+        self.view(move |state| state.rollout_view_of(&id.to_string())).await?
+    }
+
     fn one(&self, mut units: Vec<UnitId>) -> Result<UnitId> {
         units.pop().ok_or_else(|| Error::unexpected("a command about one unit names none"))
     }
@@ -133,6 +141,32 @@ impl Manager for Orchestrator {
 
     async fn restart(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>> {
         Ok(self.shared.command(Command::Restart { object: object.to_owned() }, actor).await?.units)
+    }
+
+    async fn rollout(&self, unit: &str) -> Result<RolloutView> {
+        let unit = unit.to_owned();
+        self.view(move |state| state.rollout_view_of(&unit)).await?
+    }
+
+    async fn steer(&self, unit: &str, action: RolloutAction, actor: &Actor) -> Result<RolloutView> {
+        self.roll(Command::Rollout { unit: unit.to_owned(), action }, actor).await
+    }
+
+    async fn rollback(&self, unit: &str, to: Option<u64>, actor: &Actor) -> Result<RolloutView> {
+        self.roll(Command::Rollback { unit: unit.to_owned(), to: to.map(Revision) }, actor).await
+    }
+
+    async fn volumes(&self) -> Result<Vec<VolumeView>> {
+        self.view(State::volume_views).await
+    }
+
+    async fn history(&self, object: &str) -> Result<HistoryView> {
+        let object = object.to_owned();
+        self.view(move |state| state.object(&object).map(|_| HistoryView { object, ..HistoryView::default() })).await?
+    }
+
+    async fn usage(&self) -> Result<UsageReport> {
+        Ok(UsageReport::default())
     }
 
     async fn remove(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>> {

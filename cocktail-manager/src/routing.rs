@@ -79,7 +79,9 @@ async fn drain(
         if let Ok(traffic) = forwarder.traffic().await {
             let busy: BTreeSet<&ContainerId> = traffic
                 .iter()
-                .flat_map(|route| route.active.iter().filter(|(_, open)| **open > 0).map(|(container, _)| container))
+                .flat_map(|route| route.backends.iter())
+                .filter(|(_, traffic)| traffic.connections > 0)
+                .map(|(container, _)| container)
                 .collect();
             let idle: Vec<ContainerId> = left.iter().filter(|container| !busy.contains(container)).cloned().collect();
             for container in idle {
