@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::container::{Container, ContainerState};
-use crate::contract::Actor;
+use crate::contract::{Actor, RolloutAction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::id::UnitId;
-use crate::spec::ServiceSpec;
+use crate::id::{Revision, UnitId};
+use crate::quantity::Bytes;
+use crate::rollout::{RolloutState, RolloutStep};
+use crate::spec::{Resources, ServiceSpec};
 use crate::state::{Object, State};
 
 /// What users ask for.
@@ -37,6 +39,20 @@ pub enum Command {
     Restart {
         /// The object by name.
         object: String,
+    },
+    /// Steer the rollout of a Unit.
+    Rollout {
+        /// The Unit by name.
+        unit: String,
+        /// How.
+        action: RolloutAction,
+    },
+    /// Go back to an earlier revision.
+    Rollback {
+        /// The Unit by name.
+        unit: String,
+        /// To which; the one that served before when `None`.
+        to: Option<Revision>,
     },
     /// Remove what an object stands for.
     Remove {
@@ -103,6 +119,8 @@ impl State {
                     .collect();
                 Ok(Commanded { events, units })
             }
+            Command::Rollout { unit, action } => self.rollout_command(unit, *action, actor),
+            Command::Rollback { unit, to } => self.rollback_command(unit, *to, actor),
             Command::Remove { object } => match self.object(object)? {
                 Object::Container(container) => {
                     // The Unit keeps its count: a removed container is one that is replaced.
@@ -152,10 +170,14 @@ impl State {
 
     /// Whether applying a Service would change anything.
     fn would_change(&self, service: &ServiceSpec) -> bool {
-        if self.quotas.get(&service.name) != Some(&service.quota) {
+        let Some(known) = self.services.get(&service.name) else { return true };
+        if known.quota != service.quota || known.labels != service.labels {
             return true;
         }
         service.maps.iter().any(|(map, spec)| {
+            if known.maps.get(map) != Some(&spec.labels) {
+                return true;
+            }
             let of_map = |id: &&UnitId| id.service == service.name && id.map == *map;
             let left =
                 self.units.iter().any(|(id, unit)| of_map(&id) && !unit.removing && !spec.units.contains_key(&id.unit));
@@ -189,7 +211,7 @@ impl State {
         }
         // Fewer are always allowed, also where a lower quota came after the containers.
         if desired > unit.desired
-            && let Some(most) = self.quotas.get(&id.service).and_then(|quota| quota.containers)
+            && let Some(most) = self.quota(&id.service).and_then(|quota| quota.containers)
         {
             let others = self
                 .units
@@ -204,10 +226,98 @@ impl State {
                 )));
             }
         }
+        if desired > unit.desired {
+            self.check_quota(&id, unit.spec.template.resources, desired)?;
+        }
         let events = if desired == unit.desired {
             Vec::new()
         } else {
             vec![Event::Scaled { unit: id.clone(), desired, actor: actor.to_string() }]
+        };
+        Ok(Commanded { events, units: vec![id] })
+    }
+
+    /// Whether `desired` containers of a Unit fit the reservations that its Service may make.
+    fn check_quota(&self, id: &UnitId, resources: Resources, desired: u32) -> Result<()> {
+        let Some(quota) = self.quota(&id.service) else { return Ok(()) };
+        let others = self.units.iter().filter(|(other, _)| other.service == id.service && *other != id);
+        let (mut cpu, mut memory) = (0_u64, 0_u64);
+        let all = others
+            .map(|(_, unit)| (unit.spec.template.resources, unit.goal()))
+            .chain([(resources, desired)]);
+        for (resources, count) in all {
+            cpu = cpu.saturating_add(resources.cpu.0.saturating_mul(count.into()));
+            memory = memory.saturating_add(resources.memory.0.saturating_mul(count.into()));
+        }
+        if let Some(most) = quota.cpu.filter(|most| cpu > most.0) {
+            let service = &id.service;
+            return Err(Error::refused(format!(
+                "the quota of service {service} allows {}m cpu; {desired} containers of {id} make it {cpu}m",
+                most.0
+            )));
+        }
+        if let Some(most) = quota.memory.filter(|most| memory > most.0) {
+            let (service, memory) = (&id.service, Bytes(memory));
+            return Err(Error::refused(format!(
+                "the quota of service {service} allows {most} of memory; {desired} containers of {id} make it {memory}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn rollout_command(&self, name: &str, action: RolloutAction, actor: &Actor) -> Result<Commanded> {
+        let id = self.unit_named(name)?;
+        let unit = self.units.get(&id).ok_or_else(|| Error::not_found(format!("no unit {id}")))?;
+        let Some(rollout) = unit.rollout.as_ref().filter(|rollout| rollout.state.is_open()) else {
+            let state = unit.rollout.as_ref().map_or("completed", |rollout| rollout.state.as_str());
+            let because = format!("{id} has no rollout to {action}: the last one is {state}");
+            return Err(Error::new(ErrorKind::Conflict, because));
+        };
+        let stepped = |step| {
+            let (unit, because) = (id.clone(), format!("{actor} asked to {action} it"));
+            vec![Event::RolloutStepped { unit, step, failed: false, because }]
+        };
+        let events = match action {
+            RolloutAction::Pause if rollout.state == RolloutState::Paused => Vec::new(),
+            RolloutAction::Pause => stepped(RolloutStep::Pause),
+            RolloutAction::Resume if rollout.state != RolloutState::Paused => Vec::new(),
+            RolloutAction::Resume => stepped(RolloutStep::Resume),
+            RolloutAction::Promote if rollout.canary == 0 => Vec::new(),
+            RolloutAction::Promote if rollout.state == RolloutState::Paused => {
+                let because = format!("the rollout of {id} is paused: resume it first");
+                return Err(Error::new(ErrorKind::Conflict, because));
+            }
+            RolloutAction::Promote => {
+                vec![Event::Promoted { unit: id.clone(), because: format!("promoted by {actor}") }]
+            }
+            RolloutAction::Abort => return self.rollback_command(name, None, actor),
+        };
+        Ok(Commanded { events, units: vec![id] })
+    }
+
+    fn rollback_command(&self, name: &str, to: Option<Revision>, actor: &Actor) -> Result<Commanded> {
+        let id = self.unit_named(name)?;
+        let unit = self.units.get(&id).ok_or_else(|| Error::not_found(format!("no unit {id}")))?;
+        if let Some(rollout) = &unit.rollout
+            && rollout.state == RolloutState::RollingBack
+            && to.is_none_or(|to| to == rollout.to)
+        {
+            return Ok(Commanded { events: Vec::new(), units: vec![id] });
+        }
+        let Some(to) = to.or_else(|| unit.previous()) else {
+            let because = format!("{id} has no earlier revision that served: apply the manifest that you want back");
+            return Err(Error::new(ErrorKind::Conflict, because));
+        };
+        if !unit.templates.contains_key(&to) {
+            let kept: Vec<String> = unit.templates.keys().map(ToString::to_string).collect();
+            return Err(Error::not_found(format!("{id} has no revision {to}; it has {}", kept.join(", "))));
+        }
+        let events = if to == unit.revision {
+            Vec::new()
+        } else {
+            let because = format!("{actor} asked to go back to revision {to}");
+            let step = RolloutStep::RollBack { to };
+            vec![Event::RolloutStepped { unit: id.clone(), step, failed: false, because }]
         };
         Ok(Commanded { events, units: vec![id] })
     }

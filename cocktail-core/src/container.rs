@@ -7,9 +7,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Exit, Handle, UsageReading};
+use crate::contract::{Exit, Handle};
 use crate::id::{ContainerId, Generation, OperationId, Revision, ServerId, UnitId};
 use crate::name::Name;
+use crate::scaling::Sample;
 use crate::time::{ManagerTime, WallTime};
 use crate::why::WhyLog;
 
@@ -75,6 +76,10 @@ pub enum Step {
     },
     /// The start cannot be done with these ports: back to the claim.
     Reclaim,
+    /// It ran to completion.
+    Completed,
+    /// It failed for good: no attempt is left, or no time.
+    GaveUp,
 }
 
 /// A step that makes no sense in a state.
@@ -141,6 +146,14 @@ impl ContainerState {
                 Step::Crashed { until },
             ) => Ok(Self::Backoff { until }),
             (Self::Preparing | Self::Prepared | Self::Starting, Step::Reclaim) => Ok(Self::Claimed),
+            (
+                Self::Preparing | Self::Prepared | Self::Starting | Self::Loading | Self::Ready | Self::Lost,
+                Step::Completed,
+            ) => Ok(Self::Stopped),
+            (
+                Self::Preparing | Self::Prepared | Self::Starting | Self::Loading | Self::Ready | Self::Lost,
+                Step::GaveUp,
+            ) => Ok(Self::Failed),
             (state, step) => Err(IllegalStep { state, step }),
         }
     }
@@ -204,7 +217,7 @@ impl fmt::Display for ContainerState {
 }
 
 /// One container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Container {
     /// Its id.
     pub id: ContainerId,
@@ -267,12 +280,18 @@ pub struct Container {
     /// How it ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<Exit>,
+    /// It ran to completion, and is kept to show that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub completed: bool,
+    /// When a job's container has to be done, all attempts together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_by: Option<ManagerTime>,
     /// Decisions about it.
     #[serde(default)]
     pub why: WhyLog,
     /// Last reading; soft.
     #[serde(skip)]
-    pub usage: UsageReading,
+    pub usage: Sample,
 }
 
 /// One port of a container.
@@ -290,7 +309,22 @@ impl Container {
         self.state.is_live() && self.replace.is_none()
     }
 
-    /// Port numbers that it holds.
+    /// Whether it is a job's container that is done, well or not, and stays to show that.
+    pub fn is_done(&self) -> bool {
+        self.completed || self.state == ContainerState::Failed
+    }
+
+    /// Whether it has been ready for `monitor` without a break.
+    pub fn is_proved(&self, now: ManagerTime, monitor: std::time::Duration) -> bool {
+        self.state == ContainerState::Ready && self.unwell.is_none() && self.entered + monitor <= now
+    }
+
+    /// Whether its ports are its own: they rest from its observed end on.
+    pub fn holds_ports(&self) -> bool {
+        !matches!(self.state, ContainerState::Stopped | ContainerState::Failed)
+    }
+
+    /// Port numbers that it was given.
     pub fn port_numbers(&self) -> impl Iterator<Item = u16> {
         self.ports.iter().filter_map(|port| port.port)
     }

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Exit, Handle, ProbeKind, UsageReading};
+use crate::contract::{Exit, Handle, ProbeKind};
 use crate::id::{ContainerId, Epoch, Generation, OperationId, Revision, Seq, ServerId, UnitId};
 use crate::name::Name;
 use crate::operation::{Failure, Operation};
+use crate::rollout::RolloutStep;
+use crate::scaling::{Bounds, Sample};
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::spec::ServiceSpec;
@@ -77,6 +79,57 @@ pub enum Event {
     UnitForgotten {
         /// The Unit.
         unit: UnitId,
+    },
+    /// The count of a Unit was set by its scaling policy.
+    Autoscaled {
+        /// The Unit.
+        unit: UnitId,
+        /// The count.
+        desired: u32,
+        /// Why, with the numbers that were used.
+        because: String,
+        /// What other metrics asked for.
+        considered: Vec<ConsideredView>,
+    },
+    /// The clock gave a Unit other bounds.
+    BoundsSet {
+        /// The Unit.
+        unit: UnitId,
+        /// The bounds; the manifest's own when `None`.
+        bounds: Option<Bounds>,
+        /// Why.
+        because: String,
+    },
+    /// A rollout took a step.
+    RolloutStepped {
+        /// The Unit.
+        unit: UnitId,
+        /// The step.
+        step: RolloutStep,
+        /// The step follows from a failure.
+        #[serde(default)]
+        failed: bool,
+        /// Why.
+        because: String,
+    },
+    /// More replacements of a rollout have stayed ready for the monitor window.
+    RolloutProgressed {
+        /// The Unit.
+        unit: UnitId,
+        /// How many.
+        proved: u32,
+    },
+    /// A canary stayed ready for the monitor window; the others wait for its promotion.
+    CanaryProved {
+        /// The Unit.
+        unit: UnitId,
+    },
+    /// A canary is good enough: the others follow.
+    Promoted {
+        /// The Unit.
+        unit: UnitId,
+        /// Why.
+        because: String,
     },
     /// A container shall be replaced.
     ReplaceAsked {
@@ -193,7 +246,7 @@ pub enum Event {
 }
 
 /// A change that is not journaled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Soft {
     /// A start is prepared: ports are proved.
     Prepared {
@@ -216,8 +269,13 @@ pub enum Soft {
         /// What was seen.
         detail: String,
     },
-    /// Readings of cpu and memory.
-    Usage(BTreeMap<ContainerId, UsageReading>),
+    /// What containers did during the last interval.
+    Sampled(BTreeMap<ContainerId, Sample>),
+    /// A client waits at a service port of a Unit that has no ready container.
+    Demand {
+        /// The Unit.
+        unit: UnitId,
+    },
     /// The Manager ends and takes its containers along.
     Halt,
 }
@@ -241,6 +299,25 @@ impl Event {
             }
             Self::UnitRemoved { unit, actor } => ("unit-removed", unit.to_string(), format!("removed by {actor}")),
             Self::UnitForgotten { unit } => ("unit-gone", unit.to_string(), "its last container is gone".into()),
+            Self::Autoscaled { unit, desired, because, .. } => {
+                ("autoscaled", unit.to_string(), format!("set to {desired}: {because}"))
+            }
+            Self::BoundsSet { unit, because, .. } => ("bounds-set", unit.to_string(), because.clone()),
+            Self::RolloutStepped { unit, step, because, .. } => {
+                let kind = match step {
+                    RolloutStep::Pause => "rollout-paused",
+                    RolloutStep::Resume => "rollout-resumed",
+                    RolloutStep::Finish => "rollout-finished",
+                    RolloutStep::RollBack { .. } => "rolling-back",
+                    RolloutStep::Supersede => "rollout-superseded",
+                };
+                (kind, unit.to_string(), because.clone())
+            }
+            Self::RolloutProgressed { unit, proved } => {
+                ("rollout-progressed", unit.to_string(), format!("{proved} replacements stayed ready"))
+            }
+            Self::CanaryProved { unit } => ("canary-proved", unit.to_string(), "the canary stayed ready".into()),
+            Self::Promoted { unit, because } => ("promoted", unit.to_string(), because.clone()),
             Self::ReplaceAsked { container, because } => ("replace-asked", container.to_string(), because.clone()),
             Self::ServerSeen { server } => ("server-seen", server.id.to_string(), server.reason.clone()),
             Self::Claimed { container, because, .. } => ("claimed", container.to_string(), because.clone()),

@@ -22,6 +22,8 @@ pub mod operation;
 pub mod plan;
 pub mod ports;
 pub mod quantity;
+pub mod rollout;
+pub mod scaling;
 pub mod server;
 pub mod settings;
 pub mod spec;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,6 +46,12 @@ pub struct Settings {
     pub log_files: u32,
     /// Manifests that are applied when they change.
     pub watch: Vec<PathBuf>,
+    /// Folders below which the source of a bind volume may lie, absolute. Below its own folder a manifest may always bind.
+    #[serde(default)]
+    pub binds: Vec<PathBuf>,
+    /// Where Prometheus may scrape over TCP; `None` is nowhere.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
     /// Providers by the name that a Unit's `provider` says.
     pub providers: BTreeMap<Name, ProviderSettings>,
 }
@@ -84,6 +91,8 @@ impl Default for Settings {
             log_bytes: 10 << 20,
             log_files: 3,
             watch: Vec::new(),
+            binds: Vec::new(),
+            metrics: None,
             providers: BTreeMap::new(),
         }
     }

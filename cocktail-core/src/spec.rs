@@ -18,12 +18,18 @@ use crate::quantity::{Bytes, CpuMillis};
 pub struct ServiceSpec {
     /// The Service's name.
     pub name: Name,
+    /// Words of the user's own.
+    #[serde(default)]
+    pub labels: Labels,
     /// Limits that are checked at apply and when placing.
     #[serde(default)]
     pub quota: Quota,
     /// The application maps that this manifest owns. Maps of the Service that it does not name stay as they are.
     pub maps: BTreeMap<Name, MapSpec>,
 }
+
+/// Words of the user's own, by name. They are shown and decide nothing.
+pub type Labels = BTreeMap<String, String>;
 
 /// Limits of a Service over all its maps; `None` is no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +45,9 @@ pub struct Quota {
 /// An ApplicationMap: one workload of a Service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapSpec {
+    /// Words of the user's own.
+    #[serde(default)]
+    pub labels: Labels,
     /// The Units by name.
     pub units: BTreeMap<Name, UnitSpec>,
 }
@@ -46,6 +55,9 @@ pub struct MapSpec {
 /// A Unit: what is deployed, scaled and updated as one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitSpec {
+    /// Words of the user's own.
+    #[serde(default)]
+    pub labels: Labels,
     /// How many containers are wanted. Not part of the revision: changing it replaces nothing.
     pub replicas: Replicas,
     /// Everything that a container is made from. A change of it is a new revision.
@@ -55,7 +67,7 @@ pub struct UnitSpec {
 }
 
 /// The count that the manifest asks for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replicas {
     /// Fewest containers that a command or a policy may ask for.
     pub min: u32,
@@ -63,12 +75,59 @@ pub struct Replicas {
     pub max: u32,
     /// What the manifest says at the start: `replicas`, or `scale.min`.
     pub initial: u32,
-    /// Targets by metric name (`cpu`, `in_flight`, …) as written under `scale`.
+    /// What changes the count by itself, if anything does.
     #[serde(default)]
-    pub targets: BTreeMap<String, f64>,
+    pub scaling: Option<Scaling>,
 }
 
-impl Eq for Replicas {}
+/// How the count follows the load and the clock.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Scaling {
+    /// What one container shall have of each metric: `cpu` and `memory` as a share of what is reserved (of one core where
+    /// no cpu is), `in_flight`, `rps`, `queue`, or a metric of the worker's own.
+    pub targets: BTreeMap<String, f64>,
+    /// Damping of more.
+    pub up: Damping,
+    /// Damping of fewer.
+    pub down: Damping,
+    /// Bounds by the clock; the entry that began last is in force.
+    pub schedule: Vec<Scheduled>,
+    /// Where the workers' own metrics are, in the text format of Prometheus.
+    pub scrape: Option<Scrape>,
+}
+
+impl Eq for Scaling {}
+
+/// What keeps the count from following every whim of a metric.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damping {
+    /// Time for which the metrics must have asked for it.
+    pub stabilize: Duration,
+    /// Most containers of one change; 0 is no limit.
+    pub step: u32,
+    /// Least time since the last change.
+    pub cooldown: Duration,
+}
+
+/// Bounds that are in force from a time on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduled {
+    /// When it begins: minute, hour, day of the month, month, day of the week, and optionally a time zone; UTC without.
+    pub cron: String,
+    /// Fewest containers from then on.
+    pub min: u32,
+    /// Most containers from then on.
+    pub max: u32,
+}
+
+/// Where a worker's own metrics are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrape {
+    /// Path and query.
+    pub path: String,
+    /// Port by name; the first one when `None`.
+    pub port: Option<Name>,
+}
 
 /// What a container is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +252,35 @@ pub struct Restart {
     pub max: Duration,
     /// Time of staying up after which the back-off starts anew.
     pub reset: Duration,
+    /// After which exits it starts again. All but `Always` make the Unit a job.
+    #[serde(default)]
+    pub when: RestartWhen,
+    /// Further attempts of a job's container after its first one failed.
+    #[serde(default)]
+    pub retries: u32,
+    /// Longest time for a job's container, all attempts together.
+    #[serde(default)]
+    pub deadline: Option<Duration>,
+}
+
+impl Restart {
+    /// Whether its containers run to completion.
+    pub const fn is_job(&self) -> bool {
+        !matches!(self.when, RestartWhen::Always)
+    }
+}
+
+/// After which exits a container starts again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestartWhen {
+    /// After each.
+    #[default]
+    Always,
+    /// After a failed one, up to the limit of retries.
+    Failure,
+    /// After none.
+    Never,
 }
 
 /// How a changed template takes over.
@@ -208,6 +296,12 @@ pub struct Update {
     pub on_failure: OnFailure,
     /// What happens where there is no room for the replacement.
     pub no_room: NoRoom,
+    /// Containers that are replaced first; the others wait until they are promoted. 0 is no canary.
+    #[serde(default)]
+    pub canary: u32,
+    /// Time after which a canary that is well is promoted by itself; by hand only when `None`.
+    #[serde(default)]
+    pub promote: Option<Duration>,
 }
 
 /// Reaction to a failed update.

@@ -6,23 +6,43 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, Revision};
 use crate::manifest;
+use crate::rollout::{RevisionRecord, Rollout, RolloutState, RolloutStep};
+use crate::scaling::{Bounds, ScalingMemory};
 use crate::spec::{Template, UnitSpec, VolumeKind};
+use crate::time::{ManagerTime, WallTime};
 use crate::why::WhyLog;
 
-/// Templates that are kept for containers that still run them, and for looking back.
+/// Templates that are kept for containers that still run them, for going back, and for looking back.
 const REVISIONS_KEPT: usize = 10;
 
 /// One Unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
-    /// What was applied last.
+    /// What was applied last; after a way back with the template that it went back to.
     pub spec: UnitSpec,
-    /// Version of its template.
+    /// Version of its template: what containers are to be made from.
     pub revision: Revision,
+    /// The highest version that was ever given.
+    pub newest: Revision,
+    /// The version that served last with nothing wrong: what a failed update goes back to.
+    #[serde(default)]
+    pub good: Option<Revision>,
     /// Identity of the template.
     pub digest: String,
-    /// Templates by version: the current one, and older ones that containers still run.
+    /// Templates by version: the current one, those that containers still run, and the last few.
     pub templates: BTreeMap<Revision, Template>,
+    /// Its revisions, oldest first; as many as templates are kept.
+    #[serde(default)]
+    pub history: Vec<RevisionRecord>,
+    /// The last change of its revision, if there was any.
+    #[serde(default)]
+    pub rollout: Option<Rollout>,
+    /// What scaling remembers.
+    #[serde(default)]
+    pub scaling: ScalingMemory,
+    /// Bounds of the count by the clock.
+    #[serde(default)]
+    pub bounds: Option<Bounds>,
     /// Containers wanted while it is not stopped.
     pub desired: u32,
     /// The count in the manifest that was applied last. Only a change of it changes `desired`.
@@ -52,13 +72,26 @@ pub struct Unit {
 
 impl Unit {
     /// A Unit as it is applied for the first time.
-    pub fn new(spec: UnitSpec) -> Self {
+    pub fn new(spec: UnitSpec, at: WallTime, actor: &str) -> Self {
         let revision = Revision(1);
         let digest = digest(&spec.template);
+        let first = RevisionRecord {
+            revision,
+            digest: digest.clone(),
+            at,
+            actor: actor.to_owned(),
+            outcome: "serving".into(),
+        };
         Self {
             revision,
+            newest: revision,
+            good: None,
             digest,
             templates: BTreeMap::from([(revision, spec.template.clone())]),
+            history: vec![first],
+            rollout: None,
+            scaling: ScalingMemory::default(),
+            bounds: None,
             desired: spec.replicas.initial,
             asked: spec.replicas.initial,
             stopped: false,
@@ -72,17 +105,42 @@ impl Unit {
         }
     }
 
-    /// Takes a newer specification. A changed template is a new revision; the count changes only when the manifest's
-    /// own value does, so that a `scale` by hand is not undone.
-    pub fn take(&mut self, spec: UnitSpec) {
+    /// Takes a newer specification. A changed template is a new revision and begins a rollout; the count changes only
+    /// when the manifest's own value does, so that a `scale` by hand is not undone.
+    pub fn take(&mut self, spec: UnitSpec, now: ManagerTime, at: WallTime, actor: &str) {
         let digest = digest(&spec.template);
         if digest == self.digest {
             // What is not part of the digest (service ports, restart policy) takes effect without a replacement.
             self.templates.insert(self.revision, spec.template.clone());
         } else {
-            self.revision = self.revision.next();
-            self.digest = digest;
+            self.supersede(at);
+            self.newest = self.newest.next();
+            self.revision = self.newest;
+            self.digest.clone_from(&digest);
             self.templates.insert(self.revision, spec.template.clone());
+            let (revision, actor) = (self.revision, actor.to_owned());
+            self.history.push(RevisionRecord { revision, digest, at, actor, outcome: "running".into() });
+            let canary = if self.good.is_some() { spec.update.canary } else { 0 };
+            self.rollout = Some(Rollout {
+                from: self.good,
+                to: self.revision,
+                state: RolloutState::Running,
+                back: false,
+                reason: format!("applied by {}", self.history.last().map_or("", |record| &record.actor)),
+                since: at,
+                failed: false,
+                made: self.made,
+                proved: 0,
+                deadline: Some(now + spec.update.progress + spec.update.monitor),
+                canary,
+                promote_at: None,
+                canary_proved: false,
+            });
+        }
+        if self.spec.replicas.scaling.as_ref().map(|scaling| &scaling.schedule)
+            != spec.replicas.scaling.as_ref().map(|scaling| &scaling.schedule)
+        {
+            self.bounds = None;
         }
         if spec.replicas.initial != self.asked || self.removing {
             self.asked = spec.replicas.initial;
@@ -97,19 +155,74 @@ impl Unit {
         self.spec = spec;
     }
 
+    fn supersede(&mut self, at: WallTime) {
+        let newer = self.newest.next();
+        let Some(rollout) = &mut self.rollout else { return };
+        if let Ok(next) = rollout.state.on(RolloutStep::Supersede, rollout.back) {
+            rollout.state = next;
+            rollout.since = at;
+            let revision = rollout.to;
+            self.note_outcome(revision, format!("superseded by revision {newer}"));
+        }
+    }
+
+    /// Writes down what became of a revision.
+    pub fn note_outcome(&mut self, revision: Revision, outcome: impl Into<String>) {
+        if let Some(record) = self.history.iter_mut().rev().find(|record| record.revision == revision) {
+            record.outcome = outcome.into();
+        }
+    }
+
+    /// Makes an earlier revision the one that containers are to be made from.
+    pub fn go_back(&mut self, to: Revision) {
+        let Some(template) = self.templates.get(&to) else { return };
+        self.revision = to;
+        self.digest = digest(template);
+        self.spec.template = template.clone();
+    }
+
+    /// The revision that a user's rollback without a number means: what an open rollout came from, otherwise the last
+    /// one before the current that did not fail.
+    pub fn previous(&self) -> Option<Revision> {
+        if let Some(rollout) = self.rollout.as_ref().filter(|rollout| rollout.state.is_open() && !rollout.back) {
+            return rollout.from;
+        }
+        let usable = |record: &&RevisionRecord| {
+            record.revision != self.revision
+                && !record.outcome.starts_with("failed")
+                && !record.outcome.starts_with("superseded")
+                && self.templates.contains_key(&record.revision)
+        };
+        self.history.iter().rev().filter(|record| record.revision < self.revision).find(usable).map(|r| r.revision)
+    }
+
     /// Forgets templates that no container runs, beyond the last few.
     pub fn forget_templates(&mut self, in_use: &BTreeSet<Revision>) {
         let surplus = self.templates.len().saturating_sub(REVISIONS_KEPT);
         let old: Vec<Revision> = self
             .templates
             .keys()
-            .filter(|revision| **revision != self.revision && !in_use.contains(revision))
+            .filter(|revision| {
+                **revision != self.revision && Some(**revision) != self.good && !in_use.contains(revision)
+            })
             .take(surplus)
             .copied()
             .collect();
         for revision in old {
             self.templates.remove(&revision);
+            self.history.retain(|record| record.revision != revision);
         }
+    }
+
+    /// Whether its containers run to completion.
+    pub fn is_job(&self) -> bool {
+        self.spec.template.restart.is_job()
+    }
+
+    /// Fewest and most containers that a policy may ask for now.
+    pub fn limits(&self) -> (u32, u32) {
+        let (min, max) = (self.spec.replicas.min, self.spec.replicas.max);
+        self.bounds.map_or((min, max), |bounds| (bounds.min, bounds.max))
     }
 
     /// Containers that shall exist now.
@@ -127,8 +240,10 @@ impl Unit {
         let template = &self.spec.template;
         if template.volumes.values().any(|volume| volume.kind == VolumeKind::Exclusive) {
             Some("an exclusive volume has one holder at a time")
-        } else if template.ports.iter().any(|port| port.fixed.is_some()) {
+        } else if template.ports.iter().any(|port| port.fixed.is_some() && !port.inherit) {
             Some("a fixed port has one holder at a time")
+        } else if template.restart.is_job() {
+            Some("a job is run anew, not handed over")
         } else {
             None
         }
@@ -157,6 +272,9 @@ pub fn digest(template: &Template) -> String {
         base: std::time::Duration::ZERO,
         max: std::time::Duration::ZERO,
         reset: std::time::Duration::ZERO,
+        when: crate::spec::RestartWhen::Always,
+        retries: 0,
+        deadline: None,
     };
     manifest::template_hash(&kept)
 }

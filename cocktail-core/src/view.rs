@@ -3,10 +3,13 @@
 //! These shapes are a promise to programs outside this repository. Fields may be added; none is renamed or removed.
 //! Times are RFC 3339 UTC, sizes bytes, cpu thousandths of a core.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
 use crate::manifest::Diagnostic;
+use crate::scaling::Sample;
 
 /// One container (`ps`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +99,24 @@ pub struct UnitView {
     /// Stopped by command.
     #[serde(default)]
     pub stopped: bool,
+    /// Fewest and most containers that a policy may ask for now.
+    #[serde(default)]
+    pub limits: (u32, u32),
+    /// The count follows the load or the clock.
+    #[serde(default)]
+    pub autoscaled: bool,
+    /// Its containers run to completion.
+    #[serde(default)]
+    pub job: bool,
+    /// A job's containers that completed.
+    #[serde(default)]
+    pub succeeded: u32,
+    /// A job's containers that failed for good.
+    #[serde(default)]
+    pub failed: u32,
+    /// Words of the user's own: those of the Unit, its map and its Service.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Where a rollout stands.
@@ -103,6 +124,9 @@ pub struct UnitView {
 pub struct RolloutView {
     /// `running`, `paused`, `completed`, `superseded`, `rolling-back`, `rolled-back`.
     pub state: String,
+    /// How far it is, for people.
+    #[serde(default)]
+    pub step: String,
     /// Why.
     pub reason: String,
 }
@@ -177,6 +201,87 @@ pub struct BackendView {
     pub host: String,
     /// Port.
     pub port: u16,
+}
+
+/// One volume (`volumes`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeView {
+    /// Service.
+    pub service: String,
+    /// ApplicationMap.
+    pub map: String,
+    /// Unit.
+    pub unit: String,
+    /// Name in the manifest.
+    pub name: String,
+    /// `exclusive`, `shared`, `ephemeral`, `bind`; empty for one that no manifest names any more.
+    pub kind: String,
+    /// Where it is.
+    pub path: String,
+    /// Bytes that it holds; `null` where that was not counted.
+    pub used_bytes: Option<u64>,
+    /// Bytes that the manifest expects at most.
+    pub size_bytes: Option<u64>,
+    /// Server that it is on.
+    pub server: String,
+    /// Containers that have it now.
+    pub containers: Vec<String>,
+}
+
+/// What one object did during the last hour.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistoryView {
+    /// The object.
+    pub object: String,
+    /// Time of one point, in milliseconds.
+    pub interval_ms: u64,
+    /// Oldest first; times without a reading are left out.
+    pub points: Vec<PointView>,
+}
+
+/// One point of a history.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PointView {
+    /// When.
+    pub at: String,
+    /// Thousandths of a core.
+    pub cpu_millis: u64,
+    /// Resident bytes.
+    pub memory_bytes: u64,
+    /// Requests a second.
+    pub rps: f64,
+    /// Requests without an answer.
+    pub in_flight: u64,
+    /// Median time to the first byte of an answer, in milliseconds.
+    pub p50_ms: f64,
+    /// The time that one answer in a hundred exceeds, in milliseconds.
+    pub p99_ms: f64,
+    /// Ready containers, of a Unit.
+    pub ready: u32,
+}
+
+/// What every Unit and container does now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct UsageReport {
+    /// By `service/map/unit`.
+    pub units: BTreeMap<String, UnitUsage>,
+    /// By id.
+    pub containers: BTreeMap<String, Sample>,
+}
+
+/// What one Unit does now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct UnitUsage {
+    /// Sum over its containers; latencies over all their requests.
+    pub sample: Sample,
+    /// Requests that were answered since its service port was made.
+    pub requests_total: u64,
+    /// Connections since its service port was made.
+    pub connections_total: u64,
+    /// Connections that found no container in time.
+    pub refused_total: u64,
+    /// Clients that wait for a ready container.
+    pub waiting: u64,
 }
 
 /// One operation (`ops`).

@@ -22,7 +22,7 @@ const STATES: [S; 13] = [
     S::Fenced,
 ];
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 12] = [
     Step::Begin,
     Step::Prepared,
     Step::Started { ready: true },
@@ -33,12 +33,15 @@ const STEPS: [Step; 10] = [
     Step::Ended,
     Step::Crashed { until: LATER },
     Step::Reclaim,
+    Step::Completed,
+    Step::GaveUp,
 ];
 
 /// The states from which a step leads anywhere, and where it leads to.
 fn legal(step: Step) -> (Vec<S>, S) {
     let starting = vec![S::Preparing, S::Prepared, S::Starting];
     let up = [S::Waiting, S::Loading, S::Ready];
+    let ran = [S::Loading, S::Ready, S::Lost];
     let there = [&starting[..], &up, &[S::Claimed, S::Draining, BACKOFF, S::Lost, S::Fenced]].concat();
     match step {
         Step::Begin => (vec![S::Claimed, BACKOFF], S::Preparing),
@@ -51,6 +54,8 @@ fn legal(step: Step) -> (Vec<S>, S) {
         Step::Ended => ([&there[..], &[S::Stopped]].concat(), S::Stopped),
         Step::Crashed { until } => ([&starting[..], &up, &[S::Lost]].concat(), S::Backoff { until }),
         Step::Reclaim => (starting, S::Claimed),
+        Step::Completed => ([&starting[..], &ran].concat(), S::Stopped),
+        Step::GaveUp => ([&starting[..], &ran].concat(), S::Failed),
     }
 }
 

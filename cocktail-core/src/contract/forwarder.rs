@@ -73,10 +73,27 @@ pub struct RouteOutcome {
 pub struct RouteTraffic {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Open connections by container, also of those that left the table.
-    pub active: BTreeMap<ContainerId, u64>,
+    /// By container, also of those that left the table.
+    pub backends: BTreeMap<ContainerId, BackendTraffic>,
+    /// Clients that wait for a backend.
+    pub waiting: u64,
     /// Connections since the route was made.
     pub total: u64,
     /// Connections that found no backend in time.
     pub refused: u64,
+}
+
+/// Traffic of one backend. A request is what a client sends until the backend begins to answer, so of protocols that
+/// answer before they are asked, or ask again before they are answered, there are fewer than it seems.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendTraffic {
+    /// Open connections.
+    pub connections: u64,
+    /// Requests that are not answered yet.
+    pub in_flight: u64,
+    /// Requests that were answered since the backend was added.
+    pub requests: u64,
+    /// Answered requests by the time to the first byte of the answer: entry `n` counts those below `2^(n+6)`
+    /// microseconds that are not in an entry before; the last one all others.
+    pub latencies: Vec<u64>,
 }

@@ -17,7 +17,8 @@ use crate::id::{Seq, UnitId};
 use crate::manifest::Diagnostic;
 use crate::time::WallTime;
 use crate::view::{
-    ContainerView, EndpointView, EventView, ManagerView, OperationView, PlanView, ServerView, UnitView, WhyView,
+    ContainerView, EndpointView, EventView, HistoryView, ManagerView, OperationView, PlanView, RolloutView, ServerView,
+    UnitView, UsageReport, VolumeView, WhyView,
 };
 
 /// Everything that can be asked of a Manager.
@@ -59,6 +60,30 @@ pub trait Manager: fmt::Debug + Send + Sync {
 
     /// Replaces every container of a Unit or map, or one container: the replacement is ready first.
     async fn restart(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>>;
+
+    /// Where the last rollout of a Unit stands.
+    async fn rollout(&self, unit: &str) -> Result<RolloutView>;
+
+    /// Steers the open rollout of a Unit.
+    ///
+    /// # Errors
+    /// `Conflict` when there is none.
+    async fn steer(&self, unit: &str, action: RolloutAction, actor: &Actor) -> Result<RolloutView>;
+
+    /// Makes an earlier revision the one that runs: `to`, or the one that served before. Extends first like an update.
+    ///
+    /// # Errors
+    /// `NotFound` for a revision that is not kept; `Conflict` when no earlier one served.
+    async fn rollback(&self, unit: &str, to: Option<u64>, actor: &Actor) -> Result<RolloutView>;
+
+    /// Volumes with what they hold, also those that nobody uses any more.
+    async fn volumes(&self) -> Result<Vec<VolumeView>>;
+
+    /// What an object did during the last hour: a Unit or a container.
+    async fn history(&self, object: &str) -> Result<HistoryView>;
+
+    /// What every Unit and container does now.
+    async fn usage(&self) -> Result<UsageReport>;
 
     /// Removes a Unit, a map or a Service with its containers. Volumes stay.
     async fn remove(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>>;
@@ -111,6 +136,31 @@ pub enum ShutdownMode {
     Leave,
     /// They are stopped; the next Manager starts them again.
     Stop,
+}
+
+/// What a user does to an open rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RolloutAction {
+    /// Nothing is replaced until it is resumed.
+    Pause,
+    /// It goes on; what failed is tried again.
+    Resume,
+    /// The canary is good: the others follow.
+    Promote,
+    /// Back to what served before.
+    Abort,
+}
+
+impl fmt::Display for RolloutAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Promote => "promote",
+            Self::Abort => "abort",
+        })
+    }
 }
 
 /// Who gives a command.
@@ -180,6 +230,9 @@ pub struct LogOptions {
     pub tail: Option<u64>,
     /// Only lines from this time on.
     pub since: Option<WallTime>,
+    /// Only lines that contain this text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grep: Option<String>,
 }
 
 /// Lines of output, oldest first.

@@ -10,10 +10,10 @@ mod provider;
 mod runtime;
 mod store;
 
-pub use forwarder::{Backend, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
+pub use forwarder::{Backend, BackendTraffic, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
 pub use manager::{
     Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager,
-    ManifestSource, ShutdownMode,
+    ManifestSource, RolloutAction, ShutdownMode,
 };
 pub use policy::{Candidate, PlacementPolicy, Spread};
 pub use provider::{
@@ -22,6 +22,6 @@ pub use provider::{
 };
 pub use runtime::{
     Exit, Handle, Known, Launch, LaunchPort, LaunchProbe, LaunchVolume, Listing, Observation, ProbeKind, Runtime,
-    RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UsageReading,
+    RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UsageReading, VolumeFound,
 };
 pub use store::{Lease, LedgerRow, Loaded, REMEMBERED_LEASES, Store, TurnRow};

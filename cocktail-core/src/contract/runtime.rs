@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manager::{ExecSession, ExecSpec, LogOptions, LogStream};
 use crate::error::Result;
-use crate::id::{ContainerId, Epoch, Generation, StoreId};
+use crate::id::{ContainerId, Epoch, Generation, StoreId, UnitId};
 use crate::name::Name;
 use crate::spec::{Check, Resources, SecretSource, VolumeKind};
 
@@ -64,6 +64,16 @@ pub trait Runtime: fmt::Debug + Send + Sync {
 
     /// Cpu and memory of every container.
     async fn usage(&self) -> Result<BTreeMap<ContainerId, UsageReading>>;
+
+    /// Numbers that readiness probes found in JSON answers, by container and key.
+    async fn reported(&self) -> Result<BTreeMap<ContainerId, BTreeMap<String, f64>>> {
+        Ok(BTreeMap::new())
+    }
+
+    /// Volumes of this store on this server with the bytes that they hold, also those that nobody uses any more.
+    async fn volumes(&self) -> Result<Vec<VolumeFound>> {
+        Ok(Vec::new())
+    }
 
     /// Output of a container, oldest first.
     async fn logs(&self, container: &ContainerId, options: &LogOptions) -> Result<LogStream>;
@@ -139,6 +149,17 @@ pub struct LaunchVolume {
     pub link: Option<PathBuf>,
     /// Who shares it.
     pub kind: VolumeKind,
+}
+
+/// A volume as a runtime found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeFound {
+    /// Path below the data dir's volumes, as in [`LaunchVolume::path`].
+    pub path: PathBuf,
+    /// Where it is.
+    pub location: PathBuf,
+    /// What it holds.
+    pub used_bytes: u64,
 }
 
 /// A port of a [`Launch`].
@@ -308,6 +329,11 @@ pub enum RuntimeEvent {
     Drained {
         /// The container.
         container: ContainerId,
+    },
+    /// A client waits at a service port of a Unit that has no ready container.
+    Demand {
+        /// The Unit.
+        unit: UnitId,
     },
     /// Events may have been missed: call [`Runtime::recover`].
     Resync {

@@ -6,16 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 
 use super::Parsed;
 use super::diagnostic::{Diagnostic, Spans};
 use super::manager::is_future;
 use super::report::bounded;
-use super::table::nearest;
+use super::table::{join, nearest};
+use super::volume::lexical;
 use crate::name::Name;
 use crate::quantity::{Bytes, CpuMillis};
 use crate::settings::Settings;
-use crate::spec::{Quota, ServiceSpec, UnitSpec};
+use crate::spec::{Check, Quota, ServiceSpec, UnitSpec, VolumeKind};
 
 /// Owners of one port that are compared with each further one, so that a long list takes no quadratic time.
 const COMPARED: usize = 256;
@@ -53,7 +55,8 @@ pub fn check(files: &[Parsed]) -> Vec<Diagnostic> {
 }
 
 /// Compares one file with the settings in force and with the kinds of providers that the program has: unknown
-/// providers are errors, declared ports inside the range of leased ports are warnings.
+/// providers and binds of folders that nobody allowed are errors, declared ports inside the range of leased ports are
+/// warnings. Paths are compared as text; where links lead is looked at when a volume is prepared.
 pub fn check_settings(file: &Parsed, settings: &Settings, kinds: &[&str]) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     for (name, provider) in &settings.providers {
@@ -86,8 +89,25 @@ pub fn check_settings(file: &Parsed, settings: &Settings, kinds: &[&str]) -> Vec
                 problems.push(file.spans.warning(&key, message).with_help(help));
             }
         }
+        for (name, volume) in &unit.template.volumes {
+            let source = volume.source.as_deref().filter(|_| volume.kind == VolumeKind::Bind);
+            let Some(source) = source.filter(|source| !may_bind(source, file, settings)) else { continue };
+            let key = format!("{key}.volumes.{name}.source");
+            let help = format!("add {:?} to manager.binds, or use a folder below that of the manifest", lexical(source));
+            let message = "this folder is not among those that may be bound";
+            problems.push(file.spans.error(&key, message).with_help(help));
+        }
     }
     bounded(file.spans.file(), problems, 0)
+}
+
+/// Whether `source` lies below the file's own folder, or below one that the settings name.
+fn may_bind(source: &Path, file: &Parsed, settings: &Settings) -> bool {
+    let source = lexical(source);
+    let base = lexical(&file.base);
+    // A manifest in `/`, or one that claims to be there, would own every folder.
+    let own = base.parent().is_some() && source.starts_with(base);
+    own || settings.binds.iter().any(|folder| source.starts_with(lexical(folder)))
 }
 
 /// What can be told from one file alone.
@@ -100,8 +120,24 @@ pub(super) fn within(service: &ServiceSpec, settings: Option<&Settings>, spans: 
             let help = "leave `provider` out: this version has \"standalone\"";
             problems.push(spans.error(&format!("{key}.provider"), message).with_help(help));
         }
+        problems.extend(unmeasured(&key, unit, spans));
     }
     problems
+}
+
+/// Targets of metrics that only the worker knows, where nothing asks the worker.
+fn unmeasured(key: &str, unit: &UnitSpec, spans: &Spans) -> Option<Diagnostic> {
+    let scaling = unit.replicas.scaling.as_ref().filter(|scaling| scaling.scrape.is_none())?;
+    let probes = [&unit.template.ready, &unit.template.live];
+    if probes.into_iter().flatten().any(|probe| matches!(probe.check, Check::Http { .. })) {
+        return None;
+    }
+    let own = |metric: &&String| !matches!(metric.as_str(), "cpu" | "memory" | "in_flight" | "rps" | "connections");
+    let metric = scaling.targets.keys().find(own)?;
+    let table = if metric == "queue" { "scale" } else { "scale.custom" };
+    let help = "add metrics = { http = \"/metrics\" }, or a probe with http whose answer is JSON";
+    let message = format!("nothing asks the worker for `{metric}`");
+    Some(spans.warning(&join(&format!("{key}.{table}"), metric), message).with_help(help))
 }
 
 /// The Units with their keys.

@@ -1,6 +1,8 @@
 //! Decodes the settings of a Manager: `[manager]`, `[providers.<name>]`, `[registries.<name>]`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -8,6 +10,7 @@ use toml::de::DeValue;
 
 use super::table::{Item, Table};
 use super::unit::FUTURE_KINDS;
+use super::volume::lexical;
 use crate::name::Name;
 use crate::ports::PortRange;
 use crate::quantity::Bytes;
@@ -15,6 +18,9 @@ use crate::settings::{ProviderSettings, Settings};
 
 /// Most providers of a Manager.
 const MAX_PROVIDERS: usize = 64;
+
+/// Most folders below which binds may lie.
+pub(super) const MAX_BINDS: usize = 64;
 
 const LEAST: Duration = Duration::from_millis(100);
 
@@ -71,6 +77,8 @@ fn decode_manager(mut table: Table<'_>, settings: &mut Settings) {
     let help = "write watch = [\"shop.toml\"]";
     let paths = table.take("watch").and_then(|item| item.items(help)).unwrap_or_default();
     settings.watch = paths.iter().filter_map(|item| item.path(help)).collect();
+    settings.binds = table.take("binds").map(decode_binds).unwrap_or_default();
+    settings.metrics = table.take("metrics").and_then(|item| decode_metrics(&item));
     table.finish();
 }
 
@@ -98,6 +106,38 @@ fn decode_range(item: &Item<'_>) -> Option<PortRange> {
         return None;
     }
     Some(PortRange { first, last })
+}
+
+fn decode_binds(item: Item<'_>) -> Vec<PathBuf> {
+    let help = "write binds = [\"/srv/data\"]";
+    let mut binds = Vec::new();
+    for (at, item) in item.items(help).unwrap_or_default().into_iter().enumerate() {
+        if at == MAX_BINDS {
+            item.problem(format!("at most {MAX_BINDS} entries can stand here"), None);
+            break;
+        }
+        let Some(folder) = item.filled_text(help).map(Path::new) else { continue };
+        if folder.is_absolute() {
+            binds.push(lexical(folder));
+        } else {
+            item.problem("must be an absolute path: it holds for manifests in any folder", Some(help.to_owned()));
+        }
+    }
+    binds
+}
+
+fn decode_metrics(item: &Item<'_>) -> Option<SocketAddr> {
+    let help = "write metrics = \"127.0.0.1:9464\"";
+    let address: Option<SocketAddr> = item.text(help)?.parse().ok();
+    match address {
+        None => item.problem("is no IP address with a port", Some(help.to_owned())),
+        Some(address) if !address.ip().is_loopback() => {
+            let help = "use 127.0.0.1, or let nobody but your Prometheus reach it";
+            item.warning("other machines can read the metrics, without a password", Some(help.to_owned()));
+        }
+        Some(_) => {}
+    }
+    address
 }
 
 fn decode_provider(item: Item<'_>) -> Option<ProviderSettings> {

@@ -13,14 +13,17 @@
 //! [`schema`] describes the same keys for editors; a test keeps the two sets equal.
 
 mod check;
+mod cron;
 mod diagnostic;
 mod environment;
+mod labels;
 mod manager;
 mod network;
 mod policy;
 mod render;
 mod report;
 mod revision;
+mod scale;
 mod schema;
 mod service;
 mod substitute;
@@ -30,7 +33,7 @@ mod tests;
 mod unit;
 mod volume;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -61,6 +64,8 @@ pub struct Parsed {
     /// The Manager's settings, if the file has any of `[manager]` and `[providers.<name>]`; what it leaves out has its
     /// default.
     pub settings: Option<Settings>,
+    /// The folder that its relative paths count from.
+    pub base: PathBuf,
     /// What is odd without being wrong.
     pub warnings: Vec<Diagnostic>,
     /// Where the keys stand.
@@ -81,7 +86,9 @@ pub fn parse(text: &str, file: &Path, base: &Path) -> Result<Parsed, Vec<Diagnos
     let spans = report.spans();
     let (problems, failed) = report.finish();
     match decoded {
-        Some((service, settings)) if !failed => Ok(Parsed { service, settings, warnings: problems, spans }),
+        Some((service, settings)) if !failed => {
+            Ok(Parsed { service, settings, base: base.to_owned(), warnings: problems, spans })
+        }
         _ => Err(problems),
     }
 }

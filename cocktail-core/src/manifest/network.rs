@@ -26,15 +26,15 @@ const FAILURES: u32 = 3;
 
 const PORT: &str = "write ports.http = { service = 8080 }, or ports.http = {}";
 
-/// Decodes `ports`, in the order of the text.
-pub(super) fn decode_ports(item: Option<Item<'_>>) -> Vec<PortSpec> {
+/// Decodes `ports`, in the order of the text. A job takes no traffic, so its ports are its own.
+pub(super) fn decode_ports(item: Option<Item<'_>>, job: bool) -> Vec<PortSpec> {
     let Some(table) = item.and_then(|item| item.table(PORT)) else {
         return Vec::new();
     };
     let mut ports: Vec<PortSpec> = Vec::new();
     for (name, item) in table.named(MAX_PORTS) {
         let place = item.clone();
-        let Some(port) = item.table(PORT).map(|table| decode_port(name, table)) else {
+        let Some(port) = item.table(PORT).map(|table| decode_port(name, table, job)) else {
             continue;
         };
         let same = ports.iter().find(|other| port.fixed.is_some() && other.fixed == port.fixed);
@@ -47,13 +47,17 @@ pub(super) fn decode_ports(item: Option<Item<'_>>) -> Vec<PortSpec> {
     ports
 }
 
-fn decode_port(name: Name, mut table: Table<'_>) -> PortSpec {
+fn decode_port(name: Name, mut table: Table<'_>, job: bool) -> PortSpec {
     let number = |item: &Item<'_>| item.number::<u16>(1..=65_535);
     let service = table.take("service");
     let address = table.take("address");
     if let (None, Some(address)) = (&service, &address) {
         let help = "add service = 8080, the port that it listens on";
         address.key_problem("`address` needs `service`: it is where the service port listens", Some(help.to_owned()));
+    }
+    if let (Some(service), true) = (&service, job) {
+        let help = "leave `service` out, or `restart.when`, so that it is no job";
+        service.key_problem("a job takes no traffic and has no service port", Some(help.to_owned()));
     }
     let port = PortSpec {
         name,
@@ -119,7 +123,7 @@ fn decode_probe(item: Item<'_>, every: Duration, ports: &[PortSpec], variables: 
     {
         port.key_problem("`port` has no meaning for `exec`", Some(format!("remove it, or `{}`", exec.name)));
     }
-    let port = port.and_then(|item| decode_probe_port(&item, ports));
+    let port = port.and_then(|item| decode_port_name(&item, ports));
     let tcp_off = tcp.filter(|item| item.boolean() == Some(false));
     if let Some(item) = tcp_off {
         item.problem("can only be true", Some("write http = \"/\" or exec = [\"…\"] for another check".to_owned()));
@@ -133,7 +137,8 @@ fn decode_probe(item: Item<'_>, every: Duration, ports: &[PortSpec], variables: 
     Some(Probe { check: check?, every, timeout, failures })
 }
 
-fn decode_probe_port(item: &Item<'_>, ports: &[PortSpec]) -> Option<Name> {
+/// One of the Unit's ports, by name.
+pub(super) fn decode_port_name(item: &Item<'_>, ports: &[PortSpec]) -> Option<Name> {
     let name = item.text("write the name of a port: \"http\"")?;
     let found = ports.iter().find(|port| port.name.as_str() == name);
     if found.is_none() && !ports.is_empty() {
@@ -148,7 +153,7 @@ fn decode_probe_port(item: &Item<'_>, ports: &[PortSpec]) -> Option<Name> {
 }
 
 /// The path goes into a request line, so it must not hold what could end that line.
-fn decode_path(item: &Item<'_>) -> Option<String> {
+pub(super) fn decode_path(item: &Item<'_>) -> Option<String> {
     let path = item.text("write http = \"/\"")?;
     if !path.starts_with('/') {
         item.problem("a path starts with a slash", Some("write http = \"/\"".to_owned()));

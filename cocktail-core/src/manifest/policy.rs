@@ -1,17 +1,24 @@
 //! Decodes how a worker ends, starts again, is limited, and is replaced by a new revision.
 //!
-//! Defaults: SIGTERM and 10 s of grace; a back-off from 100 ms to 5 min that starts anew after 10 min; one container
-//! more while updating, 2 s of monitoring, 60 s to become ready, roll back on failure, wait where there is no room.
+//! Defaults: SIGTERM and 10 s of grace; a back-off from 100 ms to 5 min that starts anew after 10 min, three retries of a
+//! job that may have some; one container more while updating, 2 s of monitoring, 60 s to become ready, roll back on
+//! failure, wait where there is no room, and no canary.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::table::{Item, nearest, shown};
-use crate::spec::{NoRoom, OnFailure, Restart, Stop, Update};
+use super::table::{Item, Table, nearest, shown};
+use crate::spec::{NoRoom, OnFailure, Restart, RestartWhen, Stop, Update};
 
 const LEAST: Duration = Duration::from_millis(100);
+
+/// Retries of a job that says only that it may have some.
+const RETRIES: u32 = 3;
+
+/// Most retries of a job.
+pub(super) const MAX_RETRIES: u32 = 1_000_000;
 
 /// Longest time that a worker may take to end.
 const LONGEST_GRACE: Duration = Duration::from_secs(3600);
@@ -83,6 +90,9 @@ pub(super) fn decode_restart(item: Option<Item<'_>>) -> Restart {
         base: Duration::from_millis(100),
         max: Duration::from_secs(5 * 60),
         reset: Duration::from_secs(10 * 60),
+        when: RestartWhen::Always,
+        retries: 0,
+        deadline: None,
     };
     let Some(mut table) = item.and_then(|item| item.table("write restart = { base = \"100ms\", max = \"5m\" }")) else {
         return restart;
@@ -96,18 +106,37 @@ pub(super) fn decode_restart(item: Option<Item<'_>>) -> Restart {
     if let (true, Some(item)) = (restart.base > restart.max, max.or(base)) {
         item.problem("the longest back-off (max) is below the first one (base)", None);
     }
-    if let Some(when) = table.take("when")
-        && when.one_of(&[("always", true), ("failure", false)]) == Some(false)
-    {
-        let help = "leave it out: a container is always restarted";
-        when.problem("`when = \"failure\"` is not supported yet", Some(help.to_owned()));
-    }
+    decode_job(&mut table, &mut restart);
     table.finish();
     restart
 }
 
-/// What happens instead of a watched update.
-const ROLLBACK_HELP: &str = "a revision that does not become ready waits, and the old one goes on serving";
+/// Takes what makes a Unit a job.
+fn decode_job(table: &mut Table<'_>, restart: &mut Restart) {
+    let (when, retries, deadline) = (table.take("when"), table.take("retries"), table.take("deadline"));
+    let choices =
+        [("always", RestartWhen::Always), ("failure", RestartWhen::Failure), ("never", RestartWhen::Never)];
+    let known = when.map_or(Some(RestartWhen::Always), |item| item.one_of(&choices));
+    restart.when = known.unwrap_or_default();
+    let most = i128::from(MAX_RETRIES);
+    let allowed = retries.as_ref().and_then(|item| item.number(0..=most));
+    restart.retries = match restart.when {
+        RestartWhen::Failure => allowed.unwrap_or(RETRIES),
+        RestartWhen::Always | RestartWhen::Never => 0,
+    };
+    restart.deadline = deadline.as_ref().and_then(|item| item.duration(LEAST));
+    if known == Some(RestartWhen::Always) {
+        for item in [&retries, &deadline].into_iter().flatten() {
+            let help = "add when = \"failure\" if it is a job, or leave it out";
+            let message = format!("`{}` has no meaning for what is always restarted", item.name);
+            item.key_problem(message, Some(help.to_owned()));
+        }
+    }
+    if let (Some(RestartWhen::Never), Some(item), Some(1..)) = (known, retries, allowed) {
+        let help = "write when = \"failure\", or leave `retries` out";
+        item.key_problem("`when = \"never\"` and retries exclude each other", Some(help.to_owned()));
+    }
+}
 
 /// Decodes `update`.
 pub(super) fn decode_update(item: Option<Item<'_>>) -> Update {
@@ -117,27 +146,28 @@ pub(super) fn decode_update(item: Option<Item<'_>>) -> Update {
         progress: Duration::from_secs(60),
         on_failure: OnFailure::Rollback,
         no_room: NoRoom::Wait,
+        canary: 0,
+        promote: None,
     };
     let Some(mut table) = item.and_then(|item| item.table("write update = { surge = 1, on_failure = \"rollback\" }"))
     else {
         return update;
     };
     update.surge = table.take("surge").and_then(|item| item.number(1..=1_000)).unwrap_or(update.surge);
-    if let Some(item) = table.take("monitor") {
-        item.warning("`monitor` is not used yet", Some(ROLLBACK_HELP.to_owned()));
-        update.monitor = item.duration(Duration::ZERO).unwrap_or(update.monitor);
-    }
+    update.monitor = table.take("monitor").and_then(|item| item.duration(Duration::ZERO)).unwrap_or(update.monitor);
     update.progress = table.take("progress").and_then(|item| item.duration(LEAST)).unwrap_or(update.progress);
     let reactions = [("rollback", OnFailure::Rollback), ("pause", OnFailure::Pause)];
-    if let Some(item) = table.take("on_failure")
-        && let Some(reaction) = item.clone().one_of(&reactions)
-    {
-        item.warning("`on_failure` is not used yet", Some(ROLLBACK_HELP.to_owned()));
-        update.on_failure = reaction;
-    }
+    update.on_failure = table.take("on_failure").and_then(|item| item.one_of(&reactions)).unwrap_or(update.on_failure);
     let reactions = [("wait", NoRoom::Wait), ("replace", NoRoom::Replace)];
     update.no_room = table.take("no_room").and_then(|item| item.one_of(&reactions)).unwrap_or(update.no_room);
+    let (canary, promote) = (table.take("canary"), table.take("promote"));
     table.finish();
+    if let (None, Some(promote)) = (&canary, &promote) {
+        let help = "add canary = 1, the containers that go first";
+        promote.key_problem("`promote` needs `canary`: it is when the others follow", Some(help.to_owned()));
+    }
+    update.canary = canary.and_then(|item| item.number(1..=1_000)).unwrap_or(update.canary);
+    update.promote = promote.and_then(|item| item.duration(LEAST));
     update
 }
 

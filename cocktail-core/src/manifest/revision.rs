@@ -12,7 +12,15 @@ use crate::spec::Template;
 /// absent or empty do not count, so that a field which a later version adds changes no revision by itself.
 pub fn template_hash(template: &Template) -> String {
     // Only a path that is not UTF-8 has no JSON. A manifest cannot have one, a program that makes its own template can.
-    let value = serde_json::to_value(template).unwrap_or_else(|_| Value::from(format!("{template:?}")));
+    let mut value = serde_json::to_value(template).unwrap_or_else(|_| Value::from(format!("{template:?}")));
+    if let Some(Value::Object(restart)) = value.get_mut("restart") {
+        // These came later, and their defaults are not empty. What was named without them keeps its name.
+        restart.retain(|key, value| match key.as_str() {
+            "when" => *value != "always",
+            "retries" => *value != 0,
+            _ => true,
+        });
+    }
     let mut text = String::from("template 1\n");
     canonical(&value, &mut text);
     let mut name = BASE32_NOPAD.encode(&Sha256::digest(text.as_bytes())).to_ascii_lowercase();

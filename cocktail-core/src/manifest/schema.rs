@@ -3,7 +3,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::policy::RLIMITS;
+use super::labels;
+use super::manager::MAX_BINDS;
+use super::policy::{MAX_RETRIES, RLIMITS};
+use super::scale::{MAX_CUSTOM, MAX_SCHEDULE};
 use super::service::MAX_REPLICAS;
 
 /// The JSON Schema (draft 2020-12) of the files that [`super::parse`] reads. It is the same at every call.
@@ -12,6 +15,7 @@ pub fn schema() -> Value {
         "A Service, the settings of a Manager, or both.",
         &[
             ("service", described(reference("name"), "The Service's name.")),
+            ("labels", reference("labels")),
             ("quota", reference("quota")),
             ("maps", filled("Application maps by name; this file owns those that it names.", reference("map"))),
             ("manager", reference("manager")),
@@ -47,7 +51,12 @@ fn definitions() -> Value {
         },
         "port": port_number,
         "quota": quota(),
-        "map": object("One workload of the Service.", &[("units", filled("Units by name.", reference("unit")))], &["units"]),
+        "labels": labels(),
+        "map": object(
+            "One workload of the Service.",
+            &[("labels", reference("labels")), ("units", filled("Units by name.", reference("unit")))],
+            &["units"],
+        ),
         "unit": unit(),
         "probe": probe(),
         "manager": manager(),
@@ -65,31 +74,15 @@ fn quota() -> Value {
 }
 
 fn unit() -> Value {
-    let count = || json!({ "type": "integer", "minimum": 0, "maximum": MAX_REPLICAS });
-    let target = || json!({ "type": "number", "exclusiveMinimum": 0 });
     let variables = json!({ "type": "array", "items": reference("variable"), "uniqueItems": true });
     let user = json!({ "type": "string", "minLength": 1 });
     let mut unit = object(
         "What is deployed, scaled and updated as one.",
         &[
+            ("labels", reference("labels")),
             ("command", reference("command")),
             ("replicas", described(count(), "How many containers run. Default 1.")),
-            (
-                "scale",
-                object(
-                    "Bounds of the count, and targets.",
-                    &[
-                        ("min", count()),
-                        ("max", count()),
-                        ("cpu", target()),
-                        ("memory", target()),
-                        ("in_flight", target()),
-                        ("rps", target()),
-                        ("queue", target()),
-                    ],
-                    &["max"],
-                ),
-            ),
+            ("scale", scale()),
             (
                 "provider",
                 json!({
@@ -125,6 +118,87 @@ fn unit() -> Value {
     );
     unit["not"] = json!({ "required": ["replicas", "scale"] });
     unit
+}
+
+fn count() -> Value {
+    json!({ "type": "integer", "minimum": 0, "maximum": MAX_REPLICAS })
+}
+
+fn scale() -> Value {
+    let target = |text: &str| json!({ "type": "number", "exclusiveMinimum": 0, "description": text });
+    let custom = json!({
+        "type": "object",
+        "description": "What one container shall have of metrics of its own.",
+        "propertyNames": { "pattern": "^[a-zA-Z_:][a-zA-Z0-9_:]{0,127}$" },
+        "additionalProperties": { "type": "number", "exclusiveMinimum": 0 },
+        "maxProperties": MAX_CUSTOM
+    });
+    let schedule = json!({
+        "type": "array", "items": scheduled(), "maxItems": MAX_SCHEDULE,
+        "description": "Bounds by the clock; the entry that began last is in force."
+    });
+    let path = json!({ "type": "string", "pattern": "^/[!-~]*$", "description": "Path of the metrics." });
+    let port = described(reference("name"), "Port by name; the first one by default.");
+    object(
+        "Bounds of the count, and what changes it within them.",
+        &[
+            ("min", described(count(), "Fewest containers; also the count at the start. Default 1.")),
+            ("max", described(count(), "Most containers.")),
+            ("cpu", target("Share of resources.cpu that one container shall use; of one core without it.")),
+            ("memory", target("Share of resources.memory that one container shall use.")),
+            ("in_flight", target("Requests without an answer for one container.")),
+            ("rps", target("Requests a second for one container.")),
+            ("queue", target("Waiting work for one container, as it says itself.")),
+            ("connections", target("Open connections for one container.")),
+            ("custom", custom),
+            ("up", damping("Damping of more. Everything is 0 by default.")),
+            ("down", damping("Damping of fewer. stabilize is 1m by default, the rest 0.")),
+            ("schedule", schedule),
+            (
+                "metrics",
+                object(
+                    "Where the worker's own metrics are, in the text format of Prometheus.",
+                    &[("http", path), ("port", port)],
+                    &["http"],
+                ),
+            ),
+        ],
+        &["max"],
+    )
+}
+
+fn damping(description: &str) -> Value {
+    object(
+        description,
+        &[
+            ("stabilize", described(reference("duration"), "Time for which the metrics must have asked; at most 1h.")),
+            ("step", described(count(), "Most containers of one change; 0 is no limit.")),
+            ("cooldown", described(reference("duration"), "Least time since the last change.")),
+        ],
+        &[],
+    )
+}
+
+fn scheduled() -> Value {
+    object(
+        "Bounds from a time on.",
+        &[
+            ("cron", text("Minute, hour, day of the month, month, day of the week, and a time zone; UTC without.")),
+            ("min", described(count(), "Fewest containers from then on. Default scale.min.")),
+            ("max", described(count(), "Most containers from then on. Default scale.max.")),
+        ],
+        &["cron"],
+    )
+}
+
+fn labels() -> Value {
+    json!({
+        "type": "object",
+        "description": "Words of the user's own; they decide nothing.",
+        "propertyNames": { "pattern": format!("^[A-Za-z0-9._/-]{{1,{}}}$", labels::MAX_NAME) },
+        "additionalProperties": { "type": "string", "maxLength": labels::MAX_VALUE },
+        "maxProperties": labels::MAX_LABELS
+    })
 }
 
 fn secret() -> Value {
@@ -183,19 +257,24 @@ fn stop() -> Value {
 }
 
 fn restart() -> Value {
+    let when = json!({ "enum": ["always", "failure", "never"], "default": "always" });
+    let retries = json!({ "type": "integer", "minimum": 0, "maximum": MAX_RETRIES });
     object(
-        "Back-off after an exit that nobody asked for.",
+        "What happens after an exit that nobody asked for.",
         &[
             ("base", described(reference("duration"), "First pause. Default 100ms.")),
             ("max", described(reference("duration"), "Longest pause. Default 5m.")),
             ("reset", described(reference("duration"), "Time of staying up that starts it anew. Default 10m.")),
-            ("when", json!({ "const": "always" })),
+            ("when", described(when, "After which exits it starts again; all but always make the Unit a job.")),
+            ("retries", described(retries, "Further attempts of a job that failed. Default 3 with when = failure.")),
+            ("deadline", described(reference("duration"), "Longest time for a job, all attempts together.")),
         ],
         &[],
     )
 }
 
 fn update() -> Value {
+    let canary = json!({ "type": "integer", "minimum": 1, "maximum": 1000 });
     object(
         "How a new revision takes over.",
         &[
@@ -204,6 +283,8 @@ fn update() -> Value {
             ("progress", described(reference("duration"), "Time to become ready. Default 60s.")),
             ("on_failure", json!({ "enum": ["rollback", "pause"], "default": "rollback" })),
             ("no_room", json!({ "enum": ["wait", "replace"], "default": "wait" })),
+            ("canary", described(canary, "Containers that go first; the others wait until they are promoted.")),
+            ("promote", described(reference("duration"), "Time after which a canary that is well is promoted.")),
         ],
         &[],
     )
@@ -245,6 +326,7 @@ fn manager() -> Value {
     let duration = |text: &str| described(reference("duration"), text);
     let count = |least: u32, most: u32| json!({ "type": "integer", "minimum": least, "maximum": most });
     let watch = json!({ "type": "array", "items": { "type": "string", "minLength": 1 } });
+    let binds = json!({ "type": "array", "items": { "type": "string", "pattern": "^/" }, "maxItems": MAX_BINDS });
     let range = json!({ "type": "string", "pattern": "^[0-9]+-[0-9]+$", "default": "20000-29999" });
     object(
         "Time constants and limits of the Manager.",
@@ -264,6 +346,8 @@ fn manager() -> Value {
             ("log_bytes", described(reference("size"), "Size at which a log file is rotated.")),
             ("log_files", described(count(1, 1_000), "Log files that are kept per container.")),
             ("watch", described(watch, "Manifests that are applied when they change.")),
+            ("binds", described(binds, "Folders below which the source of a bind volume may lie.")),
+            ("metrics", text("Address and port where Prometheus may scrape: 127.0.0.1:9464.")),
         ],
         &[],
     )

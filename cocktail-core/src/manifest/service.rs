@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::table::{Item, Table};
-use super::unit;
+use super::{labels, unit};
 use crate::name::Name;
 use crate::spec::{MapSpec, Quota, ServiceSpec};
 
@@ -13,10 +13,11 @@ pub(super) const MAX_REPLICAS: u32 = 10_000;
 /// Takes the Service's keys from the document. `None` if the document names no Service.
 pub(super) fn decode(root: &mut Table<'_>) -> Option<ServiceSpec> {
     let name = root.take("service");
+    let labels = root.take("labels");
     let quota = root.take("quota");
     let maps = root.take("maps");
     let named = name.is_some();
-    if let (false, Some(part)) = (named, maps.as_ref().or(quota.as_ref())) {
+    if let (false, Some(part)) = (named, maps.as_ref().or(quota.as_ref()).or(labels.as_ref())) {
         let help = "write service = \"…\" as the first line of the file";
         part.key_problem("missing key `service`: the name of the Service that this belongs to", Some(help.to_owned()));
     }
@@ -27,9 +28,10 @@ pub(super) fn decode(root: &mut Table<'_>) -> Option<ServiceSpec> {
         }
         item.name_value("write service = \"shop\"")
     });
+    let labels = labels::decode(labels);
     let quota = quota.map(decode_quota).unwrap_or_default();
     let maps = maps.map(decode_maps).unwrap_or_default();
-    Some(ServiceSpec { name: name?, quota, maps })
+    Some(ServiceSpec { name: name?, labels, quota, maps })
 }
 
 fn decode_quota(item: Item<'_>) -> Quota {
@@ -59,6 +61,7 @@ fn decode_map(item: Item<'_>) -> MapSpec {
     let Some(mut table) = item.table("write [maps.prod.units.web]") else {
         return MapSpec::default();
     };
+    let labels = labels::decode(table.take("labels"));
     let help = || Some("add one, for instance [maps.prod.units.web]; `cocktail rm` removes a map".to_owned());
     let Some(units) = table.take("units") else {
         table.problem("the map has no units", help());
@@ -73,5 +76,5 @@ fn decode_map(item: Item<'_>) -> MapSpec {
         units.problem("the map has no units", help());
     }
     let units = units.named(usize::MAX).into_iter().filter_map(|(name, item)| Some((name, unit::decode(item)?)));
-    MapSpec { units: units.collect() }
+    MapSpec { labels, units: units.collect() }
 }

@@ -14,7 +14,7 @@ service = "shop"
 quota = {}
 [maps.prod.units.web]
 command = ["web"]
-scale = { max = 2 }
+scale = { max = 2, up = {}, down = {}, schedule = [{ cron = "* * * * *" }], metrics = { http = "/" } }
 resources = {}
 ready = {}
 live = {}
@@ -55,11 +55,12 @@ fn decoder_and_schema_accept_the_same_keys() {
 fn at<'s>(schema: &'s Value, path: &str) -> &'s Value {
     let mut here = schema;
     for part in path.split('.').filter(|part| !part.is_empty()) {
-        let next = match here["properties"].get(part) {
+        let (name, items) = part.split_once('[').map_or((part, false), |(name, _)| (name, true));
+        let next = match here["properties"].get(name) {
             Some(next) => next,
             None => &here["additionalProperties"],
         };
-        here = resolve(schema, next);
+        here = resolve(schema, if items { &next["items"] } else { next });
     }
     here
 }

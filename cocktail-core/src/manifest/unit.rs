@@ -1,19 +1,14 @@
-//! Decodes one Unit. Start at [`decode`]; ports and probes are in `network`, environment and secrets in
-//! `environment`, stop, restart and update in `policy`, volumes in `volume`.
-
-use std::collections::BTreeMap;
+//! Decodes one Unit. Start at [`decode`]; its count is in `scale`, ports and probes are in `network`, environment and
+//! secrets in `environment`, stop, restart and update in `policy`, volumes in `volume`.
 
 use toml::de::DeValue;
 
 use super::table::{Item, Table, shown};
-use super::{environment, network, policy, volume};
+use super::{environment, labels, network, policy, scale, volume};
 use crate::name::Name;
-use crate::spec::{PortSpec, Replicas, Resources, Template, UnitSpec};
+use crate::spec::{Resources, Template, UnitSpec};
 
 use super::service::MAX_REPLICAS;
-
-/// Metrics that a target under `scale` may name.
-const METRICS: [&str; 5] = ["cpu", "memory", "in_flight", "rps", "queue"];
 
 /// Kinds of providers that are promised, but not there yet.
 pub(super) const FUTURE_KINDS: [&str; 4] = ["azure", "docker", "ec2", "kubernetes"];
@@ -27,13 +22,15 @@ const COMMAND: &str = "write it as an array: [\"python3\", \"-m\", \"http.server
 pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
     let mut table = item.table("write [maps.prod.units.web] and the keys below it")?;
     let promised = refuse_future(&mut table);
-    let ports = network::decode_ports(table.take("ports"));
+    let restart = policy::decode_restart(table.take("restart"));
+    let ports = network::decode_ports(table.take("ports"), restart.is_job());
     let variables = environment::Variables::of(&ports);
 
     // Who wrote `image` knows that there is no command, and has been told what to write.
     let command = if promised { table.take("command") } else { table.require("command", COMMAND) };
     let command = command.and_then(|item| decode_command(&item, &variables));
-    let replicas = decode_replicas(&mut table, &ports);
+    let (resources, memory) = table.take("resources").map(decode_resources).unwrap_or_default();
+    let replicas = scale::decode(&mut table, &scale::Around { ports: &ports, memory, job: restart.is_job() });
     let env = environment::decode(&mut table, &variables);
     let template = Template {
         command: command.unwrap_or_default(),
@@ -47,11 +44,11 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
         env: env.env,
         env_from: env.env_from,
         secrets: env.secrets,
-        resources: table.take("resources").map(decode_resources).unwrap_or_default(),
+        resources,
         ready: network::decode_ready(table.take("ready"), &ports, &variables),
         live: network::decode_live(table.take("live"), &ports, &variables),
         stop: policy::decode_stop(table.take("stop")),
-        restart: policy::decode_restart(table.take("restart")),
+        restart,
         volumes: volume::decode(table.take("volumes")),
         rlimits: policy::decode_rlimits(table.take("rlimits")),
         ports,
@@ -64,8 +61,9 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
         let help = "leave it out: a plain command cannot wait with nothing loaded";
         warm.problem("`warm` above 0 is not supported yet", Some(help.to_owned()));
     }
+    let labels = labels::decode(table.take("labels"));
     table.finish();
-    Some(UnitSpec { replicas, template, update })
+    Some(UnitSpec { labels, replicas, template, update })
 }
 
 fn refuse_future(table: &mut Table<'_>) -> bool {
@@ -105,60 +103,6 @@ pub(super) fn decode_command(item: &Item<'_>, variables: &environment::Variables
     texts.into_iter().map(|text| text.map(str::to_owned)).collect()
 }
 
-fn decode_replicas(table: &mut Table<'_>, ports: &[PortSpec]) -> Replicas {
-    let count = table.take("replicas");
-    let scale = table.take("scale");
-    if let (Some(count), Some(_)) = (&count, &scale) {
-        let help = "keep `scale` and write the count that it starts with as scale.min";
-        count.key_problem("`replicas` and `scale` exclude each other", Some(help.to_owned()));
-    }
-    // A fixed port has room for one process on a server, unless that process gets a socket that others share.
-    let single = ports.iter().find(|port| port.fixed.is_some() && !port.inherit);
-    let most = if single.is_some() { 1 } else { MAX_REPLICAS };
-    let mut replicas = Replicas { min: 0, max: most, initial: 1, targets: BTreeMap::new() };
-    let mut place = None;
-    if let Some(count) = count {
-        replicas.initial = count.number(0..=i128::from(MAX_REPLICAS)).unwrap_or(1);
-        place = Some((count, replicas.initial));
-    }
-    if let Some(scale) = scale {
-        decode_scale(scale.clone(), &mut replicas);
-        place = Some((scale, replicas.max));
-    }
-    if let (Some((item, wanted)), Some(port)) = (place, single)
-        && wanted > 1
-    {
-        let fixed = port.fixed.unwrap_or_default();
-        let help = format!("use a leased port ({}), or set inherit = true for a shared socket", "${PORT}");
-        item.key_problem(format!("{wanted} containers cannot all have the fixed port {fixed}"), Some(help));
-    }
-    replicas
-}
-
-fn decode_scale(item: Item<'_>, replicas: &mut Replicas) {
-    let Some(mut table) = item.clone().table("write scale = { min = 2, max = 10, cpu = 0.6 }") else {
-        return;
-    };
-    let bounds = 0..=i128::from(MAX_REPLICAS);
-    let least = table.take("min");
-    replicas.min = least.as_ref().map_or(Some(1), |min| min.number(bounds.clone())).unwrap_or(0);
-    let most = table.require("max", "write scale = { min = 2, max = 10 }").and_then(|max| max.number(bounds));
-    replicas.max = most.unwrap_or(replicas.min.max(1));
-    if replicas.min > replicas.max {
-        let message = format!("min ({}) is above max ({})", replicas.min, replicas.max);
-        least.as_ref().unwrap_or(&item).problem(message, Some("write the smaller number as min".to_owned()));
-    }
-    replicas.initial = replicas.min;
-    for metric in METRICS {
-        if let Some(target) = table.take(metric) {
-            let help = "the count stays as it is until a command changes it";
-            target.warning("targets are not used yet", Some(help.to_owned()));
-            replicas.targets.extend(target.positive().map(|value| (metric.to_owned(), value)));
-        }
-    }
-    table.finish();
-}
-
 fn decode_providers(item: Option<Item<'_>>) -> Vec<Name> {
     let Some(item) = item else {
         return Vec::new();
@@ -191,14 +135,16 @@ fn decode_user(item: &Item<'_>) -> Option<String> {
     Some(user.to_owned())
 }
 
-fn decode_resources(item: Item<'_>) -> Resources {
+/// What is reserved, and whether it says how much memory, be it well or not.
+fn decode_resources(item: Item<'_>) -> (Resources, bool) {
     let Some(mut table) = item.table("write resources = { cpu = 0.25, memory = \"64MiB\" }") else {
-        return Resources::default();
+        return (Resources::default(), true);
     };
-    let resources = Resources {
-        cpu: table.take("cpu").and_then(|item| item.cpu()).unwrap_or_default(),
-        memory: table.take("memory").and_then(|item| item.size()).unwrap_or_default(),
-    };
+    let (cpu, memory) = (table.take("cpu"), table.take("memory"));
     table.finish();
-    resources
+    let resources = Resources {
+        cpu: cpu.and_then(|item| item.cpu()).unwrap_or_default(),
+        memory: memory.as_ref().and_then(Item::size).unwrap_or_default(),
+    };
+    (resources, memory.is_some())
 }

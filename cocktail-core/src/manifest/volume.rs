@@ -90,7 +90,7 @@ fn decode_source(item: &Item<'_>) -> Option<PathBuf> {
 }
 
 /// The path without `.` and `..`, as far as that can be told without looking at links.
-fn lexical(path: &Path) -> PathBuf {
+pub(super) fn lexical(path: &Path) -> PathBuf {
     let mut cleaned = PathBuf::new();
     for part in path.components() {
         match part {

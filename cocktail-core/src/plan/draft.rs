@@ -123,6 +123,13 @@ impl<'a> Draft<'a> {
         self.intend(container, OperationKind::Remove, container.generation, because, None);
     }
 
+    /// As [`Draft::remove`], for a container that is done and may be on its way out already.
+    pub(super) fn forget(&mut self, container: &Container, because: String) {
+        if container.operation.is_none() && self.leaving.insert(container.id.clone()) {
+            self.remove(container, because);
+        }
+    }
+
     fn intend(
         &mut self,
         container: &Container,

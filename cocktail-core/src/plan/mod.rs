@@ -4,7 +4,7 @@
 //! [`decide`] plans and applies until nothing is left to decide; what it returns is committed in one transaction, and
 //! only then acted on. [`preview()`] says what an apply would lead to.
 //!
-//! Order within a Unit: count, place, reduce; then, container by container, recover what ended or is unwell and stays,
+//! Order within a Unit: scale, rollout, count, place, reduce; then, container by container, recover what ended or is unwell and stays,
 //! and collect what has stopped. What always holds: ready containers never drop below the floor because of a decision made here, an operation is intended
 //! before anything is sent, and a container has at most one open operation.
 
@@ -14,6 +14,8 @@ mod place;
 mod preview;
 mod recover;
 mod reduce;
+mod rollout;
+mod scale;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +45,10 @@ pub fn plan(state: &State, touched: &BTreeSet<UnitId>) -> Plan {
     for id in touched {
         let Some(unit) = state.units.get(id) else { continue };
         let census = count::census(state, unit);
+        // Each of them touches the Unit again, and what follows is decided in the next pass.
+        if scale::scale(&mut draft, id, unit) || rollout::steer(&mut draft, id, unit, &census) {
+            continue;
+        }
         let held = place::place(&mut draft, id, unit, &census);
         let kept = reduce::reduce(&mut draft, id, unit, &census, held.is_some());
         let spared = recover::recover(&mut draft, unit);

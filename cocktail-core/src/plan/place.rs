@@ -9,6 +9,7 @@ use crate::contract::{Candidate, PlacementPolicy, Spread};
 use crate::event::Event;
 use crate::id::{ContainerId, ServerId, UnitId};
 use crate::name::Name;
+use crate::ports::PortError;
 use crate::quantity::{Bytes, CpuMillis};
 use crate::server::{Server, ServerState};
 use crate::spec::{Resources, Template};
@@ -24,12 +25,12 @@ const UNKNOWN_PORTS: &str = "its ports are not known yet";
 
 /// Claims what is missing; returns why not, where it cannot.
 pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Census<'_>) -> Option<Hold> {
-    let missing = census.missing(unit);
+    let (missing, revision) = census.missing(unit);
+    let template = unit.template(revision);
     // What has stopped holds its volume no longer, so that the data follows its replacement.
     let holders = draft.state.of(unit).filter(|container| container.state != ContainerState::Stopped);
     let mut slots: BTreeSet<u32> = holders.filter_map(|container| container.slot).collect();
     for made in 0..missing {
-        let template = &unit.spec.template;
         let because = reason(unit, census, made);
         if let Some(hold) = over_quota(draft, id, template, None) {
             return Some(hold);
@@ -38,7 +39,7 @@ pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
             Ok(found) => found,
             Err(hold) => return Some(hold),
         };
-        let ports = match lease(draft, &server, template) {
+        let ports = match lease(draft, unit, &server, template) {
             Ok(ports) => ports,
             Err(hold) => {
                 let (option, rejected_because) = (server.to_string(), hold.because.clone());
@@ -54,7 +55,7 @@ pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
         draft.push(Event::Claimed {
             container: new_id(draft, id, unit, made),
             unit: id.clone(),
-            revision: unit.revision,
+            revision,
             server,
             ports,
             slot,
@@ -105,13 +106,14 @@ fn reason(unit: &Unit, census: &Census<'_>, made: usize) -> String {
 /// Whether one more would be over the quota, with `gone` away.
 fn over_quota(draft: &Draft<'_>, id: &UnitId, template: &Template, gone: Option<&Container>) -> Option<Hold> {
     let state = draft.state;
-    let quota = state.quotas.get(&id.service)?;
+    let quota = state.quota(&id.service)?;
     if quota.containers.is_none() && quota.cpu.is_none() && quota.memory.is_none() {
         return None;
     }
     let (mut count, mut sum) = draft.of_service.get(&id.service).copied().unwrap_or_default();
     for (_, unit) in state.units.iter().filter(|(other, _)| other.service == id.service) {
-        for container in state.of(unit).filter(|other| gone.is_none_or(|gone| gone.id != other.id)) {
+        let counted = |other: &&Container| !other.is_done() && gone.is_none_or(|gone| gone.id != other.id);
+        for container in state.of(unit).filter(counted) {
             let reserved = unit.template(container.revision).resources;
             count += 1;
             sum.cpu.0 = sum.cpu.0.saturating_add(reserved.cpu.0);
@@ -211,7 +213,12 @@ fn room(
     Ok(Candidate { server: server.id.clone(), free, same_unit })
 }
 
-fn lease(draft: &mut Draft<'_>, server: &ServerId, template: &Template) -> Result<Vec<(Name, u16)>, Hold> {
+fn lease(
+    draft: &mut Draft<'_>,
+    unit: &Unit,
+    server: &ServerId,
+    template: &Template,
+) -> Result<Vec<(Name, u16)>, Hold> {
     if template.ports.is_empty() {
         return Ok(Vec::new());
     }
@@ -220,9 +227,13 @@ fn lease(draft: &mut Draft<'_>, server: &ServerId, template: &Template) -> Resul
     let taken = draft.ports.entry(server.clone()).or_default();
     // Its own fixed ports may lie in the range.
     let mut except = taken.clone();
-    for fixed in template.ports.iter().filter_map(|port| port.fixed) {
-        pool.check(fixed, now)?;
-        if !except.insert(fixed) {
+    for (fixed, inherit) in template.ports.iter().filter_map(|port| Some((port.fixed?, port.inherit))) {
+        match pool.check(fixed, now) {
+            // The socket itself is handed over, so old and new may both have it.
+            Err(PortError::Held { holder, .. }) if inherit && unit.containers.contains(&holder) => {}
+            checked => checked?,
+        }
+        if !except.insert(fixed) && !inherit {
             let because = format!("port {fixed} was just given to another container");
             return Err(Hold::new(because.clone(), because));
         }

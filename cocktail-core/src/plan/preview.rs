@@ -10,7 +10,7 @@ use crate::view::{PlanAction, PlanView};
 pub fn preview(state: &State, services: &[ServiceSpec]) -> PlanView {
     let mut actions = Vec::new();
     for service in services {
-        if state.quotas.get(&service.name).is_some_and(|quota| *quota != service.quota) {
+        if state.quota(&service.name).is_some_and(|quota| *quota != service.quota) {
             actions.push(action("set-quota", service.name.to_string(), "the quota in the manifest has changed".into()));
         }
         for (map, spec) in &service.maps {
@@ -27,7 +27,7 @@ pub fn preview(state: &State, services: &[ServiceSpec]) -> PlanView {
                 match state.units.get(&id) {
                     None => actions.push(create(&id, wanted)),
                     Some(unit) if unit.removing => actions.push(create(&id, wanted)),
-                    Some(unit) => change(&id, unit, wanted, &mut actions),
+                    Some(unit) => change(state, &id, unit, wanted, &mut actions),
                 }
             }
         }
@@ -46,10 +46,10 @@ fn create(id: &UnitId, wanted: &UnitSpec) -> PlanAction {
     action("create", id.to_string(), format!("new in the manifest; {count} {plural} start"))
 }
 
-fn change(id: &UnitId, unit: &Unit, wanted: &UnitSpec, actions: &mut Vec<PlanAction>) {
+fn change(state: &State, id: &UnitId, unit: &Unit, wanted: &UnitSpec, actions: &mut Vec<PlanAction>) {
     let next = {
         let mut next = unit.clone();
-        next.take(wanted.clone());
+        next.take(wanted.clone(), state.now, state.at, "");
         next
     };
     if digest(&wanted.template) != unit.digest {
@@ -65,7 +65,11 @@ fn change(id: &UnitId, unit: &Unit, wanted: &UnitSpec, actions: &mut Vec<PlanAct
                 wanted.update.surge.max(1)
             ),
         };
-        let because = format!("revision {} becomes {}: {how}", unit.revision, unit.revision.next());
+        let canary = match next.rollout.as_ref().map_or(0, |rollout| rollout.canary) {
+            0 => String::new(),
+            first => format!("; {first} first, the others when it is promoted"),
+        };
+        let because = format!("revision {} becomes {}: {how}{canary}", unit.revision, next.revision);
         actions.push(action("replace", id.to_string(), because));
     }
     if next.desired > unit.desired {

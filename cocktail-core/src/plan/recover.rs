@@ -33,13 +33,14 @@ pub(super) fn recover(draft: &mut Draft<'_>, unit: &Unit) -> Option<Hold> {
                     draft.stop(container, unit, because);
                 }
             }
-            ContainerState::Stopped => draft.remove(container, container.reason.clone()),
+            ContainerState::Stopped if !container.completed => draft.remove(container, container.reason.clone()),
             ContainerState::Claimed
             | ContainerState::Preparing
             | ContainerState::Prepared
             | ContainerState::Starting
             | ContainerState::Waiting
             | ContainerState::Backoff { .. }
+            | ContainerState::Stopped
             | ContainerState::Failed
             | ContainerState::Lost
             | ContainerState::Fenced => {}
@@ -90,6 +91,12 @@ fn lease_again(draft: &mut Draft<'_>, container: &Container) -> Option<Hold> {
 fn watch(draft: &mut Draft<'_>, unit: &Unit, container: &Container) -> Option<Hold> {
     let state = draft.state;
     let late = container.deadline.is_some_and(|deadline| deadline <= state.now);
+    if container.finish_by.is_some_and(|finish_by| finish_by <= state.now) {
+        // The user set this limit, so it is no decision of ours that a budget could hold back.
+        let limit = human(unit.template(container.revision).restart.deadline.unwrap_or_default());
+        draft.stop(container, unit, format!("not done within {limit}"));
+        return None;
+    }
     let because = if late && container.state == ContainerState::Loading {
         let limit = human(unit.spec.update.progress);
         let saw = if container.probe.is_empty() { "no answer yet" } else { &container.probe };

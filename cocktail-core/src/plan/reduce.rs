@@ -8,14 +8,22 @@ use super::place::obstacle;
 use crate::container::{Container, ContainerState};
 use crate::event::Event;
 use crate::id::UnitId;
+use crate::rollout::RolloutState;
 use crate::spec::NoRoom;
 use crate::unit::Unit;
 
 /// Drains what is surplus or replaced. `held` says that a replacement found no room. Returns why an old container that
 /// would have to go first stays.
 pub(super) fn reduce(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Census<'_>, held: bool) -> Option<Hold> {
+    for container in &census.spent {
+        draft.forget(container, gone(draft, unit, census));
+    }
     let mut ready = census.ready();
-    let surplus = census.fresh.len().saturating_sub(census.goal);
+    let surplus = (census.fresh.len() + census.done.len()).saturating_sub(census.goal);
+    for container in census.done.iter().take(surplus) {
+        draft.forget(container, gone(draft, unit, census));
+    }
+    let surplus = surplus.saturating_sub(census.done.len());
     let mut fresh = census.fresh.clone();
     // Of exclusive volumes the first stay in use, so that those who come later find their data; otherwise what takes no
     // traffic goes first, then the youngest.
@@ -25,14 +33,63 @@ pub(super) fn reduce(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &C
         let because = gone(draft, unit, census);
         drain(draft, container, because);
     }
+    match unit.rollout.as_ref().filter(|rollout| rollout.state == RolloutState::Paused && census.goal > 0) {
+        Some(rollout) => {
+            keep_paused(draft, unit, census, rollout.failed, surplus);
+            None
+        }
+        None => replace(draft, id, unit, census, ready, held),
+    }
+}
+
+/// While a rollout is paused nothing is replaced, but the count still holds.
+fn keep_paused(draft: &mut Draft<'_>, unit: &Unit, census: &Census<'_>, failed: bool, drained: usize) {
+    let asked = |container: &&Container| container.revision == unit.revision;
+    let relied = census.relied().saturating_sub(drained);
+    let mut surplus = relied.saturating_sub(census.goal);
+    // What a failed update brought goes before what serves; what a user paused has begun a step that ends.
+    let mut order: Vec<&Container> = census.outdated.iter().filter(|it| !asked(it)).copied().collect();
+    if failed {
+        let new = census.fresh.iter().copied();
+        order = new.chain(order).collect();
+    }
+    order.sort_by_key(|container| (failed && container.revision != unit.revision, container.ordinal));
+    for container in order.into_iter().filter(|container| is_ready(container)) {
+        if surplus == 0 {
+            break;
+        }
+        if draft.leaving.contains(&container.id) {
+            continue;
+        }
+        surplus -= 1;
+        drain(draft, container, gone(draft, unit, census));
+    }
+}
+
+/// Drains old containers whose replacements can be relied on.
+fn replace(
+    draft: &mut Draft<'_>,
+    id: &UnitId,
+    unit: &Unit,
+    census: &Census<'_>,
+    ready: usize,
+    held: bool,
+) -> Option<Hold> {
     let mut outdated = census.outdated.clone();
     outdated.sort_by_key(|container| (is_ready(container), container.ordinal));
     let stop_first = unit.stop_first();
-    let unready_fresh = census.fresh.iter().filter(|container| !is_ready(container)).count();
-    let mut in_motion = census.leaving + unready_fresh;
+    let unproved = census.fresh.len() - census.proved;
+    let mut in_motion = census.leaving + unproved;
     let at_once = unit.spec.update.surge.max(1) as usize;
+    // Whatever is drained as surplus was counted as ready, so both counts go down with it.
+    let mut relied = census.relied().saturating_sub(census.ready() - ready);
+    let mut stay = census.goal.saturating_sub(census.fresh_goal);
     let mut kept = None;
+    let mut left = outdated.len();
     for container in outdated {
+        if left <= stay {
+            break;
+        }
         let because = if census.goal == 0 {
             gone(draft, unit, census)
         } else {
@@ -41,9 +98,10 @@ pub(super) fn reduce(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &C
                 _ => format!("replaced by revision {}", unit.revision),
             }
         };
-        if !is_ready(container) || ready > census.goal {
-            ready -= usize::from(is_ready(container));
+        if !is_ready(container) || relied > census.goal || census.goal == 0 {
+            relied = relied.saturating_sub(usize::from(is_ready(container)));
             in_motion += 1;
+            left -= 1;
             drain(draft, container, because);
             continue;
         }
@@ -61,7 +119,9 @@ pub(super) fn reduce(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &C
             continue;
         }
         in_motion += 1;
-        ready -= 1;
+        left -= 1;
+        stay = stay.min(left);
+        relied -= 1;
         drain(draft, container, format!("{because}; it goes first, since {first}"));
     }
     kept

@@ -1,21 +1,18 @@
 //! The only way to change [`State`].
 //!
 //! Every branch is total: an observation that comes too late (of an older generation, of a container that is gone) is
-//! dropped here, so that no order of events can do harm.
-
-use std::collections::BTreeSet;
+//! dropped, so that no order of events can do harm. What a runtime reports is in `outcomes`, rollouts and scaling are in
+//! `progress`.
 
 use super::{ENDED_OPERATIONS, State};
-use crate::backoff::{CRASH_LOOP, delay};
 use crate::container::{Container, ContainerPort, ContainerState, Step};
-use crate::contract::{Exit, Handle, ProbeKind};
 use crate::event::{Event, Soft};
 use crate::id::{ContainerId, Generation, OperationId, UnitId};
-use crate::operation::{Failure, Operation, OperationKind, OperationState};
+use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::PortPool;
+use crate::scaling::Sample;
 use crate::server::Server;
 use crate::spec::ServiceSpec;
-use crate::time::human;
 use crate::unit::Unit;
 
 impl State {
@@ -39,9 +36,26 @@ impl State {
                     ("scale", format!("set to {desired} by {actor}"))
                 });
             }
+            Event::Autoscaled { unit, desired, because, considered } => {
+                self.autoscaled(unit, *desired, because, considered);
+            }
+            Event::BoundsSet { unit, bounds, because } => {
+                self.change_unit(unit, |record| {
+                    record.bounds = *bounds;
+                    ("bounds", because.clone())
+                });
+            }
+            Event::RolloutStepped { unit, step, failed, because } => {
+                self.rollout_stepped(unit, *step, *failed, because);
+            }
+            Event::RolloutProgressed { unit, proved } => self.rollout_progressed(unit, *proved),
+            Event::CanaryProved { unit } => self.canary_proved(unit),
+            Event::Promoted { unit, because } => self.promoted(unit, because),
             Event::Switched { unit, stopped, actor } => {
+                let now = self.now;
                 self.change_unit(unit, |record| {
                     record.stopped = *stopped;
+                    record.renew_deadline(now);
                     if *stopped {
                         ("stop", format!("stopped by {actor}"))
                     } else {
@@ -58,10 +72,16 @@ impl State {
             Event::UnitForgotten { unit } => {
                 self.units.remove(unit);
                 self.soft.held.remove(unit);
+                self.soft.scaling.remove(unit);
+                self.soft.demand.remove(unit);
                 self.soft.routes_changed = true;
-                let service = &unit.service;
+                let UnitId { service, map, .. } = unit;
                 if !self.units.keys().any(|other| other.service == *service) {
-                    self.quotas.remove(service);
+                    self.services.remove(service);
+                } else if !self.units.keys().any(|other| other.service == *service && other.map == *map)
+                    && let Some(known) = self.services.get_mut(service)
+                {
+                    known.maps.remove(map);
                 }
             }
             Event::ReplaceAsked { container, because } => {
@@ -152,11 +172,11 @@ impl State {
                     record.reason = format!("not ready: {detail}");
                 }
             }
-            Soft::Usage(readings) => {
-                for (container, reading) in readings {
-                    if let Some(record) = self.containers.get_mut(container) {
-                        record.usage = *reading;
-                    }
+            Soft::Sampled(samples) => self.sampled(samples),
+            Soft::Demand { unit } => {
+                if self.units.contains_key(unit) {
+                    self.soft.demand.insert(unit.clone());
+                    self.touch(unit);
                 }
             }
             Soft::Halt => {
@@ -167,8 +187,11 @@ impl State {
     }
 
     fn applied(&mut self, service: &ServiceSpec, actor: &str) {
-        let quota = self.quotas.insert(service.name.clone(), service.quota.clone());
-        if quota.is_some_and(|before| before != service.quota) {
+        let known = self.services.entry(service.name.clone()).or_default();
+        let before = std::mem::replace(&mut known.quota, service.quota.clone());
+        known.labels.clone_from(&service.labels);
+        known.maps.extend(service.maps.iter().map(|(map, spec)| (map.clone(), spec.labels.clone())));
+        if before != service.quota {
             // Units of maps that are not named here may wait for it.
             self.touch_held();
         }
@@ -187,11 +210,11 @@ impl State {
             }
             for (name, unit) in &spec.units {
                 let id = UnitId::new(service.name.clone(), map.clone(), name.clone());
-                let at = self.at;
+                let (now, at) = (self.now, self.at);
                 match self.units.get_mut(&id) {
                     Some(record) => {
                         let (revision, desired) = (record.revision, record.desired);
-                        record.take(unit.clone());
+                        record.take(unit.clone(), now, at, actor);
                         if record.revision != revision {
                             let because = format!("{actor} applied revision {}", record.revision);
                             record.why.record(at, "update", &because, &[]);
@@ -202,11 +225,12 @@ impl State {
                         }
                     }
                     None => {
-                        let mut record = Unit::new(unit.clone());
+                        let mut record = Unit::new(unit.clone(), at, actor);
                         record.why.record(at, "create", &format!("applied by {actor}"), &[]);
                         self.units.insert(id.clone(), record);
                     }
                 }
+                self.wake_for_rollout(&id);
                 self.touch(&id);
             }
         }
@@ -236,6 +260,7 @@ impl State {
         owner.containers.insert(container.clone());
         owner.why.record(self.at, "create", because, considered);
         let reserved = owner.template(*revision).resources;
+        let finish_by = owner.template(*revision).restart.deadline.map(|deadline| self.now + deadline);
         let mut record = Container {
             id: container.clone(),
             unit: unit.clone(),
@@ -261,8 +286,10 @@ impl State {
             ending: None,
             probe: String::new(),
             last_exit: None,
+            completed: false,
+            finish_by,
             why: crate::why::WhyLog::default(),
-            usage: crate::contract::UsageReading::default(),
+            usage: Sample::default(),
         };
         record.why.record(self.at, "create", because, considered);
         if let Some(pool) = self.ports.get_mut(server) {
@@ -276,6 +303,9 @@ impl State {
             server.containers += 1;
         }
         self.containers.insert(container.clone(), record);
+        if let Some(finish_by) = finish_by {
+            self.wake(finish_by, unit);
+        }
         self.touch_held();
         self.touch(unit);
     }
@@ -312,205 +342,8 @@ impl State {
         self.operations.insert(id, operation.clone());
     }
 
-    fn start_failed(&mut self, operation: OperationId, failure: &Failure) {
-        let Some(ended) = self.end(operation, OperationState::Failed, Some(failure.message.clone())) else { return };
-        let poison = self.settings.port_poison;
-        self.change(&ended.container, |state, record| {
-            if record.operation == Some(operation) {
-                record.operation = None;
-            }
-            if record.generation != ended.generation || !record.state.may_run() {
-                return;
-            }
-            if record.state == ContainerState::Draining {
-                state.step(record, Step::Ended, failure.message.clone());
-                state.free_ports(record);
-                return;
-            }
-            let fixed = failure.port.is_some_and(|port| {
-                let unit = state.units.get(&record.unit);
-                unit.is_some_and(|unit| {
-                    unit.template(record.revision).ports.iter().any(|spec| spec.fixed == Some(port))
-                })
-            });
-            if let Some(port) = failure.port
-                && !fixed
-                && record.port_numbers().any(|held| held == port)
-            {
-                if let Some(pool) = state.ports.get_mut(&record.server) {
-                    pool.poison(port, state.now + poison);
-                }
-                state.wake_held(state.now + poison);
-                for lease in &mut record.ports {
-                    if lease.port == Some(port) {
-                        lease.port = None;
-                    }
-                }
-                // Nothing of this generation ran: the next start repeats its number.
-                record.generation = Generation(record.generation.0.saturating_sub(1));
-                state.step(record, Step::Reclaim, failure.message.clone());
-                record.why.record(state.at, "poison port", &failure.message, &[]);
-            } else {
-                state.crash(record, &failure.message);
-            }
-        });
-    }
-
-    fn started(&mut self, container: &ContainerId, generation: Generation, handle: &Handle) {
-        self.change(container, |state, record| {
-            if record.generation != generation || !record.state.may_run() {
-                return;
-            }
-            record.handle = Some(handle.clone());
-            let starting = record
-                .operation
-                .filter(|id| state.operations.get(id).is_some_and(|open| open.kind == OperationKind::Start));
-            if let Some(id) = starting {
-                state.end(id, OperationState::Succeeded, None);
-                record.operation = None;
-            }
-            let before_running =
-                matches!(record.state, ContainerState::Preparing | ContainerState::Prepared | ContainerState::Starting);
-            if !before_running {
-                return;
-            }
-            record.started = Some(state.now);
-            let unit = state.units.get(&record.unit);
-            let probe = unit.and_then(|unit| unit.template(record.revision).ready.clone());
-            let reason = if probe.is_some() { "waits for its readiness probe" } else { "runs" };
-            state.step(record, Step::Started { ready: probe.is_none() }, reason.into());
-            if let (Some(_), Some(unit)) = (probe, unit_of(state, record)) {
-                let deadline = state.now + unit.spec.update.progress;
-                record.deadline = Some(deadline);
-                state.wake(deadline, &record.unit);
-            }
-        });
-    }
-
-    fn exited(&mut self, container: &ContainerId, generation: Generation, exit: Exit) {
-        self.change(container, |state, record| {
-            if record.generation != generation || !record.state.may_run() {
-                return;
-            }
-            if let Some(id) = record.operation.take() {
-                state.end(id, OperationState::Succeeded, None);
-            }
-            record.last_exit = Some(exit);
-            record.handle = None;
-            record.usage = crate::contract::UsageReading::default();
-            if record.state == ContainerState::Draining {
-                state.step(record, Step::Ended, exit.to_string());
-                record.deadline = None;
-                state.free_ports(record);
-                return;
-            }
-            let lived = record.started.map(|started| state.now - started);
-            let reset = unit_of(state, record).map(|unit| unit.template(record.revision).restart.reset);
-            if lived.zip(reset).is_some_and(|(lived, reset)| lived >= reset) {
-                record.crashes = 0;
-            }
-            let because = match (record.ending.take(), lived) {
-                (Some(because), _) => because,
-                (None, Some(lived)) => format!("{exit} after {}", human(lived)),
-                (None, None) => exit.to_string(),
-            };
-            state.crash(record, &because);
-        });
-    }
-
-    /// The container is wanted back: it waits for its back-off.
-    fn crash(&mut self, record: &mut Container, because: &str) {
-        let Some(unit) = self.units.get(&record.unit) else { return };
-        let restart = unit.template(record.revision).restart.clone();
-        record.crashes += 1;
-        record.started = None;
-        record.deadline = None;
-        let chance = self.chance(record.id.as_str(), record.restarts);
-        let pause = delay(restart.base, restart.max, record.crashes, chance);
-        let until = self.now + pause;
-        let crash_loop = record.crashes >= CRASH_LOOP && restart.base > std::time::Duration::ZERO;
-        let prefix = if crash_loop { format!("crash loop ({} in a row): ", record.crashes) } else { String::new() };
-        let reason = format!("{prefix}{because}; restart {} in {}", record.restarts + 1, human(pause));
-        self.step(record, Step::Crashed { until }, reason.clone());
-        record.why.record(self.at, "back off", &reason, &[]);
-        if let Some(unit) = self.units.get_mut(&record.unit) {
-            unit.why.record(self.at, "back off", &format!("{}: {reason}", record.id), &[]);
-        }
-        self.wake(until, &record.unit);
-    }
-
-    fn probed(&mut self, container: &ContainerId, generation: Generation, probe: ProbeKind, ok: bool, detail: &str) {
-        self.change(container, |state, record| {
-            let running = matches!(record.state, ContainerState::Loading | ContainerState::Ready);
-            if record.generation != generation || !running {
-                return;
-            }
-            match (probe, ok) {
-                (ProbeKind::Ready, true) => {
-                    record.deadline = None;
-                    record.probe.clear();
-                    state.step(record, Step::TurnedReady, format!("ready: {detail}"));
-                }
-                (ProbeKind::Ready, false) => {
-                    record.probe = detail.to_owned();
-                    let was_ready = record.state == ContainerState::Ready;
-                    state.step(record, Step::TurnedUnready, format!("not ready: {detail}"));
-                    if let (true, Some(unit)) = (was_ready, unit_of(state, record)) {
-                        let deadline = state.now + unit.spec.update.progress;
-                        record.deadline = Some(deadline);
-                        state.wake(deadline, &record.unit);
-                    }
-                }
-                (ProbeKind::Live, true) => record.unwell = None,
-                (ProbeKind::Live, false) => record.unwell = Some(detail.to_owned()),
-            }
-        });
-    }
-
-    fn removed(&mut self, container: &ContainerId) {
-        let Some(record) = self.containers.remove(container) else { return };
-        self.count_out(&record);
-        if let Some(id) = record.operation {
-            self.end(id, OperationState::Succeeded, None);
-        }
-        let mut reserved = None;
-        if let Some(unit) = self.units.get_mut(&record.unit) {
-            reserved = Some(unit.template(record.revision).resources);
-            unit.containers.remove(container);
-            let in_use: BTreeSet<_> = unit
-                .containers
-                .iter()
-                .filter_map(|id| self.containers.get(id))
-                .map(|container| container.revision)
-                .collect();
-            unit.forget_templates(&in_use);
-            unit.why.record(self.at, "remove", &format!("{container} is gone: {}", record.reason), &[]);
-        }
-        if let Some(server) = self.servers.get_mut(&record.server) {
-            let reserved = reserved.unwrap_or_default();
-            server.allocated.cpu.0 = server.allocated.cpu.0.saturating_sub(reserved.cpu.0);
-            server.allocated.memory.0 = server.allocated.memory.0.saturating_sub(reserved.memory.0);
-            server.containers = server.containers.saturating_sub(1);
-        }
-        self.touch_held();
-        self.touch(&record.unit);
-    }
-
-    /// The holder ended: its ports rest.
-    fn free_ports(&mut self, record: &Container) {
-        let until = self.now + self.settings.port_hold_down;
-        if let Some(pool) = self.ports.get_mut(&record.server) {
-            pool.release(&record.id, record.port_numbers(), until);
-        }
-        let resting = self.soft.resting.entry(record.server.clone()).or_default();
-        resting.extend(record.port_numbers());
-        if record.ports.iter().any(|port| port.port.is_some()) {
-            self.wake_held(until);
-        }
-    }
-
     /// Takes one step of the lifecycle and says why.
-    fn step(&mut self, record: &mut Container, step: Step, reason: String) {
+    pub(super) fn step(&mut self, record: &mut Container, step: Step, reason: String) {
         match record.state.on(step) {
             Ok(next) => {
                 if (next == ContainerState::Ready) != (record.state == ContainerState::Ready) {
@@ -519,6 +352,9 @@ impl State {
                 if next != record.state {
                     record.since = self.at;
                     record.entered = self.now;
+                    if next == ContainerState::Ready {
+                        self.turned_ready(record);
+                    }
                 }
                 record.state = next;
                 record.reason = reason;
@@ -528,7 +364,7 @@ impl State {
     }
 
     /// Ends an operation; `None` if it is not open.
-    fn end(&mut self, id: OperationId, state: OperationState, error: Option<String>) -> Option<Operation> {
+    pub(super) fn end(&mut self, id: OperationId, state: OperationState, error: Option<String>) -> Option<Operation> {
         let mut operation = self.operations.remove(&id)?;
         operation.state = state;
         operation.error = error;
@@ -541,7 +377,7 @@ impl State {
     }
 
     /// Changes a container in place; marks its Unit. One that is gone is left alone.
-    fn change(&mut self, id: &ContainerId, change: impl FnOnce(&mut Self, &mut Container)) {
+    pub(super) fn change(&mut self, id: &ContainerId, change: impl FnOnce(&mut Self, &mut Container)) {
         let Some(mut record) = self.containers.remove(id) else { return };
         self.count_out(&record);
         change(self, &mut record);
@@ -552,7 +388,7 @@ impl State {
         self.touch(&unit);
     }
 
-    fn change_unit(&mut self, id: &UnitId, change: impl FnOnce(&mut Unit) -> (&'static str, String)) {
+    pub(super) fn change_unit(&mut self, id: &UnitId, change: impl FnOnce(&mut Unit) -> (&'static str, String)) {
         let at = self.at;
         if let Some(record) = self.units.get_mut(id) {
             let (decision, because) = change(record);
@@ -561,8 +397,4 @@ impl State {
             self.soft.routes_changed = true;
         }
     }
-}
-
-fn unit_of<'a>(state: &'a State, record: &Container) -> Option<&'a Unit> {
-    state.units.get(&record.unit)
 }

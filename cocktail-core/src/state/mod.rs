@@ -6,13 +6,17 @@
 //! What was asked for may be anything; what is recorded as seen was seen.
 
 mod apply;
+mod inspect;
 mod objects;
+mod outcomes;
+mod progress;
 mod routes;
 #[cfg(test)]
 mod tests;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,9 +28,10 @@ use crate::id::{ContainerId, Epoch, OperationId, ServerId, StoreId, UnitId};
 use crate::name::Name;
 use crate::operation::Operation;
 use crate::ports::{PortLease, PortPool};
+use crate::scaling::{ScalingPolicy, TargetTracking, Window};
 use crate::server::Server;
 use crate::settings::Settings;
-use crate::spec::Quota;
+use crate::spec::{Labels, Quota};
 use crate::time::{ManagerTime, WallTime};
 use crate::unit::Unit;
 
@@ -46,8 +51,8 @@ pub struct State {
     pub at: WallTime,
     /// Settings of the running Manager.
     pub settings: Settings,
-    /// Limits by Service.
-    pub quotas: BTreeMap<Name, Quota>,
+    /// Services by name.
+    pub services: BTreeMap<Name, ServiceRecord>,
     /// Units by name.
     pub units: BTreeMap<UnitId, Unit>,
     /// Containers by id.
@@ -71,6 +76,17 @@ pub struct State {
     soft: SoftState,
 }
 
+/// A Service: what all its Units share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    /// Limits over all maps.
+    pub quota: Quota,
+    /// Words of the user's own.
+    pub labels: Labels,
+    /// Its maps by name, with words of the user's own.
+    pub maps: BTreeMap<Name, Labels>,
+}
+
 /// What is derived or forgotten: never journaled, rebuilt after loading.
 #[derive(Debug, Clone, Default)]
 struct SoftState {
@@ -86,6 +102,23 @@ struct SoftState {
     halting: bool,
     anomalies: Vec<String>,
     ended_now: Vec<Operation>,
+    /// What the scaling policy asked for lately.
+    scaling: BTreeMap<UnitId, Window>,
+    /// Units without a ready container at whose service port a client waits.
+    demand: BTreeSet<UnitId>,
+    policy: Policies,
+}
+
+/// Decisions that an embedder has exchanged.
+#[derive(Debug, Clone)]
+struct Policies {
+    scaling: Arc<dyn ScalingPolicy>,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self { scaling: Arc::new(TargetTracking) }
+    }
 }
 
 impl PartialEq for SoftState {
@@ -104,7 +137,7 @@ impl State {
             now: ManagerTime::default(),
             at: WallTime::default(),
             settings: Settings::default(),
-            quotas: BTreeMap::new(),
+            services: BTreeMap::new(),
             units: BTreeMap::new(),
             containers: BTreeMap::new(),
             servers: BTreeMap::new(),
@@ -223,6 +256,21 @@ impl State {
         rested
     }
 
+    /// Exchanges what says how many containers the load asks for. It is not part of what is stored.
+    pub fn set_scaling_policy(&mut self, policy: Arc<dyn ScalingPolicy>) {
+        self.soft.policy.scaling = policy;
+    }
+
+    /// What the scaling policy asked for lately.
+    pub(crate) fn scaling_window(&self, unit: &UnitId) -> Option<&Window> {
+        self.soft.scaling.get(unit)
+    }
+
+    /// Whether a client waits at a service port of a Unit.
+    pub(crate) fn has_demand(&self, unit: &UnitId) -> bool {
+        self.soft.demand.contains(unit)
+    }
+
     /// Whether the Manager is ending and takes its containers along.
     pub fn is_halting(&self) -> bool {
         self.soft.halting
@@ -232,6 +280,11 @@ impl State {
     pub fn chance(&self, text: &str, count: u64) -> u64 {
         let seed = crate::backoff::mix(0, self.store.as_str(), 0);
         crate::backoff::mix(seed, text, count)
+    }
+
+    /// Limits of a Service.
+    pub fn quota(&self, service: &Name) -> Option<&Quota> {
+        self.services.get(service).map(|service| &service.quota)
     }
 
     fn touch(&mut self, unit: &UnitId) {
@@ -295,7 +348,7 @@ impl State {
 
     /// Rebuilds what is derived, after loading.
     fn rebuild(&mut self) {
-        self.soft = SoftState::default();
+        self.soft = SoftState { policy: std::mem::take(&mut self.soft.policy), ..SoftState::default() };
         self.mark_all();
         self.soft.routes_changed = true;
         let mut timers = BTreeSet::new();
@@ -306,9 +359,22 @@ impl State {
             if let Some(deadline) = container.deadline {
                 timers.insert((deadline, Some(container.unit.clone())));
             }
+            if let Some(finish_by) = container.finish_by {
+                timers.insert((finish_by, Some(container.unit.clone())));
+            }
+            if container.state == ContainerState::Ready
+                && let Some(unit) = self.units.get(&container.unit)
+            {
+                timers.insert((container.entered + unit.spec.update.monitor, Some(container.unit.clone())));
+            }
             let (running, unwell) = wellness_of(container);
             self.soft.running += usize::from(running);
             self.soft.unwell += usize::from(unwell);
+        }
+        for (id, unit) in &self.units {
+            let rollout = unit.rollout.as_ref().filter(|rollout| rollout.state.is_open());
+            let due = rollout.into_iter().flat_map(|rollout| [rollout.deadline, rollout.promote_at]).flatten();
+            timers.extend(due.map(|due| (due, Some(id.clone()))));
         }
         for (_, lease) in self.ports.values().flat_map(PortPool::leases) {
             if let PortLease::HoldDown(until) | PortLease::Poisoned(until) = lease {

@@ -12,8 +12,9 @@ use crate::contract::{
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ServerId};
 use crate::manifest;
+use crate::name::Name;
 use crate::operation::{Operation, OperationKind};
-use crate::spec::{Check, Probe, Template, VolumeKind};
+use crate::spec::{Check, Probe, Template, VolumeKind, VolumeSpec};
 
 impl State {
     /// Every service port with its ready containers, in the order of Units and ports.
@@ -157,23 +158,28 @@ fn launch_ports(record: &Container, template: &Template) -> Result<Vec<LaunchPor
 }
 
 fn launch_volumes(record: &Container, template: &Template, wanted: u32) -> Vec<LaunchVolume> {
-    let unit = &record.unit;
-    let home = PathBuf::from(unit.service.as_str()).join(unit.map.as_str()).join(unit.unit.as_str());
     template
         .volumes
         .iter()
         .map(|(name, volume)| {
-            let path = match volume.kind {
-                VolumeKind::Shared => home.join(name.as_str()),
-                VolumeKind::Exclusive => home.join(format!("{name}.{}", record.slot.unwrap_or_default())),
-                VolumeKind::Ephemeral => home.join(format!("{name}.{}", record.id)),
-                VolumeKind::Bind => volume.source.clone().unwrap_or_default(),
-            };
+            let path = volume_path(record, name, volume);
             // Several containers share the working directory; a link of their own is made only where there is one.
             let own = wanted <= 1 || matches!(volume.kind, VolumeKind::Shared | VolumeKind::Bind);
             LaunchVolume { name: name.clone(), path, link: own.then(|| volume.mount.clone()), kind: volume.kind }
         })
         .collect()
+}
+
+/// Where a container's volume is below the data dir's volumes; of a bind, its source.
+pub(super) fn volume_path(record: &Container, name: &Name, volume: &VolumeSpec) -> PathBuf {
+    let unit = &record.unit;
+    let home = PathBuf::from(unit.service.as_str()).join(unit.map.as_str()).join(unit.unit.as_str());
+    match volume.kind {
+        VolumeKind::Shared => home.join(name.as_str()),
+        VolumeKind::Exclusive => home.join(format!("{name}.{}", record.slot.unwrap_or_default())),
+        VolumeKind::Ephemeral => home.join(format!("{name}.{}", record.id)),
+        VolumeKind::Bind => volume.source.clone().unwrap_or_default(),
+    }
 }
 
 fn launch_probe(
@@ -182,7 +188,7 @@ fn launch_probe(
     ports: &[LaunchPort],
     substitute: &impl Fn(&String) -> Result<String>,
 ) -> Result<LaunchProbe> {
-    let named = |name: &Option<crate::name::Name>| match name {
+    let named = |name: &Option<Name>| match name {
         Some(name) => ports.iter().find(|port| port.name == *name).map(|port| port.port),
         None => ports.first().map(|port| port.port),
     };

@@ -1,12 +1,12 @@
 //! The state as users see it.
 
-use serde_json::json;
-
 use super::{Object, State};
 use crate::container::{Container, ContainerState};
 use crate::error::{Error, Result};
 use crate::id::UnitId;
 use crate::operation::Operation;
+use crate::rollout::RolloutState;
+use crate::spec::Labels;
 use crate::unit::Unit;
 use crate::view::{
     BackendView, ContainerView, EndpointView, OperationView, PortView, ResourcesView, RolloutView, ServerView,
@@ -21,7 +21,7 @@ impl State {
         records.into_iter().map(|record| self.container_view(record)).collect()
     }
 
-    fn container_view(&self, record: &Container) -> ContainerView {
+    pub(super) fn container_view(&self, record: &Container) -> ContainerView {
         let host = self.host_of(&record.server).to_string();
         let handle = record.handle.as_ref();
         ContainerView {
@@ -61,7 +61,7 @@ impl State {
         self.units.get(id).map(|unit| self.view_of(id, unit))
     }
 
-    fn view_of(&self, id: &UnitId, unit: &Unit) -> UnitView {
+    pub(super) fn view_of(&self, id: &UnitId, unit: &Unit) -> UnitView {
         let containers: Vec<&Container> = self.of(unit).collect();
         let ready = containers.iter().filter(|container| container.state == ContainerState::Ready).count();
         let updated =
@@ -74,10 +74,9 @@ impl State {
             cpu_millis: sum.cpu_millis + container.usage.cpu_millis,
             memory_bytes: sum.memory_bytes + container.usage.memory_bytes,
         });
-        let rollout = if replaced > 0 && unit.goal() > 0 {
-            RolloutView { state: "running".into(), reason: format!("{replaced} containers are to be replaced") }
-        } else {
-            RolloutView { state: "completed".into(), reason: String::new() }
+        let done = |failed: bool| {
+            let done = containers.iter().filter(|container| container.revision == unit.revision);
+            count(done.filter(|container| container.is_done() && container.completed != failed).count())
         };
         let reason = if unit.held.is_empty() {
             let unready = containers.iter().find(|container| {
@@ -95,11 +94,37 @@ impl State {
             ready: count(ready),
             updated: count(updated),
             revision: unit.revision.0,
-            rollout,
+            rollout: rollout_view(unit, updated, replaced),
             usage,
             reason,
             stopped: unit.stopped,
+            limits: unit.limits(),
+            autoscaled: unit.spec.replicas.scaling.is_some(),
+            job: unit.is_job(),
+            succeeded: done(false),
+            failed: done(true),
+            labels: self.labels_of(id, unit),
         }
+    }
+
+    /// Words of the user's own: the Unit's before its map's before its Service's.
+    fn labels_of(&self, id: &UnitId, unit: &Unit) -> Labels {
+        let service = self.services.get(&id.service);
+        let map = service.and_then(|service| service.maps.get(&id.map));
+        let mut labels = service.map(|service| service.labels.clone()).unwrap_or_default();
+        labels.extend(map.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+        labels.extend(unit.spec.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
+        labels
+    }
+
+    /// Where the last rollout of a Unit stands.
+    ///
+    /// # Errors
+    /// As [`State::object`].
+    pub fn rollout_view_of(&self, name: &str) -> Result<RolloutView> {
+        let id = self.unit_named(name)?;
+        let view = self.unit_view(&id).ok_or_else(|| Error::not_found(format!("no unit {id}")))?;
+        Ok(view.rollout)
     }
 
     /// All servers.
@@ -237,57 +262,31 @@ impl State {
         }
     }
 
-    /// Everything known about an object. Secrets are not known here, only where they come from.
-    ///
-    /// # Errors
-    /// As [`State::object`].
-    pub fn inspect(&self, name: &str) -> Result<serde_json::Value> {
-        let object = self.object(name)?;
-        let value = match &object {
-            Object::Container(id) => {
-                let record = self.containers.get(id).ok_or_else(|| Error::not_found(format!("no {id}")))?;
-                let template = self.units.get(&record.unit).map(|unit| unit.template(record.revision));
-                json!({ "container": self.container_view(record), "record": record, "template": template })
-            }
-            Object::Server(id) => {
-                let on_it: Vec<ContainerView> =
-                    self.container_views().into_iter().filter(|container| container.server == id.as_str()).collect();
-                let server = self.server_views().into_iter().find(|server| server.id == id.as_str());
-                json!({ "server": server, "containers": on_it, "ports": self.ports.get(id) })
-            }
-            _ => {
-                let units: Vec<serde_json::Value> = self
-                    .units_of(&object)
-                    .iter()
-                    .filter_map(|id| self.units.get(id).map(|unit| self.inspect_unit(id, unit)))
-                    .collect();
-                match (&object, &units[..]) {
-                    (Object::Unit(_), [only]) => only.clone(),
-                    (Object::Service(service), _) => {
-                        json!({ "object": name, "quota": self.quotas.get(service), "units": units })
-                    }
-                    _ => json!({ "object": name, "units": units }),
-                }
-            }
-        };
-        Ok(value)
-    }
-
-    fn inspect_unit(&self, id: &UnitId, unit: &Unit) -> serde_json::Value {
-        let containers: Vec<ContainerView> = self.of(unit).map(|record| self.container_view(record)).collect();
-        json!({
-            "unit": self.view_of(id, unit),
-            "spec": unit.spec,
-            "digest": unit.digest,
-            "revisions": unit.templates.keys().collect::<Vec<_>>(),
-            "containers": containers,
-            "held": unit.held,
-        })
-    }
-
     /// The containers of a Unit in the order of their ids.
     pub fn of<'a>(&'a self, unit: &'a Unit) -> impl Iterator<Item = &'a Container> {
         unit.containers.iter().filter_map(|id| self.containers.get(id))
+    }
+}
+
+fn rollout_view(unit: &Unit, updated: usize, replaced: usize) -> RolloutView {
+    let goal = unit.goal();
+    let step = match &unit.rollout {
+        Some(rollout) if rollout.state.is_open() && rollout.canary > 0 => {
+            format!("canary: {} of {} well", rollout.proved.min(rollout.canary), rollout.canary)
+        }
+        Some(rollout) if rollout.state.is_open() => format!("{updated} of {goal} are of revision {}", rollout.to),
+        _ if replaced > 0 && goal > 0 => format!("{replaced} of {goal} to be replaced"),
+        _ => String::new(),
+    };
+    match &unit.rollout {
+        Some(rollout) if rollout.state.is_open() || replaced == 0 || goal == 0 => {
+            RolloutView { state: rollout.state.as_str().into(), step, reason: rollout.reason.clone() }
+        }
+        _ if replaced > 0 && goal > 0 => {
+            let reason = format!("{replaced} containers are to be replaced");
+            RolloutView { state: RolloutState::Running.as_str().into(), step, reason }
+        }
+        _ => RolloutView { state: RolloutState::Completed.as_str().into(), step, reason: String::new() },
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::container::{Container, ContainerState};
-use crate::contract::UsageReading;
 use crate::event::Event;
-use crate::id::UnitId;
+use crate::id::{ContainerId, UnitId};
 use crate::plan;
 use crate::ports::PortLease;
+use crate::scaling::Sample;
 use crate::spec::{NoRoom, Resources};
 use crate::state::State;
 use crate::time::{ManagerTime, WallTime};
@@ -27,9 +27,9 @@ pub(super) fn decisions(before: &State, after: &State, decided: &[Event]) {
     let services: BTreeSet<_> = after.units.keys().map(|id| &id.service).collect();
     for service in services {
         let claimed = after.units.keys().any(|id| id.service == *service && claims(decided, id));
-        let Some(quota) = after.quotas.get(service).filter(|_| claimed) else { continue };
-        let of_service: Vec<&Container> =
-            after.containers.values().filter(|record| record.unit.service == *service).collect();
+        let Some(quota) = after.quota(service).filter(|_| claimed) else { continue };
+        let counted = |record: &&Container| record.unit.service == *service && !record.is_done();
+        let of_service: Vec<&Container> = after.containers.values().filter(counted).collect();
         let cpu: u64 = of_service.iter().map(|record| reserved(after, record).cpu.0).sum();
         assert!(quota.containers.is_none_or(|most| of_service.len() <= most as usize), "too many for the quota");
         assert!(quota.cpu.is_none_or(|most| cpu <= most.0), "too much cpu for the quota");
@@ -75,7 +75,7 @@ fn durable(state: &State) -> State {
         pool.expire(now);
     }
     for record in state.containers.values_mut() {
-        record.usage = UsageReading::default();
+        record.usage = Sample::default();
         record.drained = false;
         record.probe.clear();
         match record.state {
@@ -93,8 +93,10 @@ fn durable(state: &State) -> State {
 
 fn ports(state: &State) {
     let mut holders = BTreeMap::new();
-    for record in state.containers.values().filter(|record| record.state != ContainerState::Stopped) {
-        for port in record.port_numbers() {
+    for record in state.containers.values().filter(|record| record.holds_ports()) {
+        let ports = &state.units[&record.unit].template(record.revision).ports;
+        let shared = |port: u16| ports.iter().any(|spec| spec.fixed == Some(port) && spec.inherit);
+        for port in record.port_numbers().filter(|port| !shared(*port)) {
             let other = holders.insert((record.server.clone(), port), record.id.clone());
             assert_eq!(other, None, "two containers hold port {port}");
         }
@@ -102,12 +104,22 @@ fn ports(state: &State) {
     let mut held = BTreeMap::new();
     for (server, pool) in &state.ports {
         for (port, lease) in pool.leases() {
-            if let PortLease::Held(holder) = lease {
+            if let PortLease::Held(holder) = lease
+                && !is_shared(state, holder, port)
+            {
                 held.insert((server.clone(), port), holder.clone());
             }
         }
     }
     assert_eq!(held, holders, "leases and holders differ");
+}
+
+/// A port whose socket is handed over is held by whoever got it last.
+fn is_shared(state: &State, holder: &ContainerId, port: u16) -> bool {
+    let record = state.containers.get(holder).unwrap_or_else(|| panic!("port {port} is held by {holder}, which is gone"));
+    let template = state.units[&record.unit].template(record.revision);
+    assert!(record.holds_ports(), "port {port} is held by {holder}, which has ended");
+    template.ports.iter().any(|spec| spec.fixed == Some(port) && spec.inherit)
 }
 
 fn operations(state: &State) {
@@ -146,5 +158,8 @@ fn ready(state: &State, id: &UnitId) -> usize {
 }
 
 fn reserved(state: &State, record: &Container) -> Resources {
+    if record.is_done() {
+        return Resources::default();
+    }
     state.units.get(&record.unit).map(|unit| unit.template(record.revision).resources).unwrap_or_default()
 }

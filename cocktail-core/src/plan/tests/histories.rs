@@ -1,28 +1,33 @@
 //! Random histories of commands, faults and restarts. What must hold after every turn is in [`crate::world`]; here is
 //! what must hold at the end: once nothing fails any more, everything is as it was asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use crate::command::Command;
 use crate::container::ContainerState;
-use crate::contract::{Exit, ProbeKind};
+use crate::contract::{Exit, ProbeKind, RolloutAction};
 use crate::event::Soft;
 use crate::id::ContainerId;
 use crate::ports::PortRange;
+use crate::rollout::RolloutState;
+use crate::scaling::Sample;
 use crate::server::ServerState;
 use crate::settings::Settings;
 use crate::world::{Answer, World, service};
 
 /// Units that the manifests have or leave out.
-const UNITS: [&str; 5] = ["web", "job", "db", "one", "mass"];
+const UNITS: [&str; 8] = ["web", "job", "db", "one", "mass", "pair", "batch", "load"];
 
 /// One thing that happens. Numbers choose among what is there, counted round.
 #[derive(Debug, Clone)]
 enum Action {
-    Apply { units: Vec<Option<(u32, u8)>>, quota: u32, surge: u32, replace: bool },
+    Apply { units: Vec<Option<(u32, u8)>>, quota: u32, surge: u32, replace: bool, canary: bool },
+    Rollout(usize, RolloutAction),
+    Rollback(usize),
+    Load(usize, u64),
     Scale(usize, u32),
     Switch(usize, bool),
     Restart(usize),
@@ -64,8 +69,18 @@ fn an_answer() -> impl Strategy<Value = Answer> {
 
 fn an_apply() -> impl Strategy<Value = Action> {
     let unit = prop::option::weighted(0.85, (0_u32..5, 0_u8..3));
-    (prop::collection::vec(unit, UNITS.len()), 1_u32..12, 1_u32..3, any::<bool>())
-        .prop_map(|(units, quota, surge, replace)| Action::Apply { units, quota, surge, replace })
+    (prop::collection::vec(unit, UNITS.len()), 1_u32..12, 1_u32..3, any::<bool>(), any::<bool>()).prop_map(
+        |(units, quota, surge, replace, canary)| Action::Apply { units, quota, surge, replace, canary },
+    )
+}
+
+fn a_rollout_action() -> impl Strategy<Value = RolloutAction> {
+    prop_oneof![
+        1 => Just(RolloutAction::Pause),
+        2 => Just(RolloutAction::Resume),
+        1 => Just(RolloutAction::Promote),
+        1 => Just(RolloutAction::Abort)
+    ]
 }
 
 fn an_action() -> impl Strategy<Value = Action> {
@@ -74,6 +89,9 @@ fn an_action() -> impl Strategy<Value = Action> {
         6 => an_apply(),
         3 => (0..UNITS.len(), 0_u32..6).prop_map(|(unit, count)| Action::Scale(unit, count)),
         2 => (0..UNITS.len(), any::<bool>()).prop_map(|(unit, stopped)| Action::Switch(unit, stopped)),
+        3 => (0..UNITS.len(), a_rollout_action()).prop_map(|(unit, action)| Action::Rollout(unit, action)),
+        1 => (0..UNITS.len()).prop_map(Action::Rollback),
+        2 => (any_index.clone(), 0_u64..3_000).prop_map(|(index, cpu)| Action::Load(index, cpu)),
         2 => (0..UNITS.len()).prop_map(Action::Restart),
         2 => any_index.clone().prop_map(Action::RestartOne),
         1 => (0..UNITS.len()).prop_map(Action::Remove),
@@ -93,8 +111,9 @@ fn an_action() -> impl Strategy<Value = Action> {
     ]
 }
 
-fn manifest(units: &[Option<(u32, u8)>], quota: u32, surge: u32, replace: bool) -> String {
+fn manifest(units: &[Option<(u32, u8)>], quota: u32, surge: u32, replace: bool, canary: bool) -> String {
     let no_room = if replace { "replace" } else { "wait" };
+    let canary = if canary { ", canary = 1, on_failure = \"pause\"" } else { "" };
     let mut text = format!("service = \"shop\"\nquota = {{ containers = {quota} }}\n");
     for (unit, wanted) in UNITS.iter().zip(units) {
         let Some((count, version)) = wanted else { continue };
@@ -102,12 +121,19 @@ fn manifest(units: &[Option<(u32, u8)>], quota: u32, surge: u32, replace: bool) 
             "web" => ("prod", *count, "ports.http = { service = 8080 }\nports.admin = {}\nlive = { tcp = true }"),
             "db" => ("prod", *count, "volumes.data = { mount = \"data\", kind = \"exclusive\" }"),
             "one" => ("prod", (*count).min(1), "ports.main = { fixed = 9000 }"),
+            "pair" => ("prod", *count, "ports.main = { fixed = 9001, inherit = true }"),
+            "batch" => ("batch", *count, "restart = { when = \"failure\", retries = 1, deadline = \"5s\" }"),
+            "load" => ("prod", *count, "ports.http = {}"),
             "mass" => ("batch", *count, "resources = { cpu = 0.3 }\nports.main = {}"),
             _ => ("prod", *count, ""),
         };
+        let count = match *unit {
+            "load" => format!("scale = {{ min = {}, max = 6, cpu = 0.5, down = {{ stabilize = \"3s\" }} }}", count % 2),
+            _ => format!("replicas = {count}"),
+        };
         text.push_str(&format!(
-            "[maps.{map}.units.{unit}]\ncommand = [\"{unit}\"]\nreplicas = {count}\nenv = {{ V = \"{version}\" }}\n\
-             update = {{ surge = {surge}, no_room = \"{no_room}\" }}\n{keys}\n"
+            "[maps.{map}.units.{unit}]\ncommand = [\"{unit}\"]\n{count}\nenv = {{ V = \"{version}\" }}\n\
+             update = {{ surge = {surge}, no_room = \"{no_room}\"{canary} }}\n{keys}\n"
         ));
     }
     text
@@ -132,11 +158,23 @@ fn act(world: &mut World, limits: Limits, action: &Action) {
         let _ = world.command(&command);
     };
     match action {
-        Action::Apply { units, quota, surge, replace } => {
+        Action::Rollout(unit, action) => {
+            command(world, Command::Rollout { unit: UNITS[*unit].into(), action: *action });
+        }
+        Action::Rollback(unit) => command(world, Command::Rollback { unit: UNITS[*unit].into(), to: None }),
+        Action::Load(index, cpu_millis) => {
+            if let Some(id) = container(*index, world.state.containers.keys().cloned().collect()) {
+                let sample = Sample { cpu_millis: *cpu_millis, ..Sample::default() };
+                let unit = world.container(&id).unit.clone();
+                world.note(&Soft::Sampled(BTreeMap::from([(id, sample)])));
+                world.note(&Soft::Demand { unit });
+            }
+        }
+        Action::Apply { units, quota, surge, replace, canary } => {
             let quota = if limits.quota < 100 { *quota } else { limits.quota };
             // A manifest names at least one unit.
             if units.iter().any(Option::is_some) {
-                let spec = service(&manifest(units, quota.max(asked(units)), *surge, *replace));
+                let spec = service(&manifest(units, quota.max(asked(units)), *surge, *replace, *canary));
                 command(world, Command::Apply(vec![spec]));
             }
         }
@@ -159,7 +197,7 @@ fn act(world: &mut World, limits: Limits, action: &Action) {
         Action::Answer(index, answer) => drop(world.answer(*index, *answer)),
         Action::Exit(index) => {
             if let Some(id) = container(*index, world.machine.running()) {
-                world.exit(&id, Exit::Code(1));
+                world.exit(&id, Exit::Code(i32::from(index % 2 == 0)));
             }
         }
         Action::Vanish(index) => {
@@ -208,6 +246,14 @@ fn run(limits: Limits, actions: &[Action]) -> World {
     world.machine.foreign.clear();
     world.resize(limits.cpu, ServerState::Ready);
     world.settle();
+    // Somebody lets go on what a failure or a command has stopped.
+    for action in [RolloutAction::Resume, RolloutAction::Promote] {
+        for unit in UNITS {
+            // There may be no such unit, or nothing to go on with.
+            let _ = world.command(&Command::Rollout { unit: unit.into(), action });
+        }
+        world.settle();
+    }
     world
 }
 
@@ -217,7 +263,7 @@ fn assert_at_rest(world: &World) {
     assert_eq!(world.state.frozen, None);
     for record in world.state.containers.values() {
         assert!(
-            matches!(record.state, ContainerState::Ready | ContainerState::Claimed),
+            matches!(record.state, ContainerState::Ready | ContainerState::Claimed) || record.is_done(),
             "{} is {} for ever\n{}",
             record.id,
             record.state,
@@ -231,7 +277,8 @@ fn assert_fulfilled(world: &World) {
     assert_at_rest(world);
     for (id, unit) in &world.state.units {
         let fresh = |record: &&crate::container::Container| {
-            record.state == ContainerState::Ready && record.revision == unit.revision && record.replace.is_none()
+            let there = record.state == ContainerState::Ready || record.is_done();
+            there && record.revision == unit.revision && record.replace.is_none()
         };
         let count = world.state.of(unit).filter(fresh).count();
         assert_eq!(count, unit.goal() as usize, "{id} is not fulfilled\n{}", world.describe());
@@ -240,7 +287,8 @@ fn assert_fulfilled(world: &World) {
         assert!(!unit.removing, "{id} is removed and stays");
     }
     let running: BTreeSet<ContainerId> = world.machine.running().into_iter().collect();
-    let wanted: BTreeSet<ContainerId> = world.state.containers.keys().cloned().collect();
+    let wanted = world.state.containers.values().filter(|record| !record.is_done());
+    let wanted: BTreeSet<ContainerId> = wanted.map(|record| record.id.clone()).collect();
     assert_eq!(running, wanted, "what runs is not what is known");
 }
 
@@ -282,8 +330,13 @@ proptest! {
         assert_at_rest(&world);
         for (id, unit) in &world.state.units {
             let ready = |record: &&crate::container::Container| {
-                record.state == ContainerState::Ready && record.revision == unit.revision && record.replace.is_none()
+                let there = record.state == ContainerState::Ready || record.is_done();
+                there && record.revision == unit.revision && record.replace.is_none()
             };
+            let paused = unit.rollout.as_ref().filter(|rollout| rollout.state == RolloutState::Paused);
+            if paused.is_some_and(|rollout| !rollout.reason.is_empty()) {
+                continue;
+            }
             let fulfilled = world.state.of(unit).filter(ready).count() == unit.goal() as usize;
             assert!(fulfilled || !unit.held.is_empty(), "{id} lacks a reason\n{}", world.describe());
             assert!(!fulfilled || unit.held.is_empty(), "{id} waits for nothing\n{}", world.describe());

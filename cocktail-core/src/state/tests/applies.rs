@@ -157,7 +157,7 @@ fn ids_of_containers_never_come_back() {
         }
         world.remove("shop");
         world.settle();
-        assert!(world.state.units.is_empty() && world.state.quotas.is_empty());
+        assert!(world.state.units.is_empty() && world.state.services.is_empty());
     }
 }
 
@@ -167,7 +167,7 @@ fn a_quota_is_a_change_that_is_told() {
     apply(&mut world, SHOP);
     let with = format!("{}\n", shop("service = \"shop\"", "service = \"shop\"\nquota = { containers = 9 }"));
     assert_eq!(apply(&mut world, &with), said("set-quota", "shop"));
-    assert_eq!(world.state.quotas[&name("shop")].containers, Some(9));
+    assert_eq!(world.state.services[&name("shop")].quota.containers, Some(9));
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! What a rollout does next: it ends, fails, or has a canary to wait for. The replacing itself is `place` and `reduce`.
+
+use super::count::Census;
+use super::draft::Draft;
+use crate::container::{Container, ContainerState};
+use crate::event::Event;
+use crate::id::UnitId;
+use crate::rollout::{Rollout, RolloutState, RolloutStep};
+use crate::spec::OnFailure;
+use crate::time::human;
+use crate::unit::Unit;
+
+/// Takes the step that is due. True if there was one: the next pass sees what follows from it.
+pub(super) fn steer(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Census<'_>) -> bool {
+    let Some(rollout) = unit.rollout.as_ref().filter(|rollout| rollout.state.is_moving()) else { return false };
+    if census.goal == 0 {
+        return false;
+    }
+    if unit.is_job() {
+        // A job is run anew; there is nothing to watch and nothing to go back to.
+        step(draft, id, RolloutStep::Finish, false, "a job runs the new revision".into());
+        return true;
+    }
+    if let Some(because) = failure(draft, unit, rollout) {
+        fail(draft, id, unit, rollout, because);
+        return true;
+    }
+    let proved = u32::try_from(census.proved).unwrap_or(u32::MAX);
+    if census.outdated.is_empty() && census.proved >= census.goal && census.fresh_goal == census.goal {
+        let because = match rollout.state {
+            RolloutState::RollingBack => format!("all {} containers are of revision {} again", census.goal, rollout.to),
+            _ => format!("all {} containers are of revision {}", census.goal, rollout.to),
+        };
+        step(draft, id, RolloutStep::Finish, false, because);
+        return true;
+    }
+    if rollout.canary > 0 {
+        if let Some(at) = rollout.promote_at.filter(|at| *at <= draft.state.now) {
+            let waited = unit.spec.update.promote.map_or_else(|| at - draft.state.now, |promote| promote);
+            let because = format!("the canary was well for {}", human(waited));
+            draft.push(Event::Promoted { unit: id.clone(), because });
+            return true;
+        }
+        if !rollout.canary_proved && census.proved >= census.fresh_goal && census.fresh_goal > 0 {
+            draft.push(Event::CanaryProved { unit: id.clone() });
+            return true;
+        }
+    }
+    if proved > rollout.proved {
+        draft.push(Event::RolloutProgressed { unit: id.clone(), proved });
+        return true;
+    }
+    if rollout.deadline.is_some_and(|deadline| deadline <= draft.state.now) {
+        let limit = human(unit.spec.update.progress);
+        let held = if unit.held.is_empty() { String::new() } else { format!(": {}", unit.held) };
+        fail(draft, id, unit, rollout, format!("no progress within {limit}{held}"));
+        return true;
+    }
+    false
+}
+
+/// What one of the replacements did that a good revision does not do.
+fn failure(draft: &Draft<'_>, unit: &Unit, rollout: &Rollout) -> Option<String> {
+    let now = draft.state.now;
+    let new = |container: &&Container| {
+        container.revision == rollout.to && container.ordinal > rollout.made && container.replace.is_none()
+    };
+    draft.state.of(unit).filter(new).find_map(|container| {
+        let id = &container.id;
+        let late = container.deadline.is_some_and(|deadline| deadline <= now);
+        match container.state {
+            ContainerState::Backoff { .. } | ContainerState::Failed => Some(format!("{id}: {}", container.reason)),
+            _ if container.crashes > 0 && container.state.is_live() => {
+                let exit = container.last_exit.map(|exit| format!(": {exit}")).unwrap_or_default();
+                Some(format!("{id} ended by itself{exit}"))
+            }
+            ContainerState::Loading if late => {
+                let limit = human(unit.spec.update.progress);
+                let saw = if container.probe.is_empty() { "no answer yet" } else { &container.probe };
+                Some(format!("{id} was not ready within {limit}: {saw}"))
+            }
+            ContainerState::Loading | ContainerState::Ready => {
+                container.unwell.as_ref().map(|detail| format!("{id} failed its liveness probe: {detail}"))
+            }
+            _ => None,
+        }
+    })
+}
+
+fn fail(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, rollout: &Rollout, because: String) {
+    let back = rollout.from.filter(|from| {
+        rollout.state == RolloutState::Running
+            && unit.spec.update.on_failure == OnFailure::Rollback
+            && unit.templates.contains_key(from)
+    });
+    match back {
+        Some(to) => step(draft, id, RolloutStep::RollBack { to }, true, because),
+        None => step(draft, id, RolloutStep::Pause, true, because),
+    }
+}
+
+fn step(draft: &mut Draft<'_>, id: &UnitId, step: RolloutStep, failed: bool, because: String) {
+    draft.push(Event::RolloutStepped { unit: id.clone(), step, failed, because });
+}
