@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use cocktail_core::contract::{EventFilter, ExecSpec, LogLine, LogOptions, ManifestSource, ShutdownMode};
+use cocktail_core::contract::{
+    EventFilter, ExecSpec, LogLine, LogOptions, ManifestSource, RolloutAction, ShutdownMode,
+};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::Seq;
 use cocktail_core::time::WallTime;
@@ -69,6 +71,23 @@ impl Default for By {
     fn default() -> Self {
         Self { by: 1 }
     }
+}
+
+/// Body of `steer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Steer {
+    /// What to do to the rollout.
+    pub action: RolloutAction,
+}
+
+/// Body of `rollback`; to the revision that served before when there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rollback {
+    /// The revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
 }
 
 /// Body of `shutdown`.
@@ -158,6 +177,8 @@ pub struct LogQuery {
     pub tail: Option<u64>,
     /// Only lines from this time on, RFC 3339.
     pub since: Option<String>,
+    /// Only lines that contain this text.
+    pub grep: Option<String>,
 }
 
 impl TryFrom<LogQuery> for LogOptions {
@@ -169,7 +190,7 @@ impl TryFrom<LogQuery> for LogOptions {
                 Error::invalid("since is no time: write it as in 2026-01-31T12:00:00Z").because(error)
             })?),
         };
-        Ok(Self { follow: query.follow, tail: query.tail, since })
+        Ok(Self { follow: query.follow, tail: query.tail, since, grep: query.grep })
     }
 }
 

@@ -17,17 +17,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cocktail_core::contract::{
     Actor, Applied, EventFilter, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager, ManifestSource,
-    ShutdownMode,
+    RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::Result;
 use cocktail_core::id::UnitId;
 use cocktail_core::view::{
-    ContainerView, EndpointView, EventView, ManagerView, OperationView, PlanView, ServerView, UnitView, WhyView,
+    ContainerView, EndpointView, EventView, HistoryView, ManagerView, OperationView, PlanView, RolloutView, ServerView,
+    UnitView, UsageReport, VolumeView, WhyView,
 };
 use futures_util::stream::{BoxStream, StreamExt};
 use serde::Serialize;
 
-use crate::wire::{By, Count, Exec, Nothing, Output, Shutdown, Sources, exact_time};
+use crate::wire::{By, Count, Exec, Nothing, Output, Rollback, Shutdown, Sources, Steer, exact_time};
 use http::{Call, object_path, query};
 
 /// A Manager behind a socket. Cheap to clone; opens a connection for each call.
@@ -114,6 +115,30 @@ impl Manager for Client {
         self.units_of("restart", object).await
     }
 
+    async fn rollout(&self, unit: &str) -> Result<RolloutView> {
+        self.get(object_path("rollout", unit)?).answer().await
+    }
+
+    async fn steer(&self, unit: &str, action: RolloutAction, _: &Actor) -> Result<RolloutView> {
+        self.post(object_path("steer", unit)?, &Steer { action })?.answer().await
+    }
+
+    async fn rollback(&self, unit: &str, to: Option<u64>, _: &Actor) -> Result<RolloutView> {
+        self.post(object_path("rollback", unit)?, &Rollback { to })?.answer().await
+    }
+
+    async fn volumes(&self) -> Result<Vec<VolumeView>> {
+        self.get("/v1/volumes").answer().await
+    }
+
+    async fn history(&self, object: &str) -> Result<HistoryView> {
+        self.get(object_path("history", object)?).answer().await
+    }
+
+    async fn usage(&self) -> Result<UsageReport> {
+        self.get("/v1/usage").answer().await
+    }
+
     async fn remove(&self, object: &str, _: &Actor) -> Result<Vec<UnitId>> {
         self.units_of("remove", object).await
     }
@@ -170,6 +195,7 @@ impl Manager for Client {
                 ("follow", options.follow.then(|| "true".into())),
                 ("tail", options.tail.map(|tail| tail.to_string())),
                 ("since", options.since.map(exact_time)),
+                ("grep", options.grep.clone()),
             ],
         );
         let lines = lines::items::<Output>(self.get(path).stream().await?);

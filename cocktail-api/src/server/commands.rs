@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use cocktail_core::contract::Applied;
 use cocktail_core::id::UnitId;
-use cocktail_core::view::UnitView;
+use cocktail_core::view::{RolloutView, UnitView};
 
 use super::extract::{Answer, Caller, Json, Object};
 use super::shared::Shared;
-use crate::wire::{By, Count, Nothing, Shutdown, Sources};
+use crate::wire::{By, Count, Nothing, Rollback, Shutdown, Sources, Steer};
 
 pub(super) async fn apply(
     State(shared): State<Shared>,
@@ -79,6 +79,26 @@ pub(super) async fn restart(
 ) -> Answer<Vec<UnitId>> {
     let manager = Arc::clone(shared.manager());
     Ok(Json(shared.complete(async move { manager.restart(&object, &actor).await }).await?))
+}
+
+pub(super) async fn steer(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(unit): Object,
+    Json(Steer { action }): Json<Steer>,
+) -> Answer<RolloutView> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.steer(&unit, action, &actor).await }).await?))
+}
+
+pub(super) async fn rollback(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(unit): Object,
+    Json(Rollback { to }): Json<Rollback>,
+) -> Answer<RolloutView> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.rollback(&unit, to, &actor).await }).await?))
 }
 
 pub(super) async fn remove(

@@ -2,7 +2,8 @@
 
 use axum::extract::State;
 use cocktail_core::view::{
-    ContainerView, EndpointView, ManagerView, OperationView, PlanView, ServerView, UnitView, WhyView,
+    ContainerView, EndpointView, HistoryView, ManagerView, OperationView, PlanView, RolloutView, ServerView, UnitView,
+    UsageReport, VolumeView, WhyView,
 };
 
 use super::extract::{Answer, Json, Object};
@@ -27,6 +28,27 @@ pub(super) async fn servers(State(shared): State<Shared>) -> Answer<Vec<ServerVi
 
 pub(super) async fn endpoints(State(shared): State<Shared>) -> Answer<Vec<EndpointView>> {
     Ok(Json(shared.manager().endpoints().await?))
+}
+
+pub(super) async fn volumes(State(shared): State<Shared>) -> Answer<Vec<VolumeView>> {
+    Ok(Json(shared.manager().volumes().await?))
+}
+
+pub(super) async fn usage(State(shared): State<Shared>) -> Answer<UsageReport> {
+    let mut report = shared.manager().usage().await?;
+    // A worker may report a metric that is no number. JSON has no word for that, and one container's mistake must not
+    // hide what the others do.
+    let samples = report.units.values_mut().map(|unit| &mut unit.sample).chain(report.containers.values_mut());
+    samples.for_each(|sample| sample.custom.retain(|_, value| value.is_finite()));
+    Ok(Json(report))
+}
+
+pub(super) async fn rollout(State(shared): State<Shared>, Object(unit): Object) -> Answer<RolloutView> {
+    Ok(Json(shared.manager().rollout(&unit).await?))
+}
+
+pub(super) async fn history(State(shared): State<Shared>, Object(object): Object) -> Answer<HistoryView> {
+    Ok(Json(shared.manager().history(&object).await?))
 }
 
 pub(super) async fn operations(State(shared): State<Shared>) -> Answer<Vec<OperationView>> {

@@ -123,6 +123,9 @@ async fn wrong_requests_are_answered_with_what_is_wrong() {
         ("POST /v1/scale/web", "{\"count\": -1}", 422, ErrorKind::InvalidConfig),
         ("POST /v1/scale/web", "{\"count\": 3, \"force\": true}", 422, ErrorKind::InvalidConfig),
         ("POST /v1/stop/web", "{\"count\": 3}", 422, ErrorKind::InvalidConfig),
+        ("POST /v1/steer/web", "", 422, ErrorKind::InvalidConfig),
+        ("POST /v1/steer/web", "{\"action\": \"explode\"}", 422, ErrorKind::InvalidConfig),
+        ("POST /v1/rollback/web", "{\"to\": -1}", 422, ErrorKind::InvalidConfig),
         ("POST /v1/shutdown", "", 422, ErrorKind::InvalidConfig),
         ("POST /v1/exec/web", "{\"command\": [\"true\"]}", 426, ErrorKind::InvalidConfig),
         (

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cocktail_core::contract::{Actor, EventFilter, LogOptions, Manager, ManifestSource, ShutdownMode};
+use cocktail_core::contract::{
+    Actor, EventFilter, LogOptions, Manager, ManifestSource, RolloutAction, ShutdownMode,
+};
 use cocktail_core::id::Seq;
 use cocktail_core::time::WallTime;
 use futures_util::TryStreamExt;
@@ -44,6 +46,14 @@ async fn commands_arrive_with_the_uid_of_the_caller_as_actor() {
     assert_eq!(asked(), [format!("restart web-k3 by {me}")]);
     assert_eq!(client.remove("shop/prod/web", &liar()).await.unwrap(), [unit_id()]);
     assert_eq!(asked(), [format!("remove shop/prod/web by {me}")]);
+    for action in [RolloutAction::Pause, RolloutAction::Resume, RolloutAction::Promote, RolloutAction::Abort] {
+        assert_eq!(client.steer("prod/web", action, &liar()).await.unwrap(), support::rollout());
+        assert_eq!(asked(), [format!("steer prod/web {action} by {me}")]);
+    }
+    for to in [None, Some(3), Some(u64::MAX)] {
+        assert_eq!(client.rollback("prod/web", to, &liar()).await.unwrap(), support::rollout());
+        assert_eq!(asked(), [format!("rollback prod/web {to:?} by {me}")]);
+    }
     assert_eq!(client.down(&liar()).await.unwrap(), [unit_id()]);
     assert_eq!(asked(), [format!("down by {me}"), "down done".into()]);
     client.shutdown(ShutdownMode::Leave).await.unwrap();
@@ -62,6 +72,11 @@ async fn queries_come_back_as_they_were_answered() {
     assert_eq!(client.servers().await.unwrap(), [support::server()]);
     assert_eq!(client.endpoints().await.unwrap(), [support::endpoint()]);
     assert_eq!(client.operations().await.unwrap(), [support::operation()]);
+    assert_eq!(client.rollout("prod/web").await.unwrap(), support::rollout());
+    assert_eq!(client.volumes().await.unwrap(), [support::volume()]);
+    assert_eq!(client.history("web-k3").await.unwrap(), support::history());
+    // A reading that is no number is left out.
+    assert_eq!(client.usage().await.unwrap(), support::usage());
     assert_eq!(client.about().await.unwrap(), support::about());
     assert_eq!(client.why("shop/prod/web").await.unwrap(), [support::why()]);
     assert_eq!(client.inspect("web").await.unwrap()["message"], "not an error");
@@ -74,6 +89,10 @@ async fn queries_come_back_as_they_were_answered() {
             "servers",
             "endpoints",
             "operations",
+            "rollout prod/web",
+            "volumes",
+            "history web-k3",
+            "usage",
             "about",
             "why shop/prod/web",
             "inspect web",
@@ -92,7 +111,12 @@ async fn streams_come_back_as_they_were_answered() {
         assert_eq!(events, [support::event(1), support::event(2)]);
         assert_eq!(api.fake.take_asked(), [format!("events {filter:?}")]);
     }
-    let options = LogOptions { follow: true, tail: Some(0), since: Some(WallTime(1_769_860_800_123_456)) };
+    let options = LogOptions {
+        follow: true,
+        tail: Some(0),
+        since: Some(WallTime(1_769_860_800_123_456)),
+        grep: Some("50% & é".into()),
+    };
     for options in [options, LogOptions::default()] {
         let lines: Vec<_> = client.logs("shop/prod/web", &options).await.unwrap().try_collect().await.unwrap();
         assert_eq!(lines, [support::log_line("one"), support::log_line("two\u{1b}[0m é")]);

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use cocktail_api::OPENAPI;
-use cocktail_api::wire::{By, Count, Exec, Output, Shutdown, Sources, Terminal, error_view};
-use cocktail_core::contract::{ManifestSource, ShutdownMode};
+use cocktail_api::wire::{
+    By, Count, Exec, Output, Rollback, Shutdown, Sources, Steer, Terminal, error_view,
+};
+use cocktail_core::contract::{ManifestSource, RolloutAction, ShutdownMode};
 use cocktail_core::error::Error;
 use serde::Serialize;
 use serde_json::Value;
@@ -35,6 +37,8 @@ fn check(description: &Value, schema: &Value, value: &Value, at: &str) -> Vec<St
     let found = match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
+        // Every integer is a number, too.
+        Value::Number(number) if number.is_f64() || types.contains("number") => "number",
         Value::Number(_) => "integer",
         Value::String(_) => "string",
         Value::Array(_) => "array",
@@ -53,6 +57,11 @@ fn check(description: &Value, schema: &Value, value: &Value, at: &str) -> Vec<St
         Value::Array(items) => {
             for item in items {
                 wrong.extend(check(description, &schema["items"], item, at));
+            }
+        }
+        Value::Object(fields) if schema["additionalProperties"].is_object() => {
+            for (key, value) in fields {
+                wrong.extend(check(description, &schema["additionalProperties"], value, &format!("{at}.{key}")));
             }
         }
         Value::Object(fields) if schema["properties"].is_object() => {
@@ -87,6 +96,10 @@ fn every_body_is_described_field_by_field() {
     assert_described("Server", &support::server());
     assert_described("Endpoint", &support::endpoint());
     assert_described("Operation", &support::operation());
+    assert_described("Rollout", &support::rollout());
+    assert_described("Volume", &support::volume());
+    assert_described("UsageReport", &support::usage());
+    assert_described("History", &support::history());
     assert_described("Event", &support::event(1));
     assert_described("Why", &support::why());
     assert_described("Plan", &support::plan());
@@ -98,6 +111,10 @@ fn every_body_is_described_field_by_field() {
     assert_described("Sources", &Sources { sources: vec![source] });
     assert_described("Count", &Count { count: 1 });
     assert_described("By", &By::default());
+    for action in [RolloutAction::Pause, RolloutAction::Resume, RolloutAction::Promote, RolloutAction::Abort] {
+        assert_described("Steer", &Steer { action });
+    }
+    assert_described("Rollback", &Rollback { to: Some(3) });
     assert_described("Shutdown", &Shutdown { mode: ShutdownMode::Leave });
     let tty = Some(Terminal { rows: 24, columns: 80 });
     assert_described("Exec", &Exec { command: vec!["true".into()], tty, timeout_millis: Some(1) });

@@ -8,16 +8,18 @@ use async_trait::async_trait;
 use cocktail_api::{Api, ApiLimits, Client};
 use cocktail_core::contract::{
     Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, LogLine, LogOptions, LogStream,
-    Manager, ManifestSource, ShutdownMode,
+    Manager, ManifestSource, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::UnitId;
 use cocktail_core::manifest::{Diagnostic, Severity};
 use cocktail_core::name::Name;
+use cocktail_core::scaling::{Sample, TrafficSample};
 use cocktail_core::time::WallTime;
 use cocktail_core::view::{
-    BackendView, ConsideredView, ContainerView, EndpointView, EventView, ManagerView, OperationView, PlanAction,
-    PlanView, PortView, ResourcesView, RolloutView, ServerView, UnitView, UsageView, WhyView,
+    BackendView, ConsideredView, ContainerView, EndpointView, EventView, HistoryView, ManagerView, OperationView,
+    PlanAction, PlanView, PointView, PortView, ResourcesView, RolloutView, ServerView, UnitUsage, UnitView,
+    UsageReport, UsageView, VolumeView, WhyView,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 use futures_util::{SinkExt, sink};
@@ -88,11 +90,65 @@ pub(crate) fn unit() -> UnitView {
         ready: 2,
         updated: 2,
         revision: 7,
-        rollout: RolloutView { state: "running".into(), reason: "one to go".into() },
+        rollout: rollout(),
         usage: UsageView { cpu_millis: 12, memory_bytes: 34 },
         reason: "no room".into(),
         stopped: false,
+        limits: (1, 5),
+        autoscaled: true,
+        job: true,
+        succeeded: 1,
+        failed: 2,
+        labels: [("team".to_owned(), "blue".to_owned())].into(),
     }
+}
+
+pub(crate) fn rollout() -> RolloutView {
+    RolloutView { state: "running".into(), step: "2 of 3".into(), reason: "one to go".into() }
+}
+
+pub(crate) fn volume() -> VolumeView {
+    VolumeView {
+        service: "shop".into(),
+        map: "prod".into(),
+        unit: "web".into(),
+        name: "data".into(),
+        kind: "exclusive".into(),
+        path: "/srv/.cocktail/volumes/data".into(),
+        used_bytes: Some(4_096),
+        size_bytes: Some(1 << 30),
+        server: "here".into(),
+        containers: vec!["web-k3v9qx".into()],
+    }
+}
+
+pub(crate) fn sample() -> Sample {
+    let traffic = TrafficSample { connections: 4, in_flight: 2, rps: 12.5, p50_ms: 0.5, p99_ms: 8.25 };
+    let custom = [("queue".to_owned(), 3.5)].into();
+    Sample { cpu_millis: 120, memory_bytes: 34, traffic: Some(traffic), custom }
+}
+
+pub(crate) fn usage() -> UsageReport {
+    let unit =
+        UnitUsage { sample: sample(), requests_total: 100, connections_total: 20, refused_total: 1, waiting: 3 };
+    UsageReport {
+        units: [("shop/prod/web".to_owned(), unit)].into(),
+        containers: [("web-k3v9qx".to_owned(), sample())].into(),
+    }
+}
+
+pub(crate) fn history() -> HistoryView {
+    let point = PointView {
+        at: "2026-01-31T12:00:00.000Z".into(),
+        cpu_millis: 120,
+        memory_bytes: 34,
+        rps: 12.5,
+        in_flight: 2,
+        p50_ms: 0.5,
+        p99_ms: 8.25,
+        ready: 2,
+    };
+    HistoryView { object: "shop/prod/web".into(), interval_ms: 10_000, points: vec![point] }
 }
 
 pub(crate) fn container() -> ContainerView {
@@ -239,6 +295,35 @@ impl Manager for Fake {
     async fn restart(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>> {
         self.note(format!("restart {object} by {actor}"))?;
         Ok(vec![unit_id()])
+    }
+    async fn rollout(&self, unit: &str) -> Result<RolloutView> {
+        self.note(format!("rollout {unit}"))?;
+        Ok(rollout())
+    }
+    async fn steer(&self, unit: &str, action: RolloutAction, actor: &Actor) -> Result<RolloutView> {
+        self.note(format!("steer {unit} {action} by {actor}"))?;
+        Ok(rollout())
+    }
+    async fn rollback(&self, unit: &str, to: Option<u64>, actor: &Actor) -> Result<RolloutView> {
+        self.note(format!("rollback {unit} {to:?} by {actor}"))?;
+        Ok(rollout())
+    }
+    async fn volumes(&self) -> Result<Vec<VolumeView>> {
+        self.note("volumes".into())?;
+        Ok(vec![volume()])
+    }
+    async fn history(&self, object: &str) -> Result<HistoryView> {
+        self.note(format!("history {object}"))?;
+        Ok(history())
+    }
+    async fn usage(&self) -> Result<UsageReport> {
+        self.note("usage".into())?;
+        let mut report = usage();
+        if let Some(sample) = report.containers.get_mut("web-k3v9qx") {
+            // What a worker says of itself may be anything.
+            sample.custom.insert("broken".into(), f64::NAN);
+        }
+        Ok(report)
     }
     async fn remove(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>> {
         self.note(format!("remove {object} by {actor}"))?;
