@@ -1,14 +1,17 @@
 //! Service ports: TCP connections from stable addresses to whichever containers are ready.
 //!
-//! Start at [`Forwarder`], the handle; [`table`] holds services and backends, [`relay`] moves the bytes. It has a thread
-//! and a runtime of its own, begun with the first service, so that traffic and commands do not delay each other. It
-//! knows only the last table that it was given and goes on with it when nobody commands the keeper any more.
+//! Start at [`Forwarder`], the handle; [`table`] holds services and backends, [`relay`] moves the bytes, on one of the two
+//! [`lane`]s. The table has a thread and a runtime of its own, begun with the first service, so that traffic and commands
+//! do not delay each other; the second lane has another. The forwarder knows only the last table that it was given and
+//! goes on with it when nobody commands the keeper any more.
 
+mod lane;
 mod relay;
 mod table;
 
 use std::{
     collections::BTreeMap,
+    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -34,7 +37,7 @@ enum Order {
     Connections(oneshot::Sender<Vec<ServiceInfo>>),
 }
 
-/// Handle of the forwarder's thread, which ends when the handle is dropped.
+/// Handle of the forwarder's threads, which end when the handle is dropped.
 pub(crate) struct Forwarder {
     orders: Mutex<Option<UnboundedSender<Order>>>,
     events: UnboundedSender<Event>,
@@ -96,22 +99,26 @@ impl Forwarder {
     }
 
     fn begin(&self) -> Result<UnboundedSender<Order>, Refusal> {
-        let refuse = |e: std::io::Error| Refusal::Io {
+        let refuse = |e: io::Error| Refusal::Io {
             what: "starting the forwarder".to_owned(),
             errno: e.raw_os_error().unwrap_or(0),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refuse)?;
         let (sender, orders) = mpsc::unbounded_channel();
         let (events, busy) = (self.events.clone(), Arc::clone(&self.busy));
-        let builder = thread::Builder::new().name("forwarder".to_owned()).stack_size(256 * 1024);
-        builder
-            .spawn(move || {
-                let local = tokio::task::LocalSet::new();
-                local.block_on(&runtime, obey(Table::new(events, busy), orders));
-            })
-            .map_err(refuse)?;
+        run_beside("forwarder", || obey(Table::new(events, busy), orders)).map_err(refuse)?;
         Ok(sender)
     }
+}
+
+/// Begins a thread with a runtime of its own. Both end with the future that is made there, and so do the tasks it spawned.
+fn run_beside<F: Future>(name: &str, make: impl FnOnce() -> F + Send + 'static) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let builder = thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024);
+    builder.spawn(move || {
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async { make().await });
+    })?;
+    Ok(())
 }
 
 async fn obey(mut table: Table, mut orders: UnboundedReceiver<Order>) {

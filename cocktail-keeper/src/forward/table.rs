@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::relay::Relay;
+use super::lane::Lanes;
 use crate::{
     procfs,
     protocol::{Backend, BackendInfo, BindOutcome, Event, Service, ServiceInfo, SetServices},
@@ -53,6 +53,7 @@ pub(super) struct Table {
 struct Shared {
     events: UnboundedSender<Event>,
     busy: Arc<AtomicUsize>,
+    lanes: Lanes,
 }
 
 struct ServiceState {
@@ -93,7 +94,7 @@ impl Table {
             services: BTreeMap::new(),
             leaving: Vec::new(),
             reserved: BTreeMap::new(),
-            shared: Rc::new(Shared { events, busy }),
+            shared: Rc::new(Shared { events, busy, lanes: Lanes::default() }),
         }
     }
 
@@ -375,7 +376,7 @@ async fn serve(counted: Client, client: TcpStream) {
                 let _ = stream.set_nodelay(true);
                 add(&backend.total, 1);
                 // Either side may break off; there is nobody to tell but the other side, whose socket closes now.
-                let _ = Relay::new(client, stream).await;
+                let _ = service.shared.lanes.carry(client, stream).await;
                 return;
             }
             Ok(Err(e)) if is_ours(&e) => {

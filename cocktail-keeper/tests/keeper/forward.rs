@@ -23,6 +23,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("forward::a_connection_goes_to_the_backend_with_the_fewest", least_connections),
         test("forward::a_refusing_backend_is_ejected_and_the_client_carried_elsewhere", ejection),
         test("forward::a_removed_backend_keeps_its_connections_until_they_end", draining),
+        test("forward::connections_on_either_thread_are_counted_drained_and_told_idle", lanes),
+        test("forward::connections_on_either_thread_end_with_their_keeper", lanes_end),
         test("forward::a_client_is_held_until_a_backend_comes", holding),
         test("forward::a_client_without_backend_is_closed_after_the_hold", hold_ends),
         test("forward::the_limit_makes_clients_wait", back_pressure),
@@ -154,6 +156,72 @@ async fn draining() {
     let frame = keeper.events.next().await.unwrap();
     assert_eq!(frame.event, Event::BackendIdle { service: "web".to_owned(), container: "old".to_owned() });
     assert!(info(&keeper).await.backends.iter().all(|backend| backend.container == "new"));
+}
+
+async fn lanes() {
+    let mut keeper = Keeper::new().await;
+    let (old, _) = backend("old", local(0)).await;
+    let (new, _) = backend("new", local(0)).await;
+    let port = free_port();
+    set(&keeper, service(vec![local(port)], &[&old])).await;
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(local(port)).await.unwrap();
+        assert_eq!(ask(&mut stream, "x").await, "old:x");
+        drop(stream);
+        while info(&keeper).await.active > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(forwarder_threads(&keeper), 1, "one connection after the other needs no second thread");
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        let mut stream = TcpStream::connect(local(port)).await.unwrap();
+        assert_eq!(ask(&mut stream, "x").await, "old:x");
+        streams.push(stream);
+    }
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(forwarder_threads(&keeper), cores.min(2));
+    set(&keeper, service(vec![local(port)], &[&new])).await;
+    // In this order both threads end one in turns, and the last one is not on the table's own.
+    for left in (0..6).rev() {
+        let service = info(&keeper).await;
+        let draining = service.backends.iter().find(|backend| backend.container == "old").unwrap();
+        assert_eq!((service.active, service.total), (left + 1, 10));
+        assert_eq!((draining.active, draining.total, draining.removed), (left + 1, 10, true));
+        assert_eq!(ask(streams.last_mut().unwrap(), "y").await, "old:y");
+        drop(streams.remove(0));
+        while info(&keeper).await.active > left {
+            tokio::task::yield_now().await;
+        }
+        if left == 0 {
+            let idle = Event::BackendIdle { service: "web".to_owned(), container: "old".to_owned() };
+            assert_eq!(keeper.events.next().await.unwrap().event, idle);
+        }
+    }
+    assert!(info(&keeper).await.backends.iter().all(|backend| backend.container == "new"));
+}
+
+async fn lanes_end() {
+    let keeper = Keeper::in_process().await;
+    let (one, _) = backend("one", local(0)).await;
+    let port = free_port();
+    set(&keeper, service(vec![local(port)], &[&one])).await;
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(local(port)).await.unwrap();
+        assert_eq!(ask(&mut stream, "x").await, "one:x");
+        streams.push(stream);
+    }
+    drop(keeper);
+    for mut stream in streams {
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    }
+}
+
+fn forwarder_threads(keeper: &Keeper) -> usize {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", keeper.pid())).unwrap();
+    let names = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap_or_default());
+    names.filter(|name| name.starts_with("forwarder")).count()
 }
 
 async fn holding() {
