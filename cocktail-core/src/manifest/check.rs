@@ -22,6 +22,9 @@ use crate::spec::{Check, Quota, ServiceSpec, UnitSpec, VolumeKind};
 /// Owners of one port that are compared with each further one, so that a long list takes no quadratic time.
 const COMPARED: usize = 256;
 
+/// Longest path that a message repeats, so that it can be copied from there.
+const LONGEST_SHOWN: usize = 256;
+
 /// Compares files that are applied together: maps that two of them define, ports that two Units want, a quota that
 /// only all of them together exceed. What is wrong within one file was reported by [`super::parse`].
 pub fn check(files: &[Parsed]) -> Vec<Diagnostic> {
@@ -93,7 +96,10 @@ pub fn check_settings(file: &Parsed, settings: &Settings, kinds: &[&str]) -> Vec
             let source = volume.source.as_deref().filter(|_| volume.kind == VolumeKind::Bind);
             let Some(source) = source.filter(|source| !may_bind(source, file, settings)) else { continue };
             let key = format!("{key}.volumes.{name}.source");
-            let help = format!("add {:?} to manager.binds, or use a folder below that of the manifest", lexical(source));
+            let folder =
+                lexical(source).to_str().filter(|text| text.len() <= LONGEST_SHOWN).map(|text| format!("{text:?}"));
+            let folder = folder.as_deref().unwrap_or("it");
+            let help = format!("add {folder} to manager.binds, or use a folder below that of the manifest");
             let message = "this folder is not among those that may be bound";
             problems.push(file.spans.error(&key, message).with_help(help));
         }

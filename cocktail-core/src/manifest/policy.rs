@@ -114,8 +114,7 @@ pub(super) fn decode_restart(item: Option<Item<'_>>) -> Restart {
 /// Takes what makes a Unit a job.
 fn decode_job(table: &mut Table<'_>, restart: &mut Restart) {
     let (when, retries, deadline) = (table.take("when"), table.take("retries"), table.take("deadline"));
-    let choices =
-        [("always", RestartWhen::Always), ("failure", RestartWhen::Failure), ("never", RestartWhen::Never)];
+    let choices = [("always", RestartWhen::Always), ("failure", RestartWhen::Failure), ("never", RestartWhen::Never)];
     let known = when.map_or(Some(RestartWhen::Always), |item| item.one_of(&choices));
     restart.when = known.unwrap_or_default();
     let most = i128::from(MAX_RETRIES);
