@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cocktail_core::contract::{Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
+use cocktail_core::contract::{BackendTraffic, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
 use cocktail_core::error::Result;
 use cocktail_core::id::ContainerId;
 use cocktail_keeper::protocol::{Backend, BindOutcome, Service, ServiceInfo, SetServices};
@@ -103,10 +103,11 @@ fn problem(outcome: &BindOutcome) -> Option<String> {
 }
 
 fn traffic(service: &ServiceInfo) -> Option<RouteTraffic> {
-    let mut active = BTreeMap::new();
+    let mut backends: BTreeMap<ContainerId, BackendTraffic> = BTreeMap::new();
     for backend in &service.backends {
-        *active.entry(ContainerId::new(backend.container.clone())).or_insert(0) += backend.active;
+        let traffic = backends.entry(ContainerId::new(backend.container.clone())).or_default();
+        traffic.connections += backend.active;
     }
     let listen = *service.listen.first()?;
-    Some(RouteTraffic { listen, active, total: service.total, refused: service.refused })
+    Some(RouteTraffic { listen, backends, waiting: 0, total: service.total, refused: service.refused })
 }
