@@ -244,6 +244,9 @@ pub(crate) struct LogsArgs {
     /// Only lines from this time on: RFC 3339, or an age like 5m
     #[arg(long, value_name = "T")]
     pub(crate) since: Option<String>,
+    /// Only lines that contain this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) grep: Option<String>,
     /// Begin each line with its time
     #[arg(short, long)]
     pub(crate) timestamps: bool,

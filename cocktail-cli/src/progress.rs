@@ -275,7 +275,7 @@ impl Progress {
             return;
         }
         let mut lines = vec![format!("{} is in {}: {}", container.id, container.state, plain(&container.reason))];
-        let options = LogOptions { follow: false, tail: Some(LAST_LINES), since: None };
+        let options = LogOptions { tail: Some(LAST_LINES), ..LogOptions::default() };
         if let Ok(mut logs) = manager.logs(&container.id, &options).await {
             while let Some(Ok(line)) = logs.next().await {
                 lines.push(format!("  | {}", plain(&line.text)));

@@ -1,18 +1,20 @@
 //! A Manager made of values, for the tests of commands.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cocktail_core::contract::{
     Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, LogLine, LogOptions, LogStream,
-    Manager, ManifestSource, ShutdownMode,
+    Manager, ManifestSource, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::UnitId;
+use cocktail_core::scaling::{Sample, TrafficSample};
 use cocktail_core::view::{
-    BackendView, ContainerView, EndpointView, EventView, ManagerView, OperationView, PlanView, PortView, ResourcesView,
-    RolloutView, ServerView, UnitView, UsageView, WhyView,
+    BackendView, ContainerView, EndpointView, EventView, HistoryView, ManagerView, OperationView, PlanView, PointView,
+    PortView, ResourcesView, RolloutView, ServerView, UnitUsage, UnitView, UsageReport, UsageView, VolumeView, WhyView,
 };
 use futures_util::stream::BoxStream;
 use futures_util::{SinkExt, StreamExt, sink, stream};
@@ -27,6 +29,10 @@ pub(crate) struct FakeManager {
     pub(crate) operations: Vec<OperationView>,
     pub(crate) events: Vec<EventView>,
     pub(crate) why: Vec<WhyView>,
+    pub(crate) volumes: Vec<VolumeView>,
+    pub(crate) history: HistoryView,
+    pub(crate) usage: UsageReport,
+    pub(crate) inspected: Option<serde_json::Value>,
     pub(crate) plan: PlanView,
     pub(crate) applied: Applied,
     pub(crate) logs: Vec<LogLine>,
@@ -89,6 +95,24 @@ impl Manager for FakeManager {
     async fn restart(&self, object: &str, _: &Actor) -> Result<Vec<UnitId>> {
         self.ids(format!("restart {object}"))
     }
+    async fn rollout(&self, name: &str) -> Result<RolloutView> {
+        Ok(self.unit(format!("rollout {name}"))?.rollout)
+    }
+    async fn steer(&self, name: &str, action: RolloutAction, _: &Actor) -> Result<RolloutView> {
+        Ok(self.unit(format!("steer {name} {action}"))?.rollout)
+    }
+    async fn rollback(&self, name: &str, to: Option<u64>, _: &Actor) -> Result<RolloutView> {
+        Ok(self.unit(format!("rollback {name} {to:?}"))?.rollout)
+    }
+    async fn volumes(&self) -> Result<Vec<VolumeView>> {
+        Ok(self.volumes.clone())
+    }
+    async fn history(&self, object: &str) -> Result<HistoryView> {
+        Ok(HistoryView { object: object.into(), ..self.history.clone() })
+    }
+    async fn usage(&self) -> Result<UsageReport> {
+        Ok(self.usage.clone())
+    }
     async fn remove(&self, object: &str, _: &Actor) -> Result<Vec<UnitId>> {
         self.ids(format!("remove {object}"))
     }
@@ -119,7 +143,7 @@ impl Manager for FakeManager {
     }
     async fn inspect(&self, object: &str) -> Result<serde_json::Value> {
         self.note(format!("inspect {object}"))?;
-        Ok(serde_json::json!({ "id": object, "ports": [1, 2] }))
+        Ok(self.inspected.clone().unwrap_or_else(|| serde_json::json!({ "id": object, "ports": [1, 2] })))
     }
     async fn why(&self, object: &str) -> Result<Vec<WhyView>> {
         self.note(format!("why {object}"))?;
@@ -175,10 +199,58 @@ pub(crate) fn unit(name: &str, desired: u32, ready: u32) -> UnitView {
         ready,
         updated: ready,
         revision: 1,
-        rollout: RolloutView { state: state.into(), reason: String::new() },
+        rollout: RolloutView { state: state.into(), step: String::new(), reason: String::new() },
         usage: UsageView { cpu_millis: u64::from(ready) * 10, memory_bytes: u64::from(ready) * (25 << 19) },
         reason: String::new(),
         stopped: false,
+        limits: (0, 100),
+        autoscaled: false,
+        job: false,
+        succeeded: 0,
+        failed: 0,
+        labels: BTreeMap::new(),
+    }
+}
+
+/// A volume that one container has.
+pub(crate) fn volume(unit: &str, name: &str) -> VolumeView {
+    VolumeView {
+        service: "shop".into(),
+        map: "prod".into(),
+        unit: unit.into(),
+        name: name.into(),
+        kind: "exclusive".into(),
+        path: format!("/d/volumes/{unit}/{name}"),
+        used_bytes: Some(3 << 20),
+        size_bytes: Some(1 << 30),
+        server: "local".into(),
+        containers: vec![format!("{unit}-1")],
+    }
+}
+
+/// What passes at that many requests a second.
+pub(crate) fn traffic(rps: f64) -> TrafficSample {
+    TrafficSample { connections: 4, in_flight: 2, rps, p50_ms: 1.5, p99_ms: 12.0 }
+}
+
+/// What a Unit with traffic does.
+pub(crate) fn usage_of(rps: f64) -> UnitUsage {
+    let sample =
+        Sample { cpu_millis: 250, memory_bytes: 25 << 20, traffic: Some(traffic(rps)), custom: BTreeMap::new() };
+    UnitUsage { sample, requests_total: 1_000, connections_total: 50, refused_total: 1, waiting: 0 }
+}
+
+/// One point of a history.
+pub(crate) fn point(rps: f64) -> PointView {
+    PointView {
+        at: SINCE.into(),
+        cpu_millis: 250,
+        memory_bytes: 25 << 20,
+        rps,
+        in_flight: 2,
+        p50_ms: 1.5,
+        p99_ms: 12.0,
+        ready: 3,
     }
 }
 

@@ -27,7 +27,7 @@ struct JsonLine<'a> {
 /// Prints output; with `-f` until the Manager or the reader goes.
 pub(crate) async fn logs(manager: &dyn Manager, args: LogsArgs, ui: &mut Ui) -> Outcome {
     let since = args.since.as_deref().map(|text| since(text, ui.now())).transpose()?;
-    let options = LogOptions { follow: args.follow, tail: args.tail, since };
+    let options = LogOptions { follow: args.follow, tail: args.tail, since, grep: args.grep.clone() };
     let prefix = ui.format == Format::Table && is_unit(manager, &args.object).await?;
     let mut stream = manager.logs(&args.object, &options).await?;
     let mut layout = Layout { prefix, timestamps: args.timestamps, open: None };
