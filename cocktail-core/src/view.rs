@@ -120,7 +120,7 @@ pub struct UnitView {
 }
 
 /// Where a rollout stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutView {
     /// `running`, `paused`, `completed`, `superseded`, `rolling-back`, `rolled-back`.
     pub state: String,
@@ -129,6 +129,18 @@ pub struct RolloutView {
     pub step: String,
     /// Why.
     pub reason: String,
+    /// The revision that served before it.
+    #[serde(default)]
+    pub from: Option<u64>,
+    /// The revision that takes over, or took over.
+    #[serde(default)]
+    pub to: Option<u64>,
+    /// Since when it is in this state; empty where there was no rollout.
+    #[serde(default)]
+    pub since: String,
+    /// A failure brought it into this state, and no user.
+    #[serde(default)]
+    pub failed: bool,
 }
 
 /// One server (`servers`).

@@ -28,7 +28,11 @@ pub(super) fn steer(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
     let proved = u32::try_from(census.proved).unwrap_or(u32::MAX);
     if census.outdated.is_empty() && census.proved >= census.goal && census.fresh_goal == census.goal {
         let because = match rollout.state {
-            RolloutState::RollingBack => format!("all {} containers are of revision {} again", census.goal, rollout.to),
+            RolloutState::RollingBack => {
+                // What made it go back is what people look for when it has.
+                let again = format!("all {} containers are of revision {} again", census.goal, rollout.to);
+                if rollout.failed { format!("{}; {again}", rollout.reason) } else { again }
+            }
             _ => format!("all {} containers are of revision {}", census.goal, rollout.to),
         };
         step(draft, id, RolloutStep::Finish, false, because);

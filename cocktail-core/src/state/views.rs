@@ -5,7 +5,7 @@ use crate::container::{Container, ContainerState};
 use crate::error::{Error, Result};
 use crate::id::UnitId;
 use crate::operation::Operation;
-use crate::rollout::RolloutState;
+use crate::rollout::{Rollout, RolloutState};
 use crate::spec::Labels;
 use crate::unit::Unit;
 use crate::view::{
@@ -280,13 +280,26 @@ fn rollout_view(unit: &Unit, updated: usize, replaced: usize) -> RolloutView {
     };
     match &unit.rollout {
         Some(rollout) if rollout.state.is_open() || replaced == 0 || goal == 0 => {
-            RolloutView { state: rollout.state.as_str().into(), step, reason: rollout.reason.clone() }
+            let state = rollout.state.as_str().into();
+            RolloutView { state, step, reason: rollout.reason.clone(), ..about(rollout) }
         }
         _ if replaced > 0 && goal > 0 => {
             let reason = format!("{replaced} containers are to be replaced");
-            RolloutView { state: RolloutState::Running.as_str().into(), step, reason }
+            let about = unit.rollout.as_ref().map(about).unwrap_or_default();
+            RolloutView { state: RolloutState::Running.as_str().into(), step, reason, ..about }
         }
-        _ => RolloutView { state: RolloutState::Completed.as_str().into(), step, reason: String::new() },
+        _ => RolloutView { state: RolloutState::Completed.as_str().into(), step, ..RolloutView::default() },
+    }
+}
+
+/// Which rollout it is.
+fn about(rollout: &Rollout) -> RolloutView {
+    RolloutView {
+        from: rollout.from.map(|revision| revision.0),
+        to: Some(rollout.to.0),
+        since: rollout.since.to_string(),
+        failed: rollout.failed,
+        ..RolloutView::default()
     }
 }
 
