@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use cocktail_core::contract::{
-    Actor, EventFilter, LogOptions, Manager, ManifestSource, RolloutAction, ShutdownMode,
-};
+use cocktail_core::contract::{Actor, EventFilter, LogOptions, Manager, ManifestSource, RolloutAction, ShutdownMode};
 use cocktail_core::id::Seq;
 use cocktail_core::time::WallTime;
 use futures_util::TryStreamExt;

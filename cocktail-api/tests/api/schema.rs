@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use cocktail_api::OPENAPI;
-use cocktail_api::wire::{
-    By, Count, Exec, Output, Rollback, Shutdown, Sources, Steer, Terminal, error_view,
-};
+use cocktail_api::wire::{By, Count, Exec, Output, Rollback, Shutdown, Sources, Steer, Terminal, error_view};
 use cocktail_core::contract::{ManifestSource, RolloutAction, ShutdownMode};
 use cocktail_core::error::Error;
 use serde::Serialize;

@@ -104,7 +104,15 @@ pub(crate) fn unit() -> UnitView {
 }
 
 pub(crate) fn rollout() -> RolloutView {
-    RolloutView { state: "running".into(), step: "2 of 3".into(), reason: "one to go".into() }
+    RolloutView {
+        state: "running".into(),
+        step: "2 of 3".into(),
+        reason: "one to go".into(),
+        from: Some(6),
+        to: Some(7),
+        since: "2026-01-31T12:00:00.000Z".into(),
+        failed: true,
+    }
 }
 
 pub(crate) fn volume() -> VolumeView {
@@ -129,8 +137,7 @@ pub(crate) fn sample() -> Sample {
 }
 
 pub(crate) fn usage() -> UsageReport {
-    let unit =
-        UnitUsage { sample: sample(), requests_total: 100, connections_total: 20, refused_total: 1, waiting: 3 };
+    let unit = UnitUsage { sample: sample(), requests_total: 100, connections_total: 20, refused_total: 1, waiting: 3 };
     UsageReport {
         units: [("shop/prod/web".to_owned(), unit)].into(),
         containers: [("web-k3v9qx".to_owned(), sample())].into(),
