@@ -224,15 +224,16 @@ impl Window {
     }
 }
 
-/// What of the wanted count is done now: the count and why, `None` for no change.
+/// What of the wanted count is done now: the count and why, `None` for no change. Now is the time of the last reading:
+/// without one nothing changes, however much time passes.
 pub fn damp(
     window: &Window,
     scaling: &Scaling,
     memory: ScalingMemory,
-    now: ManagerTime,
     desired: u32,
     (min, max): (u32, u32),
 ) -> Option<Wanted> {
+    let now = window.counts.back().map(|(at, _)| *at)?;
     let up = window.over(now, scaling.up.stabilize).and_then(|counts| counts.min_by_key(|wanted| wanted.count));
     let down = window.over(now, scaling.down.stabilize).and_then(|counts| counts.max_by_key(|wanted| wanted.count));
     let (wanted, damping, since) = match (up, down) {

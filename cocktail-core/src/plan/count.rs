@@ -105,7 +105,9 @@ impl Census<'_> {
             let serving = unit.rollout.as_ref().and_then(|rollout| rollout.from);
             let serving = serving.filter(|from| unit.templates.contains_key(from));
             let present = self.fresh.len() + self.outdated.len();
-            return (self.goal.saturating_sub(present), serving.unwrap_or(unit.revision));
+            let most = self.goal + unit.spec.update.surge.max(1) as usize;
+            let room = most.saturating_sub(present + self.leaving_outdated);
+            return (self.goal.saturating_sub(present).min(room), serving.unwrap_or(unit.revision));
         }
         if self.outdated.is_empty() && self.leaving_outdated == 0 {
             return (wanted, unit.revision);

@@ -28,7 +28,7 @@ pub(super) fn scale(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit) -> bool {
         return false;
     }
     let Some(window) = state.scaling_window(id) else { return false };
-    match damp(window, scaling, unit.scaling, state.now, unit.desired, limits) {
+    match damp(window, scaling, unit.scaling, unit.desired, limits) {
         Some(wanted) => set(wanted.count, wanted.because, wanted.considered),
         None => false,
     }

@@ -1,5 +1,7 @@
 //! Tests of the planner: properties over random histories, and the decisions one by one.
 
 mod histories;
+mod loads;
 mod replacing;
+mod rollouts;
 mod waits;

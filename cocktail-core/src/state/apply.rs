@@ -89,6 +89,9 @@ impl State {
                     record.replace = Some(because.clone());
                     record.why.record(state.at, "replace", because, &[]);
                 });
+                if let Some(unit) = self.containers.get(container).map(|record| record.unit.clone()) {
+                    self.wake_for_rollout(&unit);
+                }
             }
             Event::ServerSeen { server } => self.server_seen(server),
             Event::Claimed { .. } => self.claimed(event),

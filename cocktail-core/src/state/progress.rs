@@ -12,12 +12,13 @@ use crate::unit::Unit;
 use crate::view::ConsideredView;
 
 impl Unit {
-    /// Gives an open rollout its whole time again.
+    /// Gives an open rollout its whole time again; one that waits for its promotion has all the time there is.
     pub(super) fn renew_deadline(&mut self, now: ManagerTime) {
         let update = &self.spec.update;
         let deadline = now + update.progress + update.monitor;
         if let Some(rollout) = self.rollout.as_mut().filter(|rollout| rollout.state.is_moving()) {
-            rollout.deadline = Some(deadline);
+            let waits = rollout.canary > 0 && rollout.canary_proved;
+            rollout.deadline = (!waits).then_some(deadline);
         }
     }
 }
@@ -37,7 +38,8 @@ impl State {
             rollout.state = next;
             rollout.since = at;
             because.clone_into(&mut rollout.reason);
-            rollout.failed = failed;
+            // A way back that was begun by a failure ends as one.
+            rollout.failed = failed || (step == RolloutStep::Finish && rollout.back && rollout.failed);
             rollout.deadline = None;
             rollout.promote_at = None;
             let (to, back) = (rollout.to, rollout.back);
@@ -110,8 +112,14 @@ impl State {
 
     /// Looks at a Unit when its rollout has waited long enough.
     pub(super) fn wake_for_rollout(&mut self, id: &UnitId) {
-        let Some(rollout) = self.units.get(id).and_then(|unit| unit.rollout.as_ref()) else { return };
-        let due: Vec<ManagerTime> = [rollout.deadline, rollout.promote_at].into_iter().flatten().collect();
+        let Some(unit) = self.units.get(id) else { return };
+        let mut due: Vec<ManagerTime> = Vec::new();
+        if let Some(rollout) = &unit.rollout {
+            due.extend([rollout.deadline, rollout.promote_at].into_iter().flatten());
+        }
+        let monitor = unit.spec.update.monitor;
+        let ready = self.of(unit).filter(|record| record.state == ContainerState::Ready);
+        due.extend(ready.map(|record| record.entered + monitor).filter(|due| *due > self.now));
         for due in due {
             self.wake(due, id);
         }
@@ -125,8 +133,11 @@ impl State {
         if !open && record.revision == unit.revision {
             unit.good = Some(unit.revision);
         }
-        let monitor = unit.spec.update.monitor;
-        if !monitor.is_zero() {
+        let (revision, monitor) = (unit.revision, unit.spec.update.monitor);
+        let Some(unit) = self.units.get(&record.unit) else { return };
+        let replacing = |other: &Container| other.replace.is_some() || other.revision != revision;
+        // Only what replaces another has to show that it stays ready.
+        if open || self.of(unit).any(replacing) {
             self.wake(self.now + monitor, &record.unit);
         }
     }

@@ -161,6 +161,8 @@ impl Machine {
                 failure: Failure { kind, message, port: taken },
             };
         }
+        // Sockets that are handed over are shared by those that have them.
+        let ports: BTreeSet<u16> = launch.ports.iter().filter(|lease| !lease.inherit).map(|lease| lease.port).collect();
         for (other, process) in &self.processes {
             assert!(process.ports.is_disjoint(&ports), "{other} and {container} share a port");
             assert!(

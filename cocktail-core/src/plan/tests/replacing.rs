@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::container::ContainerState;
 use crate::event::{Event, Soft};
+use crate::id::Revision;
+use crate::rollout::RolloutState;
 use crate::settings::Settings;
 use crate::world::{Answer, World};
 
@@ -25,7 +27,7 @@ fn drains(events: &[Event]) -> usize {
 #[test]
 fn a_rollout_has_one_more_ready_before_one_goes() {
     let mut world = World::new();
-    let keys = "ports.http = {}";
+    let keys = "ports.http = {}\nupdate = { monitor = \"0s\" }";
     world.apply(&unit(3, 1, keys));
     world.settle();
     world.apply(&unit(3, 2, keys));
@@ -61,11 +63,14 @@ fn a_replacement_that_never_becomes_ready_leaves_the_old_ones_alone() {
     world.apply(&unit(3, 2, keys));
     for _ in 0..5 {
         world.answer_all();
-        let at = world.state.wake_at().expect("it has a deadline");
-        world.pass(at - world.now());
+        if let Some(at) = world.state.wake_at() {
+            world.pass(at - world.now());
+        }
     }
     assert_eq!(world.ready("web"), 3);
     assert!(old.iter().all(|id| world.container(id).state == ContainerState::Ready));
+    let rollout = world.unit("web").rollout.clone().expect("there was one");
+    assert_eq!((rollout.state, world.unit("web").revision), (RolloutState::RolledBack, Revision(1)));
 }
 
 #[test]
@@ -137,7 +142,6 @@ fn an_old_one_does_not_go_first_for_a_replacement_that_could_not_run() {
     world.apply(&unit(2, 1, &format!("{exclusive}\nresources = {{ cpu = 0.2 }}")));
     world.settle();
     world.apply(&unit(2, 2, &format!("{exclusive}\nresources = {{ cpu = 5 }}")));
-    world.settle();
     assert_eq!(world.ready("web"), 2, "{}", world.describe());
     let why = "no room on the only server: it has 800m of 1000m cpu left, the container reserves 5000m";
     assert_eq!(world.unit("web").held, why);
@@ -152,11 +156,19 @@ fn where_there_is_no_room_replace_gives_up_one_at_a_time_and_wait_none() {
         world.settle();
         let events = world.apply(&unit(2, 2, &keys));
         assert_eq!(drains(&events), usize::from(replaced));
+        assert!(!world.unit("web").held.is_empty(), "what waits has a reason");
         world.settle();
         assert_eq!(world.ready("web"), 2);
-        let updated = world.of("web").iter().all(|record| record.revision == world.unit("web").revision);
-        assert_eq!(updated, replaced);
-        assert_eq!(world.unit("web").held.is_empty(), replaced, "what waits has a reason");
+        let revision = Revision(if replaced { 2 } else { 1 });
+        assert!(world.of("web").iter().all(|record| record.revision == revision), "{}", world.describe());
+        let rollout = world.unit("web").rollout.clone().expect("there was one");
+        let (state, because) = match replaced {
+            true => (RolloutState::Completed, "all 2 containers are of revision 2"),
+            false => (RolloutState::RolledBack, "all 2 containers are of revision 1 again"),
+        };
+        assert!(rollout.state == state && rollout.reason.ends_with(because), "{rollout:?}");
+        let outcome = &world.unit("web").history[1].outcome;
+        assert_eq!(outcome.starts_with("failed: no progress within 60s: no room on the only server"), !replaced);
     }
 }
 
@@ -167,9 +179,10 @@ fn replace_does_not_end_everything_for_room_that_ending_cannot_make() {
     world.apply(&unit(3, 1, &keys("0.3")));
     world.settle();
     world.apply(&unit(3, 2, &keys("2")));
-    world.settle();
     assert_eq!(world.ready("web"), 3, "{}", world.describe());
     assert!(world.unit("web").held.contains("the container reserves 2000m"));
+    world.settle();
+    assert_eq!((world.ready("web"), world.unit("web").revision), (3, Revision(1)), "{}", world.describe());
 }
 
 #[test]
