@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cocktail_core::contract::{Provider, Runtime, ServerObservation, Store, UsageReading};
+use cocktail_core::contract::{Provider, Runtime, ServerObservation, Store};
 use cocktail_core::error::{Error, Result};
-use cocktail_core::event::{Event, Soft, Turn};
+use cocktail_core::event::{Event, Turn};
 use cocktail_core::id::{Seq, ServerId};
 use cocktail_core::name::Name;
-use cocktail_core::scaling::Sample;
 use cocktail_core::server::{Server, ServerState};
 use cocktail_core::settings::Settings;
 use cocktail_core::spec::Resources;
@@ -20,6 +20,7 @@ use tracing::info;
 
 use crate::clock::Clock;
 use crate::executor::Executor;
+use crate::monitor::Monitor;
 use crate::orchestrator::Orchestrator;
 use crate::routing::{self, Wanted};
 use crate::shared::{FOLLOWED, Health, OBSERVATIONS, Observation, Servers, Shared};
@@ -98,6 +99,7 @@ impl Builder {
             providers: Arc::new(self.providers.clone()),
             forwarder: forwarder.clone(),
             servers: Arc::new(Servers::default()),
+            monitor: Monitor::new(self.settings.usage),
         };
 
         let settings = Box::new(self.settings.clone());
@@ -149,8 +151,9 @@ impl Builder {
         writer.commit_first(&turn).await?;
         for (server, runtime, streamed) in runtimes {
             tokio::spawn(follow(shared.clone(), server.clone(), streamed));
-            tokio::spawn(look_around(shared.clone(), server, runtime, self.settings.clone()));
+            tokio::spawn(look_around(shared.clone(), server, runtime, self.settings.relist));
         }
+        tokio::spawn(shared.monitor.clone().run(shared.clone()));
         if let Some(forwarder) = forwarder {
             tokio::spawn(routing::run(shared.clone(), forwarder, wanted));
         }
@@ -216,27 +219,14 @@ async fn follow(
     }
 }
 
-/// Reads usage, and compares everything from time to time: a listing heals any event that was missed.
-async fn look_around(shared: Shared, server: ServerId, runtime: Arc<dyn Runtime>, settings: Settings) {
-    let mut usage = tokio::time::interval(settings.usage);
-    let mut relist = tokio::time::interval(settings.relist);
-    usage.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+/// Compares everything from time to time: a listing heals any event that was missed.
+async fn look_around(shared: Shared, server: ServerId, runtime: Arc<dyn Runtime>, relist: Duration) {
+    let mut relist = tokio::time::interval(relist);
     relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     relist.reset();
     while !shared.observations.is_closed() {
         tokio::select! {
             () = shared.observations.closed() => return,
-            _ = usage.tick() => {
-                if let Ok(readings) = runtime.usage().await {
-                    let sample = |reading: UsageReading| Sample {
-                        cpu_millis: reading.cpu_millis,
-                        memory_bytes: reading.memory_bytes,
-                        ..Sample::default()
-                    };
-                    let samples = readings.into_iter().map(|(container, reading)| (container, sample(reading)));
-                    shared.observe(Observation::Soft(Soft::Sampled(samples.collect()))).await;
-                }
-            }
             _ = relist.tick() => {
                 let asking = |state: &State, _: &Health| (state.now, state.containers.keys().cloned().collect());
                 let Ok((asked, before)) = shared.look(asking).await else { return };

@@ -12,6 +12,7 @@ mod apply;
 mod builder;
 mod clock;
 mod executor;
+mod monitor;
 mod observe;
 mod orchestrator;
 mod routing;

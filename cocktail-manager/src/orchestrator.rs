@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use crate::builder::{Builder, Kept};
 use crate::shared::{Health, Request, Shared};
 use crate::writer::End;
-use crate::{apply, observe, streams};
+use crate::{apply, monitor, observe, streams};
 
 /// A Manager in this process. Cheap to clone; every clone is the same Manager.
 ///
@@ -162,11 +162,12 @@ impl Manager for Orchestrator {
 
     async fn history(&self, object: &str) -> Result<HistoryView> {
         let object = object.to_owned();
-        self.view(move |state| state.object(&object).map(|_| HistoryView { object, ..HistoryView::default() })).await?
+        let whose = self.view(move |state| monitor::whose(state, &object)).await??;
+        Ok(self.shared.monitor.history(&whose))
     }
 
     async fn usage(&self) -> Result<UsageReport> {
-        Ok(UsageReport::default())
+        Ok(self.shared.monitor.usage())
     }
 
     async fn remove(&self, object: &str, actor: &Actor) -> Result<Vec<UnitId>> {
@@ -246,6 +247,7 @@ impl Manager for Orchestrator {
                     seq: health.seq.0,
                     state: condition.into(),
                     reason,
+                    anomalies: state.anomalies(),
                 }
             })
             .await

@@ -17,6 +17,8 @@ use cocktail_core::time::{ManagerTime, WallTime};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::warn;
 
+use crate::monitor::Monitor;
+
 /// Observations that wait for the writer at most; senders wait beyond that.
 pub(crate) const OBSERVATIONS: usize = 8192;
 /// Turns that a follower may lag behind before it reads the journal again.
@@ -134,6 +136,7 @@ pub(crate) struct Shared {
     pub(crate) providers: Arc<Vec<Arc<dyn Provider>>>,
     pub(crate) forwarder: Option<Arc<dyn Forwarder>>,
     pub(crate) servers: Arc<Servers>,
+    pub(crate) monitor: Monitor,
 }
 
 impl std::fmt::Debug for Request {
