@@ -402,6 +402,9 @@ pub struct ManagerView {
     pub state: String,
     /// Why it is degraded or frozen.
     pub reason: String,
+    /// Things that should be impossible and were seen since its start; its log tells them.
+    #[serde(default)]
+    pub anomalies: u64,
 }
 
 /// An error as the API answers it.

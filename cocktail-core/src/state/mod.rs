@@ -101,6 +101,7 @@ struct SoftState {
     resting: BTreeMap<ServerId, BTreeSet<u16>>,
     halting: bool,
     anomalies: Vec<String>,
+    anomalous: u64,
     ended_now: Vec<Operation>,
     /// What the scaling policy asked for lately.
     scaling: BTreeMap<UnitId, Window>,
@@ -235,6 +236,11 @@ impl State {
         std::mem::take(&mut self.soft.anomalies)
     }
 
+    /// How many such things were seen since this value was made.
+    pub fn anomalies(&self) -> u64 {
+        self.soft.anomalous
+    }
+
     /// Operations that ended since the last call, for the ledger.
     pub fn take_ended_operations(&mut self) -> Vec<Operation> {
         std::mem::take(&mut self.soft.ended_now)
@@ -341,6 +347,7 @@ impl State {
 
     /// Reports something that should be impossible; the log gets it.
     pub(crate) fn report_anomaly(&mut self, text: impl Into<String>) {
+        self.soft.anomalous = self.soft.anomalous.saturating_add(1);
         if self.soft.anomalies.len() < 100 {
             self.soft.anomalies.push(text.into());
         }
