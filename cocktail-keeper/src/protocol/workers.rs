@@ -1,6 +1,10 @@
 //! Workers: how one is prepared, started, stopped and forgotten.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +33,13 @@ pub struct PortSpec {
     pub inherit: bool,
     /// Address of an inherited socket; 127.0.0.1 when absent.
     pub address: Option<IpAddr>,
+}
+
+impl PortSpec {
+    /// Where an inherited socket listens.
+    pub(crate) fn socket_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), self.port)
+    }
 }
 
 /// Starts the prepared worker. The same container and generation again answers with the same process or its exit.

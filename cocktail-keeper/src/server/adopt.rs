@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::{io::Interest, task::spawn_local};
 
 use super::{
     Server,
     containers::{Container, Phase, Spec, check_name},
-    ending,
+    ending, handover,
 };
 use crate::{
     procfs::{self, Marks, Stat},
@@ -123,13 +123,11 @@ fn take(server: &Rc<Server>, worker: Worker<'_>, scan: &[(Stat, Option<Marks>)])
     if procfs::stat(started.pid).ok().flatten().is_none_or(|stat| stat.start_time != started.start_time) {
         return false;
     }
-    let mut inherited = 0;
     for port in &ports {
-        let socket = port.inherit.then(|| {
-            inherited += 1;
-            listening(&pidfd, 2 + inherited, port.port)
-        });
-        server.ports.borrow_mut().adopt(id, port, socket.flatten());
+        let processes = scan.iter().map(|(stat, _)| stat);
+        let lacking = server.ports.borrow().lacks_socket(port);
+        let socket = lacking.then(|| handover::from_session(started, port.socket_addr(), processes)).flatten();
+        server.ports.borrow_mut().adopt(id, port, socket);
     }
     let container = Container::new(id, generation);
     {
@@ -170,13 +168,6 @@ fn pipes(main: u32, id: &str, store: &str, scan: &[(Stat, Option<Marks>)]) -> Ve
         pipes.extend(found.map(|pipe| (pipe, stderr)));
     }
     pipes
-}
-
-/// The listening socket that a worker was given as its descriptor `fd`, if it still has it there.
-fn listening(pidfd: &OwnedFd, fd: i32, port: u16) -> Option<OwnedFd> {
-    let socket = socket2::Socket::from(pidfd_getfd(pidfd, fd, PidfdGetfdFlags::empty()).ok()?);
-    let own = socket.local_addr().ok()?.as_socket()?.port();
-    (own == port).then(|| socket.into())
 }
 
 /// Waits for the end of a process that is nobody's child here, and asks the kernel how it ended.

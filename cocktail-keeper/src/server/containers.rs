@@ -19,7 +19,7 @@ use super::{
     Server,
     cgroup::Cgroup,
     ending, io_refusal,
-    ports::Proof,
+    ports::{self, Proof},
     reaper,
     spawner::{Job, candidates, no_stdio},
 };
@@ -202,7 +202,7 @@ pub(super) async fn prepare(server: Rc<Server>, request: Prepare) -> Result<Repl
     } else if server.containers.borrow().len() >= MOST {
         return Err(Refusal::Limit { what: "containers".to_owned() });
     }
-    let proof = server.ports.borrow_mut().prove(&request.container, &request.ports)?;
+    let proof = ports::prove(&server, &request.container, &request.ports)?;
     let container = known.unwrap_or_else(|| Container::new(&request.container, request.generation));
     {
         let mut record = container.record.borrow_mut();
@@ -292,7 +292,7 @@ fn plan(server: &Server, container: &Container, request: &Start) -> Result<Plann
     let spec = Spec::new(pairs(), request.cwd.clone(), request.user.clone());
 
     let ports = container.record.borrow().ports.clone();
-    let sockets = server.ports.borrow().inherited(&ports).map_err(io_refusal("listening"))?;
+    let sockets = ports::inherited(server, &container.id, &ports)?;
     let mut entries = pairs()
         .map(|(name, value)| text(format!("{name}={value}").as_bytes(), "the environment"))
         .collect::<Result<Vec<_>, _>>()?;

@@ -12,6 +12,7 @@ mod containers;
 mod ending;
 mod events;
 mod exec;
+mod handover;
 mod lease;
 mod logs;
 mod ports;

@@ -3,19 +3,20 @@
 //! A port is proved by binding it, on all addresses of both families; it stays bound, without listening, until the
 //! worker is started. An abstract socket named after the port is held until the port is released, so that two data
 //! directories on one host exclude each other also while neither is bound. Sockets that workers inherit stay open here,
-//! so a restart gets the same one and no connection is refused meanwhile.
+//! so whoever has the port next gets the same one, an old container and its replacement at the same time too, and no
+//! connection is refused meanwhile. A port is given back when it is released and no worker uses it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{fd::OwnedFd, linux::net::SocketAddrExt, unix::net::UnixDatagram},
     sync::Arc,
 };
 
 use socket2::Socket;
 
-use super::io_refusal;
+use super::{Server, containers::Phase, handover, io_refusal};
 use crate::{
     procfs,
     protocol::{PortSpec, Refusal},
@@ -33,6 +34,7 @@ pub(super) struct PortTable {
 
 #[derive(Debug)]
 struct Held {
+    /// Who got it last.
     container: String,
     /// Held for its name alone.
     _lock: UnixDatagram,
@@ -48,18 +50,53 @@ struct Inherited {
 /// Sockets that prove that ports are free. Dropping them lets the worker bind.
 pub(super) type Proof = Vec<Socket>;
 
+/// Takes and proves ports for a container. On failure none is taken that was not held before.
+pub(super) fn prove(server: &Server, container: &str, ports: &[PortSpec]) -> Result<Proof, Refusal> {
+    let from_workers = |port: &PortSpec| handover::from_workers(server, port);
+    server.ports.borrow_mut().prove(container, ports, &from_workers)
+}
+
+/// The sockets that a worker inherits, listening, with their names.
+pub(super) fn inherited(
+    server: &Server,
+    container: &str,
+    ports: &[PortSpec],
+) -> Result<Vec<(String, Arc<OwnedFd>)>, Refusal> {
+    let ports: Vec<PortSpec> = ports.iter().filter(|port| port.inherit).cloned().collect();
+    // A release for the holder before may have come after this container was prepared.
+    prove(server, container, &ports)?;
+    server.ports.borrow().listening(&ports).map_err(io_refusal("listening"))
+}
+
+/// Gives ports back, but for those that a worker uses: they are asked for again after its end.
+pub(super) fn release(server: &Server, ports: &[u16]) {
+    let mut rested: BTreeSet<u16> = ports.iter().copied().collect();
+    for container in server.all_containers() {
+        let record = container.record.borrow();
+        match record.phase {
+            Phase::Starting | Phase::Running(_) | Phase::Ending(_) => {
+                rested.retain(|port| record.ports.iter().all(|used| used.port != *port));
+            }
+            Phase::Prepared | Phase::Exited(_) => {}
+        }
+    }
+    server.ports.borrow_mut().release(rested);
+}
+
+/// A way to the socket of an inherited port that a worker has and this keeper has not.
+type FromWorkers<'a> = &'a dyn Fn(&PortSpec) -> Result<OwnedFd, Option<String>>;
+
 impl PortTable {
-    /// Takes and proves ports for a container. On failure none is taken that was not held before.
-    pub(super) fn prove(&mut self, container: &str, ports: &[PortSpec]) -> Result<Proof, Refusal> {
+    fn prove(&mut self, container: &str, ports: &[PortSpec], from: FromWorkers<'_>) -> Result<Proof, Refusal> {
         let mut proof = Vec::new();
         let mut taken = Vec::new();
         for port in ports {
             let before = self.held.contains_key(&port.port);
-            match self.prove_one(container, port, &mut proof) {
+            match self.prove_one(container, port, &mut proof, from) {
                 Ok(()) if before => {}
                 Ok(()) => taken.push(port.port),
                 Err(refusal) => {
-                    self.release(&taken);
+                    self.release(taken);
                     return Err(refusal);
                 }
             }
@@ -67,22 +104,36 @@ impl PortTable {
         Ok(proof)
     }
 
-    fn prove_one(&mut self, container: &str, port: &PortSpec, proof: &mut Proof) -> Result<(), Refusal> {
+    fn prove_one(
+        &mut self,
+        container: &str,
+        port: &PortSpec,
+        proof: &mut Proof,
+        from: FromWorkers<'_>,
+    ) -> Result<(), Refusal> {
         let number = port.port;
         if number == 0 {
             return Err(Refusal::BadRequest { why: "port 0 cannot be held".to_owned() });
         }
         let taken = |holder: Option<String>| Refusal::PortTaken { port: number, holder };
-        let addr = SocketAddr::new(port.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), number);
+        let addr = port.socket_addr();
+        let (mut handed, mut unhanded) = (None, None);
         if let Some(held) = self.held.get_mut(&number) {
-            let same = held.inherited.as_ref().is_some_and(|inherited| inherited.addr == addr);
-            if port.inherit && same {
-                // The socket is handed from an old container to its replacement.
+            if port.inherit && held.inherited.as_ref().is_some_and(|inherited| inherited.addr == addr) {
                 container.clone_into(&mut held.container);
                 return Ok(());
             }
             if held.container != container {
-                return Err(taken(Some(format!("container {}", held.container))));
+                let holder = format!("container {}", held.container);
+                if !port.inherit || held.inherited.is_some() {
+                    return Err(taken(Some(holder)));
+                }
+                match from(port) {
+                    Ok(socket) => handed = Some(socket),
+                    Err(None) => return Err(taken(Some(holder))),
+                    // It may have closed it.
+                    why => unhanded = why.err().flatten(),
+                }
             }
         }
         let lock = if self.held.contains_key(&number) {
@@ -95,19 +146,30 @@ impl PortTable {
                 Err(e) => return Err(io_refusal("locking the port")(e)),
             }
         };
-        let bound = if port.inherit { bind(addr).map(|socket| vec![socket]) } else { bind_everywhere(number) };
-        let mut bound = bound.map_err(|e| match e.kind() {
+        let refusal = |e: io::Error| match e.kind() {
             io::ErrorKind::AddrInUse => taken(procfs::port_holder(number)),
             _ => io_refusal("binding the port")(e),
-        })?;
-        let inherited = if port.inherit {
-            bound.pop().map(|socket| Inherited { addr, socket: Arc::new(socket.into()) })
-        } else {
-            proof.append(&mut bound);
-            None
         };
+        let inherited = match handed {
+            Some(socket) => Some(socket),
+            None if port.inherit => Some(match bind(addr) {
+                Ok(socket) => socket.into(),
+                Err(e) if e.kind() != io::ErrorKind::AddrInUse => return Err(refusal(e)),
+                Err(_) if unhanded.is_some() => return Err(taken(unhanded)),
+                // A worker whose record says nothing of ports may have it.
+                Err(e) => from(port).map_err(|_| refusal(e))?,
+            }),
+            None => {
+                proof.append(&mut bind_everywhere(number).map_err(refusal)?);
+                None
+            }
+        };
+        let inherited = inherited.map(|socket| Inherited { addr, socket: Arc::new(socket) });
         match (self.held.get_mut(&number), lock) {
-            (Some(held), _) => held.inherited = inherited,
+            (Some(held), _) => {
+                container.clone_into(&mut held.container);
+                held.inherited = inherited;
+            }
             (None, Some(lock)) => {
                 self.held.insert(number, Held { container: container.to_owned(), _lock: lock, inherited });
             }
@@ -116,10 +178,9 @@ impl PortTable {
         Ok(())
     }
 
-    /// The sockets that a worker inherits, listening, with their names.
-    pub(super) fn inherited(&self, ports: &[PortSpec]) -> io::Result<Vec<(String, Arc<OwnedFd>)>> {
+    fn listening(&self, ports: &[PortSpec]) -> io::Result<Vec<(String, Arc<OwnedFd>)>> {
         let mut sockets = Vec::new();
-        for port in ports.iter().filter(|port| port.inherit) {
+        for port in ports {
             let held = self.held.get(&port.port).and_then(|held| held.inherited.as_ref());
             let inherited = held.ok_or(io::ErrorKind::NotConnected)?;
             rustix::net::listen(&inherited.socket, BACKLOG)?;
@@ -128,24 +189,29 @@ impl PortTable {
         Ok(sockets)
     }
 
+    /// Whether an adopted container's inherited port still lacks its socket here.
+    pub(super) fn lacks_socket(&self, port: &PortSpec) -> bool {
+        port.inherit && self.held.get(&port.port).is_none_or(|held| held.inherited.is_none())
+    }
+
     /// Holds an adopted container's port again, without proof: its worker uses it. `socket` is the worker's own, if it
     /// could be had.
     pub(super) fn adopt(&mut self, container: &str, port: &PortSpec, socket: Option<OwnedFd>) {
-        if self.held.contains_key(&port.port) {
+        let inherited = socket.map(|socket| Inherited { addr: port.socket_addr(), socket: Arc::new(socket) });
+        if let Some(held) = self.held.get_mut(&port.port) {
+            // Several containers share an inherited port, and not every one still had the socket.
+            held.inherited = held.inherited.take().or(inherited);
             return;
         }
-        let addr = SocketAddr::new(port.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port.port);
-        let inherited = socket.map(|socket| Inherited { addr, socket: Arc::new(socket) });
         // Another data directory that took the name meanwhile cannot be helped: the worker has the port itself.
         if let Ok(lock) = lock(port.port) {
             self.held.insert(port.port, Held { container: container.to_owned(), _lock: lock, inherited });
         }
     }
 
-    /// Gives ports back.
-    pub(super) fn release(&mut self, ports: &[u16]) {
+    fn release(&mut self, ports: impl IntoIterator<Item = u16>) {
         for port in ports {
-            self.held.remove(port);
+            self.held.remove(&port);
         }
     }
 

@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Server, adopt, containers, ending, exec, lease, logs, usage};
+use super::{Server, adopt, containers, ending, exec, lease, logs, ports, usage};
 use crate::{
     frame::{FrameBuf, push_json},
     protocol::{Refusal, Reply, Request, RequestFrame, ServerFrame, VERSIONS, Welcome, WireHello},
@@ -266,7 +266,7 @@ fn dispatch(server: &Rc<Server>, session: &Rc<Session>, frame: RequestFrame) {
         Request::Usage => run(session, id, usage::usage(s)),
         Request::Signal(request) => session.reply(id, containers::signal(server, &request)),
         Request::ReleasePort(request) => {
-            server.ports.borrow_mut().release(&request.ports);
+            ports::release(server, &request.ports);
             session.reply(id, Ok(Reply::Done));
         }
         Request::SetServices(request) => {

@@ -8,7 +8,7 @@ use cocktail_keeper::{
 };
 use libtest_mimic::Trial;
 
-use crate::support::{Keeper, TERM, keepers_of, kill, lives, marked, test, until};
+use crate::support::{Keeper, TERM, keepers_of, kill, lives, marked, replace, test, until};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -36,19 +36,6 @@ fn known(container: &str, started: &Started) -> AdoptContainer {
         boot_id: started.boot_id.clone(),
         ..AdoptContainer::default()
     }
-}
-
-/// Kills the keeper and brings up another.
-async fn replace(keeper: &mut Keeper) {
-    let old = keeper.pid();
-    kill(old, 9);
-    keeper.client.closed().await;
-    until(|| (!lives(old)).then_some(())).await;
-    cocktail_keeper::spawn(&keeper.options).unwrap();
-    let hello = keeper.hello(2);
-    (keeper.client, keeper.events) = KeeperClient::connect(keeper.options.socket(), hello).await.unwrap();
-    keeper.client.subscribe(0).await.unwrap();
-    assert_ne!(keeper.pid(), old);
 }
 
 const TALKER: &str = "trap 'exit 3' TERM; n=0; while :; do n=$((n+1)); echo line $n; sleep 0.01; done";

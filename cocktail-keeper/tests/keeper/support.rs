@@ -12,7 +12,7 @@ use std::{
 };
 
 use cocktail_keeper::{
-    EventStream, Hello, KeeperClient, KeeperHandle, KeeperOptions, LogItem,
+    EventStream, Hello, KeeperClient, KeeperError, KeeperHandle, KeeperOptions, LogItem,
     protocol::{Event, Exit, LogsRequest, Prepare, Start, StartOutcome, Started, StopPolicy},
 };
 use libtest_mimic::{Failed, Trial};
@@ -34,19 +34,56 @@ pub(crate) fn test<F: Future<Output = ()> + 'static>(name: &str, body: fn() -> F
 
 /// The parts that this program plays when it is started as a worker.
 pub(crate) fn play() {
-    let mut args = std::env::args().skip(1);
-    if args.next().as_deref() == Some("accept-inherited") {
-        assert_eq!(std::env::var("LISTEN_PID").unwrap(), std::process::id().to_string());
-        assert_eq!(std::env::var("LISTEN_FDS").unwrap(), "1");
-        // SAFETY: the keeper promised that descriptor 3 is ours and listens.
-        #[expect(unsafe_code, reason = "this is how an inherited socket is taken")]
-        let listener = TcpListener::from(unsafe { OwnedFd::from_raw_fd(3) });
-        let name = std::env::var("LISTEN_FDNAMES").unwrap();
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            write!(stream, "{name} {}", std::process::id()).unwrap();
+    match std::env::args().nth(1).as_deref() {
+        Some("accept-inherited") => accept(&inherited()),
+        Some("accept-moved") => {
+            let listener = inherited();
+            let moved = listener.try_clone().unwrap();
+            drop(listener);
+            accept(&moved);
         }
+        Some("accept-until-term") => accept_until_term(inherited()),
+        _ => {}
     }
+}
+
+fn inherited() -> TcpListener {
+    assert_eq!(std::env::var("LISTEN_PID").unwrap(), std::process::id().to_string());
+    assert_eq!(std::env::var("LISTEN_FDS").unwrap(), "1");
+    // SAFETY: the keeper promised that descriptor 3 is ours and listens.
+    #[expect(unsafe_code, reason = "this is how an inherited socket is taken")]
+    let listener = TcpListener::from(unsafe { OwnedFd::from_raw_fd(3) });
+    listener
+}
+
+fn greet(mut stream: impl Write) {
+    let name = std::env::var("LISTEN_FDNAMES").unwrap();
+    write!(stream, "{name} {}", std::process::id()).unwrap();
+}
+
+fn accept(listener: &TcpListener) {
+    for stream in listener.incoming() {
+        greet(stream.unwrap());
+    }
+}
+
+/// As services do: what was accepted is answered before the end.
+#[expect(clippy::disallowed_methods, reason = "a worker is a program")]
+fn accept_until_term(listener: TcpListener) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+        loop {
+            tokio::select! {
+                biased;
+                _ = term.recv() => break,
+                accepted = listener.accept() => greet(accepted.unwrap().0.into_std().unwrap()),
+            }
+        }
+    });
+    std::process::exit(0);
 }
 
 /// A keeper of one test.
@@ -173,6 +210,25 @@ impl Keeper {
     }
 }
 
+/// Kills the keeper and brings up another.
+pub(crate) async fn replace(keeper: &mut Keeper) {
+    let old = keeper.pid();
+    kill(old, 9);
+    keeper.client.closed().await;
+    until(|| (!lives(old)).then_some(())).await;
+    (keeper.client, keeper.events) = loop {
+        cocktail_keeper::spawn(&keeper.options).unwrap();
+        match KeeperClient::connect(keeper.options.socket(), keeper.hello(2)).await {
+            Ok(connected) => break connected,
+            // Threads of the dying one may hold its lock and socket a moment longer than it is seen to live.
+            Err(KeeperError::Disconnected | KeeperError::Unreachable { .. }) => tokio::task::yield_now().await,
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    keeper.client.subscribe(0).await.unwrap();
+    assert_ne!(keeper.pid(), old);
+}
+
 /// Waits until a condition holds that nobody tells us about.
 pub(crate) async fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
     loop {
@@ -202,6 +258,12 @@ fn dirs() -> (tempfile::TempDir, KeeperOptions) {
 pub(crate) fn lives(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])))
+}
+
+/// Whether a process was stopped by a signal and can go on.
+pub(crate) fn stands_still(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T')))
 }
 
 pub(crate) fn kill(pid: u32, signal: i32) {
