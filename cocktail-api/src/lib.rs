@@ -25,7 +25,7 @@ mod server;
 #[cfg(feature = "client")]
 pub use client::Client;
 #[cfg(feature = "server")]
-pub use server::{Api, ApiLimits, serve};
+pub use server::{Api, ApiLimits, MetricsListener, metrics, serve};
 
 /// The description of the API (OpenAPI 3.1, JSON), as `GET /v1/openapi.json` answers it.
 pub const OPENAPI: &str = include_str!("../openapi.json");

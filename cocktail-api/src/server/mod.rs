@@ -12,6 +12,7 @@ mod exec;
 mod extract;
 mod failure;
 mod limits;
+mod metrics;
 mod queries;
 mod routes;
 mod shared;
@@ -31,6 +32,7 @@ use cocktail_core::error::Result;
 use tokio::net::{UnixListener, UnixStream};
 
 pub use limits::ApiLimits;
+pub use metrics::{MetricsListener, metrics};
 
 use connection::Door;
 use shared::Shared;

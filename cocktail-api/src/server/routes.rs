@@ -12,7 +12,7 @@ use cocktail_core::error::{Error, ErrorKind};
 
 use super::failure::Failure;
 use super::shared::Shared;
-use super::{commands, exec, queries, streams};
+use super::{commands, exec, metrics, queries, streams};
 
 /// One route.
 struct Endpoint {
@@ -34,6 +34,7 @@ fn endpoints() -> Vec<Endpoint> {
     vec![
         query("/v1/about", queries::about),
         query("/v1/openapi.json", openapi),
+        query("/metrics", metrics::route),
         query("/v1/units", queries::units),
         query("/v1/containers", queries::containers),
         query("/v1/servers", queries::servers),

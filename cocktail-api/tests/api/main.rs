@@ -6,6 +6,7 @@ mod errors;
 mod exec;
 mod garbage;
 mod limits;
+mod metrics;
 mod peers;
 mod round_trip;
 mod schema;

@@ -255,6 +255,7 @@ pub(crate) fn about() -> ManagerView {
         seq: 12,
         state: "running".into(),
         reason: String::new(),
+        anomalies: 2,
     }
 }
 
