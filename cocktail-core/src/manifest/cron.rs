@@ -2,7 +2,8 @@
 //!
 //! Start at [`decode`]. Fields mean what `cronexpr` says they mean, which is also what the Manager asks for the next
 //! time. Only the five fields go to it here: it would look a time zone up in files of the machine, and whether one
-//! exists there is for the Manager to say.
+//! exists there is for the Manager to say. Its extensions (`L`, `15W`, `MON#1`) are refused: no other cron promises
+//! them, and its last day of the month never comes in December.
 
 use cronexpr::{Crontab, FallbackTimezoneOption, MakeTimestamp, ParseOptions};
 
@@ -23,7 +24,7 @@ const CRON: &str = "write cron = \"0 8 * * MON-FRI\", or with a time zone: \"0 8
 const FIELDS: [(&str, &str); 5] = [
     ("minute", "0 to 59"),
     ("hour", "0 to 23"),
-    ("day of the month", "1 to 31, or L for the last"),
+    ("day of the month", "1 to 31"),
     ("month", "1 to 12, or JAN to DEC"),
     ("day of the week", "0 to 7 from Sunday to Sunday, or SUN to SAT"),
 ];
@@ -43,7 +44,7 @@ pub(super) fn decode(item: &Item<'_>) -> Option<String> {
     };
     let mut well = true;
     for (at, (field, (name, values))) in fields.iter().zip(FIELDS).enumerate() {
-        if parse(&alone(at, field)).is_none() {
+        if !is_plain(name, field) || parse(&alone(at, field)).is_none() {
             let help = format!("write *, {values}; lists 1,3, ranges 1-5 and steps */2 of them");
             item.problem(format!("`{}` is no {name}", shown(field)), Some(help));
             well = false;
@@ -64,6 +65,16 @@ pub(super) fn decode(item: &Item<'_>) -> Option<String> {
         return None;
     }
     Some(words.join(" "))
+}
+
+/// Whether a field uses nothing but what every cron has.
+fn is_plain(name: &str, field: &str) -> bool {
+    match name {
+        "day of the month" => !field.contains(|c: char| c.is_ascii_alphabetic()),
+        // No weekday has an L in its name.
+        "day of the week" => !field.contains(['#', 'L', 'l']),
+        _ => true,
+    }
 }
 
 /// An expression in which only the field at `at` says something.

@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cocktail_core::manifest::{MAX_DEPTH, parse_settings, substitute, template_hash};
-use cocktail_core::name::Name;
 use cocktail_core::ports::PortRange;
 use cocktail_core::quantity::{Bytes, CpuMillis};
 use cocktail_core::settings::Settings;
 use cocktail_core::spec::{
-    Check, NoRoom, OnFailure, Probe, Replicas, Restart, SecretSource, Stop, UnitSpec, Update, VolumeKind,
+    Check, Labels, NoRoom, OnFailure, Probe, Replicas, Restart, RestartWhen, SecretSource, Stop, Update, VolumeKind,
 };
 
-use super::{parse, unit};
+use super::{name, parse, unit, web};
 
 /// The example of the promised surface, without what is not there yet.
 const PROMISED: &str = r#"
@@ -42,23 +41,11 @@ volumes.data = { mount = "data", kind = "exclusive", size = "1GiB" }
 place     = { spread = "server" }
 "#;
 
-fn name(text: &str) -> Name {
-    Name::new(text).expect("tests use good names")
-}
-
-fn web(text: &str) -> UnitSpec {
-    let parsed = parse(text).unwrap_or_else(|problems| panic!("{problems:#?}\n{text}"));
-    parsed.service.expect("the file names a Service").maps[&name("prod")].units[&name("web")].clone()
-}
-
 #[test]
 fn the_promised_example_decodes_as_written() {
     let parsed = parse(PROMISED).expect("the example is promised");
     let warnings: Vec<_> = parsed.warnings.iter().map(|warning| warning.message.as_str()).collect();
-    assert_eq!(
-        warnings,
-        ["`monitor` is not used yet", "`on_failure` is not used yet", "`place` is not used yet: there is one server"]
-    );
+    assert_eq!(warnings, ["`place` is not used yet: there is one server"]);
     assert_eq!(parsed.settings, None);
     let service = parsed.service.expect("the file names a Service");
     assert_eq!(service.name, name("shop"));
@@ -67,7 +54,7 @@ fn the_promised_example_decodes_as_written() {
     assert_eq!(service.quota.containers, Some(100));
 
     let unit = web(PROMISED);
-    assert_eq!(unit.replicas, Replicas { min: 0, max: 10_000, initial: 3, targets: BTreeMap::new() });
+    assert_eq!(unit.replicas, Replicas { min: 0, max: 10_000, initial: 3, scaling: None });
     let template = &unit.template;
     assert_eq!(template.command, ["python3", "-m", "http.server", "${PORT}"]);
     assert_eq!(template.providers, [name("standalone")]);
@@ -103,10 +90,13 @@ fn what_is_left_out_has_the_documented_defaults() {
     assert_eq!(spec.template.live, None);
     assert_eq!(spec.template.stop, Stop { signal: 15, grace: Duration::from_secs(10) });
     let (base, max, reset) = (Duration::from_millis(100), Duration::from_secs(300), Duration::from_secs(600));
-    assert_eq!(spec.template.restart, Restart { base, max, reset });
+    let (when, retries, deadline) = (RestartWhen::Always, 0, None);
+    assert_eq!(spec.template.restart, Restart { base, max, reset, when, retries, deadline });
     let (monitor, progress) = (Duration::from_secs(2), Duration::from_secs(60));
     let (on_failure, no_room) = (OnFailure::Rollback, NoRoom::Wait);
-    assert_eq!(spec.update, Update { surge: 1, monitor, progress, on_failure, no_room });
+    let (canary, promote) = (0, None);
+    assert_eq!(spec.update, Update { surge: 1, monitor, progress, on_failure, no_room, canary, promote });
+    assert_eq!(spec.labels, Labels::new());
     // Without a port there is nothing to connect to.
     assert_eq!(web(&unit("")).template.ready, None);
 }
@@ -128,13 +118,49 @@ fn a_fixed_port_limits_the_unit_to_one_unless_it_is_inherited() {
 }
 
 #[test]
-fn scale_gives_bounds_and_keeps_targets() {
-    let text = unit("scale = { min = 2, max = 10, cpu = 0.6, in_flight = 50 }");
-    let targets = BTreeMap::from([("cpu".to_owned(), 0.6), ("in_flight".to_owned(), 50.0)]);
-    assert_eq!(web(&text).replicas, Replicas { min: 2, max: 10, initial: 2, targets });
-    let warnings = parse(&text).expect("targets only warn").warnings;
-    assert_eq!(warnings.len(), 2);
-    assert_eq!(web(&unit("scale = { max = 10 }")).replicas.initial, 1);
+fn labels_stand_on_the_service_its_maps_and_its_units() {
+    let long = "ü".repeat(256);
+    let text = format!(
+        "labels = {{ team = \"shop\" }}\n{}\n[maps.prod.labels]\n\"a.b/c_d-9\" = \"\"\n",
+        unit(&format!("labels.note = \"{long}\""))
+    );
+    let service = parse(&text).expect("labels are well").service.expect("it is a Service");
+    let label = |key: &str, value: &str| Labels::from([(key.to_owned(), value.to_owned())]);
+    assert_eq!(service.labels, label("team", "shop"));
+    let map = &service.maps[&name("prod")];
+    assert_eq!(map.labels, label("a.b/c_d-9", ""));
+    assert_eq!(map.units[&name("web")].labels, label("note", &long));
+}
+
+#[test]
+fn a_job_has_retries_and_a_deadline() {
+    let restart = |body: &str| web(&unit(body)).template.restart;
+    let failure = restart("restart = { when = \"failure\" }");
+    assert_eq!((failure.when, failure.retries, failure.deadline), (RestartWhen::Failure, 3, None));
+    assert!(failure.is_job());
+    let often = restart("restart = { when = \"failure\", retries = 0, deadline = \"10m\" }");
+    assert_eq!((often.retries, often.deadline), (0, Some(Duration::from_secs(600))));
+    let never = restart("restart = { when = \"never\", deadline = \"100ms\", retries = 0 }");
+    assert_eq!((never.when, never.retries), (RestartWhen::Never, 0));
+    assert_eq!(never.deadline, Some(Duration::from_millis(100)));
+    assert!(!restart("restart = { when = \"always\" }").is_job());
+    // What a job may have as well as the rest.
+    let job = web(&unit(
+        "replicas = 4\nports.own = {}\nlive = { tcp = true }\nready = { exec = [\"test\"] }\nrestart.when = \"never\"",
+    ));
+    assert!(job.template.live.is_some() && job.template.ready.is_some());
+    assert_eq!(job.replicas, Replicas { min: 0, max: 10_000, initial: 4, scaling: None });
+}
+
+#[test]
+fn a_canary_goes_first_and_is_promoted_by_hand_or_after_a_time() {
+    let by_hand = web(&unit("update = { canary = 1 }")).update;
+    assert_eq!((by_hand.canary, by_hand.promote), (1, None));
+    let text = unit("update = { canary = 1000, promote = \"10m\", monitor = \"0ms\", on_failure = \"pause\" }");
+    let update = web(&text).update;
+    assert_eq!((update.canary, update.promote), (1000, Some(Duration::from_secs(600))));
+    assert_eq!((update.monitor, update.on_failure), (Duration::ZERO, OnFailure::Pause));
+    assert_eq!(parse(&text).expect("it is well").warnings, []);
 }
 
 #[test]
@@ -172,7 +198,7 @@ fn limits_of_the_process_are_numbers_sizes_or_unlimited() {
 
 #[test]
 fn settings_decode_beside_a_service_or_alone() {
-    let text = "[manager]\nport_range = \"30000-30100\"\ndrain = \"100ms\"\nlog_bytes = \"1MiB\"\nwatch = [\"shop.toml\"]\n[providers.local]\nkind = \"standalone\"\nnested = { a = [1, 2.5, true, 2024-01-01] }\n";
+    let text = "[manager]\nport_range = \"30000-30100\"\ndrain = \"100ms\"\nlog_bytes = \"1MiB\"\nwatch = [\"shop.toml\"]\nbinds = [\"/data/../data/a/.\"]\nmetrics = \"[::1]:9464\"\n[providers.local]\nkind = \"standalone\"\nnested = { a = [1, 2.5, true, 2024-01-01] }\n";
     let both = format!("{text}\n{}", "[maps.prod.units.web]\ncommand = [\"web\"]");
     let both = parse(&format!("service = \"shop\"\n{both}")).expect("both parts are well");
     let (settings, warnings) = parse_settings(text, Path::new("c.toml"), Path::new("/srv")).expect("they are well");
@@ -182,6 +208,8 @@ fn settings_decode_beside_a_service_or_alone() {
     assert_eq!(settings.drain, Duration::from_millis(100));
     assert_eq!(settings.log_bytes, 1 << 20);
     assert_eq!(settings.watch, [PathBuf::from("/srv/shop.toml")]);
+    assert_eq!(settings.binds, [PathBuf::from("/data/a")]);
+    assert_eq!(settings.metrics, Some((Ipv6Addr::LOCALHOST, 9464).into()));
     assert_eq!(settings.relist, Settings::default().relist);
     let options = &settings.providers[&name("local")].options;
     assert_eq!(options["nested"], serde_json::json!({ "a": [1, 2.5, true, "2024-01-01"] }));
@@ -223,6 +251,8 @@ fn a_revision_changes_with_the_template_and_with_nothing_else() {
         plain,
         hash("\n# a comment\nports = { http = { inherit = false } }\nreplicas = 5\nupdate = { surge = 2 }")
     );
+    assert_eq!(plain, hash("ports.http = {}\nrestart = { when = \"always\" }\nlabels = { team = \"x\" }"));
+    assert_ne!(plain, hash("ports.http = {}\nrestart = { when = \"never\" }"));
     assert_ne!(plain, hash("ports.http = {}\nenv = { A = \"b\" }"));
     assert_ne!(plain, hash("ports.http = {}\ncwd = \"x\""));
     assert_ne!(hash("ports.a = {}\nports.b = {}"), hash("ports.b = {}\nports.a = {}"));

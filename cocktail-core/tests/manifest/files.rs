@@ -102,6 +102,42 @@ fn declared_ports_among_the_leased_ones_are_pointed_out() {
 }
 
 #[test]
+fn a_bind_lies_below_the_manifest_or_what_the_settings_name() {
+    let bind = |base: &str, source: &str, settings: &Settings| {
+        let body = format!("volumes.a = {{ mount = \"a\", kind = \"bind\", source = \"{source}\" }}");
+        let text = unit("shop", "prod", "web", &body);
+        let parsed = manifest::parse(&text, Path::new("a.toml"), Path::new(base)).expect("the file alone is well");
+        assert_eq!(parsed.base, Path::new(base));
+        lines(&check_settings(&parsed, settings, &["standalone"]))
+    };
+    let refused = |folder: &str| {
+        vec![format!(
+            "a.toml:4:43: this folder is not among those that may be bound (add \"{folder}\" to manager.binds, or use a folder below that of the manifest)"
+        )]
+    };
+    let (none, nothing) = (Settings::default(), Vec::<String>::new());
+    for source in ["data", "/srv/shop/data", "x/../data/.", "/srv/shop"] {
+        assert_eq!(bind("/srv/shop", source, &none), nothing, "{source}");
+    }
+    for (source, folder) in [("/srv/data", "/srv/data"), ("../data", "/srv/data"), ("/srv/shop2", "/srv/shop2")] {
+        assert_eq!(bind("/srv/shop", source, &none), refused(folder), "{source}");
+    }
+    // A base with dots is the folder that it means, and the root is nobody's own folder.
+    assert_eq!(bind("/srv/x/../shop", "data", &none), nothing);
+    assert_eq!(bind("/srv/x/..", "/srv/data", &none), nothing);
+    assert_eq!(bind("/", "/srv/data", &none), refused("/srv/data"));
+    assert_eq!(bind("/srv/..", "/srv/data", &none), refused("/srv/data"));
+
+    let some = Settings { binds: vec!["/mnt/a".into(), "/srv/b/../data".into()], ..Settings::default() };
+    for source in ["/mnt/a", "/mnt/a/deep", "../data"] {
+        assert_eq!(bind("/srv/shop", source, &some), nothing, "{source}");
+    }
+    assert_eq!(bind("/srv/shop", "/mnt/a/../b", &some), refused("/mnt/b"));
+    let long = format!("/{}", "x".repeat(300));
+    assert_eq!(bind("/srv/shop", &long, &some), [refused("it")[0].replace("\"it\"", "it")]);
+}
+
+#[test]
 fn what_is_found_later_points_at_the_nearest_key() {
     let parsed = file("a.toml", &unit("shop", "prod", "web", "ports.http = { service = 8080 }"));
     let place = |key: &str| parsed.spans.error(key, "x").to_string();

@@ -11,7 +11,7 @@ fn unknown_and_missing_keys_are_reported_with_what_to_write() {
 zzz = 1",
             &[
                 "4:1: unknown key `replica` (did you mean `replicas`?)",
-                "5:1: unknown key `zzz` (known here: command, cwd, env, env_from, live, place, ports, provider, ready, replicas, resources, restart, rlimits, scale, secrets, stop, update, user, volumes, warm)",
+                "5:1: unknown key `zzz` (known here: command, cwd, env, env_from, labels, live, place, ports, provider, ready, replicas, resources, restart, rlimits, scale, secrets, stop, update, user, volumes, warm)",
             ],
         ),
         (r#"stop = { sigal = "TERM" }"#, &["4:10: unknown key `sigal` (did you mean `signal`?)"]),
@@ -126,6 +126,53 @@ maps = "prod""#,
             &["2:1: expected a table, found an array (write [maps.prod.units.web])"],
         ),
     ]);
+}
+
+#[test]
+fn labels_are_short_texts_with_plain_names() {
+    unit_refused(&[
+        (r#"labels = "x""#, &[r#"4:10: expected a table, found a string (write labels = { team = "x" })"#]),
+        (
+            "labels = { a = 1 }",
+            &[
+                r#"4:16: expected a string, found a whole number (write the value in quotes, and so a name with dots: labels."a.b" = "x")"#,
+            ],
+        ),
+        (
+            r#"labels.a.b = "x""#,
+            &[
+                r#"4:8: expected a string, found a table (write the value in quotes, and so a name with dots: labels."a.b" = "x")"#,
+            ],
+        ),
+        (
+            r#"labels = { "a b" = "x", "" = "y", "ä" = "z" }"#,
+            &[
+                "4:12: `a b` is no name of a label (use 1 to 63 letters, digits, dots, underscores, slashes and hyphens)",
+                "4:25: `` is no name of a label (use 1 to 63 letters, digits, dots, underscores, slashes and hyphens)",
+                "4:35: `ä` is no name of a label (use 1 to 63 letters, digits, dots, underscores, slashes and hyphens)",
+            ],
+        ),
+        (
+            &format!("labels = {{ a = \"{}\" }}", "ü".repeat(257)),
+            &["4:16: a value of a label has at most 256 characters"],
+        ),
+        (
+            &format!("labels.{} = \"x\"", "k".repeat(64)),
+            &[
+                "4:8: `kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk…` is no name of a label (use 1 to 63 letters, digits, dots, underscores, slashes and hyphens)",
+            ],
+        ),
+        (
+            &(0..65).fold("[maps.prod.units.web.labels]".to_owned(), |text, at| format!("{text}\nk{at} = \"x\"")),
+            &["69:1: at most 64 entries can stand here"],
+        ),
+    ]);
+    file_refused(&[(
+        r#"labels = { team = "x" }"#,
+        &[
+            r#"1:1: missing key `service`: the name of the Service that this belongs to (write service = "…" as the first line of the file)"#,
+        ],
+    )]);
 }
 
 #[test]

@@ -30,10 +30,6 @@ artifact = { file = "x" }"#,
             ],
         ),
         (
-            r#"restart = { when = "failure" }"#,
-            &[r#"4:20: `when = "failure"` is not supported yet (leave it out: a container is always restarted)"#],
-        ),
-        (
             r#"provider = ["docker", "standalone"]"#,
             &[
                 r#"4:1: providers of kind `docker` are not supported yet (leave `provider` out: this version has "standalone")"#,
@@ -110,6 +106,26 @@ watch = "shop.toml""#,
             &[r#"2:9: expected an array, found a string (write watch = ["shop.toml"])"#],
         ),
         (
+            r#"[manager]
+binds = ["data", ""]
+metrics = "9464""#,
+            &[
+                r#"2:10: must be an absolute path: it holds for manifests in any folder (write binds = ["/srv/data"])"#,
+                r#"2:18: must not be empty (write binds = ["/srv/data"])"#,
+                r#"3:11: is no IP address with a port (write metrics = "127.0.0.1:9464")"#,
+            ],
+        ),
+        (
+            r#"[manager]
+binds = "/srv"
+metrics = 9464"#,
+            &[
+                r#"2:9: expected an array, found a string (write binds = ["/srv/data"])"#,
+                r#"3:11: expected a string, found a whole number (write metrics = "127.0.0.1:9464")"#,
+            ],
+        ),
+        (&format!("[manager]\nbinds = [{}]", "\n\"/a\",".repeat(65)), &["67:1: at most 64 entries can stand here"]),
+        (
             r#"[providers.local]
 socket = "x""#,
             &[r#"1:12: missing key `kind` (write kind = "standalone")"#],
@@ -121,6 +137,21 @@ limit = inf"#,
             &["3:9: must be a finite number that fits in 64 bits"],
         ),
     ]);
+}
+
+#[test]
+fn metrics_that_strangers_can_read_are_pointed_out() {
+    let warnings = |address: &str| -> Vec<String> {
+        let parsed = parse(&format!("[manager]\nmetrics = \"{address}\"")).expect("the address is well");
+        parsed.warnings.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(warnings("127.0.0.1:9464"), Vec::<String>::new());
+    assert_eq!(
+        warnings("0.0.0.0:9464"),
+        [
+            "bad.toml:2:1: other machines can read the metrics, without a password (use 127.0.0.1, or let nobody but your Prometheus reach it)"
+        ]
+    );
 }
 
 #[test]

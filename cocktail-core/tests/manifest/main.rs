@@ -7,10 +7,13 @@ mod form;
 mod limits;
 mod meaning;
 mod properties;
+mod scale;
 
 use std::path::Path;
 
 use cocktail_core::manifest::{self, Diagnostic, Parsed};
+use cocktail_core::name::Name;
+use cocktail_core::spec::UnitSpec;
 
 /// Decodes a text as `bad.toml` in `/srv`.
 fn parse(text: &str) -> Result<Parsed, Vec<Diagnostic>> {
@@ -20,6 +23,16 @@ fn parse(text: &str) -> Result<Parsed, Vec<Diagnostic>> {
 /// A file with one Unit; what is added starts in line 4.
 fn unit(body: &str) -> String {
     format!("service = \"shop\"\n[maps.prod.units.web]\ncommand = [\"web\"]\n{body}")
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("tests use good names")
+}
+
+/// The Unit of a file that is well.
+fn web(text: &str) -> UnitSpec {
+    let parsed = parse(text).unwrap_or_else(|problems| panic!("{problems:#?}\n{text}"));
+    parsed.service.expect("the file names a Service").maps[&name("prod")].units[&name("web")].clone()
 }
 
 /// Each body of a Unit gives exactly these problems, as `line:column: message (help)`.

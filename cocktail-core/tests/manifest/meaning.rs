@@ -15,13 +15,7 @@ scale = { max = 3 }",
         ("scale = { min = 5, max = 2 }", &["4:17: min (5) is above max (2) (write the smaller number as min)"]),
         ("scale = { min = 2 }", &["4:1: missing key `max` (write scale = { min = 2, max = 10 })"]),
         ("scale = { max = 2, cpus = 0.5 }", &["4:20: unknown key `cpus` (did you mean `cpu`?)"]),
-        (
-            "scale = { max = 2, cpu = 0 }",
-            &[
-                "4:26: must be a number above zero",
-                "4:20: targets are not used yet (the count stays as it is until a command changes it)",
-            ],
-        ),
+        ("scale = { max = 2, cpu = 0 }", &["4:26: must be a number above zero"]),
         ("replicas = 10001", &["4:12: must be a whole number from 0 to 10000"]),
         (
             r"replicas = 2
@@ -210,8 +204,24 @@ fn policies_name_signals_reactions_and_limits_that_exist() {
             &["4:34: the longest back-off (max) is below the first one (base)"],
         ),
         (r#"restart = { reset = "10ms" }"#, &["4:21: must be from 100ms to 8760h"]),
-        (r#"restart = { when = "never" }"#, &[r#"4:20: unknown value "never" (one of: "always", "failure")"#]),
+        (
+            r#"restart = { when = "failur", retries = 1 }"#,
+            &[r#"4:20: unknown value "failur" (did you mean "failure"?)"#],
+        ),
+        (
+            r#"restart = { when = "sometimes" }"#,
+            &[r#"4:20: unknown value "sometimes" (one of: "always", "failure", "never")"#],
+        ),
         ("update = { surge = 0 }", &["4:20: must be a whole number from 1 to 1000"]),
+        ("update = { canary = 0 }", &["4:21: must be a whole number from 1 to 1000"]),
+        ("update = { canary = 1001 }", &["4:21: must be a whole number from 1 to 1000"]),
+        (r#"update = { canary = 1, promote = "10ms" }"#, &["4:34: must be from 100ms to 8760h"]),
+        (
+            r#"update = { promote = "1m" }"#,
+            &[
+                "4:12: `promote` needs `canary`: it is when the others follow (add canary = 1, the containers that go first)",
+            ],
+        ),
         (
             r#"update = { on_failure = "rolback", no_room = "panic" }"#,
             &[
@@ -226,6 +236,42 @@ fn policies_name_signals_reactions_and_limits_that_exist() {
             &[
                 "4:30: `spread` and `pack` exclude each other (keep one of them)",
                 "4:1: `place` is not used yet: there is one server",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn a_job_ends_and_takes_no_traffic() {
+    let always = "has no meaning for what is always restarted (add when = \"failure\" if it is a job, or leave it out)";
+    unit_refused(&[
+        (
+            r#"restart = { retries = 2, deadline = "1m" }"#,
+            &[&format!("4:13: `retries` {always}"), &format!("4:26: `deadline` {always}")],
+        ),
+        (r#"restart = { when = "always", deadline = "1m" }"#, &[&format!("4:30: `deadline` {always}")]),
+        (
+            r#"restart = { when = "never", retries = 1 }"#,
+            &[
+                r#"4:29: `when = "never"` and retries exclude each other (write when = "failure", or leave `retries` out)"#,
+            ],
+        ),
+        (
+            r#"restart = { when = "failure", retries = -1, deadline = "10ms" }"#,
+            &["4:41: must be a whole number from 0 to 1000000", "4:56: must be from 100ms to 8760h"],
+        ),
+        (
+            r#"restart = { when = "failure" }
+scale = { max = 2 }"#,
+            &[
+                "5:1: a job has a fixed count and no `scale` (write replicas = 2 for two at a time, or leave `restart.when` out)",
+            ],
+        ),
+        (
+            r#"ports.http = { service = 8080 }
+restart = { when = "never" }"#,
+            &[
+                "4:16: a job takes no traffic and has no service port (leave `service` out, or `restart.when`, so that it is no job)",
             ],
         ),
     ]);

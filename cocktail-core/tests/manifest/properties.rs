@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cocktail_core::manifest::{Colour, Diagnostic, Severity, check, parse_settings, render_files, schema, substitute};
 use cocktail_core::quantity::{Bytes, CpuMillis, format_duration, parse_duration};
-use proptest::prelude::{Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 
 use super::parse;
 
@@ -12,9 +12,10 @@ use super::parse;
 const VALID: &str = r#"
 service = "shop"
 quota = { cpu = 8, memory = "8GiB", containers = 100 }
+labels = { team = "shop" }
 [maps.prod.units.web]
+labels = { "a.b/c" = "größer" }
 command = ["python3", "${PORT}", "größer"]
-replicas = 3
 env = { GREETING = "hi $$ ${CONTAINER}" }
 env_from = ["DATABASE_URL"]
 secrets.API_KEY = { file = "/run/key" }
@@ -24,13 +25,30 @@ ready = { http = "/", every = "200ms", timeout = "1s" }
 live = { exec = ["true"], every = "5s", failures = 3 }
 stop = { signal = "TERM", grace = "10s" }
 restart = { base = "100ms", max = "5m", reset = "10m" }
-update = { surge = 1, monitor = "2s", on_failure = "rollback", no_room = "wait" }
+update = { surge = 1, monitor = "2s", on_failure = "rollback", no_room = "wait", canary = 1, promote = "1m" }
 volumes.data = { mount = "data", kind = "exclusive", size = "1GiB" }
 rlimits = { nofile = 100, core = "unlimited" }
+[maps.prod.units.web.scale]
+min = 0
+max = 10
+cpu = 0.5
+memory = 0.8
+queue = 3
+custom = { "app:jobs" = 10 }
+up = { stabilize = "0s", step = 4 }
+down = { stabilize = "1m", cooldown = "10s" }
+schedule = [{ cron = "0 8 * * MON-FRI Europe/Zurich", min = 4, max = 10 }, { cron = "0 20 * * *" }]
+metrics = { http = "/metrics", port = "http" }
 [maps.dev.units.job]
+labels.kind = "job"
 command = ["job"]
-scale = { min = 1, max = 2 }
+replicas = 2
+restart = { when = "failure", retries = 2, deadline = "10m" }
+[maps.dev.labels]
+stage = "dev"
 [manager]
+binds = ["/srv/data"]
+metrics = "127.0.0.1:9464"
 port_range = "20000-29999"
 drain = "1s"
 [providers.local]
@@ -76,6 +94,11 @@ fn piece() -> impl Strategy<Value = String> {
         "secrets",
         "scale",
         "fixed = 1",
+        "* * * * *",
+        "0 0 30 2 *",
+        "1-99999/0,L#W H ? @",
+        "when = \"never\"",
+        "labels",
     ];
     prop_oneof![3 => prop::sample::select(KNOWN).prop_map(str::to_owned), 1 => any::<String>()]
 }
@@ -97,6 +120,36 @@ fn spoilt() -> impl Strategy<Value = String> {
 fn shuffled() -> impl Strategy<Value = String> {
     let lines: Vec<&str> = VALID.lines().collect();
     prop::collection::vec(prop::sample::select(lines), 0..40).prop_map(|lines| lines.join("\n"))
+}
+
+/// Expressions of single values, lists, ranges and steps, of days that every month has.
+fn cron() -> impl Strategy<Value = String> {
+    let field = |least: u32, most: u32| {
+        prop_oneof![
+            Just("*".to_owned()),
+            (least..=most).prop_map(|at| at.to_string()),
+            (least..=most, least..=most).prop_map(|(a, b)| format!("{a},{b}")),
+            (least..=most, least..=most).prop_map(|(a, b)| format!("{}-{}", a.min(b), a.max(b))),
+            (1..=most).prop_map(|step| format!("*/{step}")),
+            (least..=most, 1..=most).prop_map(move |(a, step)| format!("{a}-{most}/{step}")),
+        ]
+    };
+    let days = prop_oneof![(1_u32..=28).prop_map(|day| day.to_string()), Just("*".to_owned())];
+    let weekdays =
+        prop_oneof![field(0, 7), prop::sample::select(&["MON-FRI", "sun", "Sat,Sun", "TUE-7"]).prop_map(str::to_owned)];
+    let months = prop_oneof![field(1, 12), prop::sample::select(&["JAN", "feb-Apr", "DEC,6"]).prop_map(str::to_owned)];
+    let zone = prop::sample::select(&["", " UTC", " Europe/Zurich", " Etc/GMT+5", " America/Port-au-Prince"]);
+    // A day of the month and a weekday together may need many years, so one of them is free.
+    let day = prop_oneof![days.prop_map(|day| (day, "*".to_owned())), weekdays.prop_map(|day| ("*".to_owned(), day))];
+    (field(0, 59), field(0, 23), day, months, zone).prop_map(|(minute, hour, (day, weekday), month, zone)| {
+        format!("{minute} {hour} {day} {month} {weekday}{zone}")
+    })
+}
+
+/// A file with one entry in a schedule.
+fn scheduled(cron: &str) -> String {
+    let text = serde_json::to_string(cron).expect("a text is JSON, and almost always TOML");
+    super::unit(&format!("scale = {{ max = 2, schedule = [{{ cron = {text} }}] }}"))
 }
 
 fn well_formed(problems: &[Diagnostic], text: &str) {
@@ -154,6 +207,23 @@ proptest! {
     #[test]
     fn decoding_twice_gives_the_same(text in spoilt()) {
         prop_assert_eq!(parse(&text), parse(&text));
+    }
+
+    #[test]
+    fn no_cron_expression_panics(text in prop_oneof![any::<String>(), "[0-9*,/#LWHFRIé -]{0,24}", cron()]) {
+        decodes_without_panic(&scheduled(&text));
+    }
+
+    #[test]
+    fn every_cron_expression_of_the_plain_form_is_accepted(text in cron()) {
+        prop_assert_eq!(parse(&scheduled(&text)).map(|parsed| parsed.warnings), Ok(Vec::new()), "{}", text);
+    }
+
+    #[test]
+    fn labels_read_back(labels in prop::collection::btree_map("[A-Za-z0-9._/-]{1,63}", "[ !#-\\[\\]-~äöü]{0,256}", 0..64)) {
+        let all: Vec<String> = labels.iter().map(|(key, value)| format!("{key:?} = \"{value}\"")).collect();
+        let text = super::unit(&format!("labels = {{ {} }}", all.join(", ")));
+        prop_assert_eq!(super::web(&text).labels, labels);
     }
 
     #[test]
