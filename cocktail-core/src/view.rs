@@ -129,7 +129,7 @@ pub struct RolloutView {
     pub step: String,
     /// Why.
     pub reason: String,
-    /// The revision that served before it.
+    /// The revision that served before it; the same one while containers are replaced by their like.
     #[serde(default)]
     pub from: Option<u64>,
     /// The revision that takes over, or took over.
@@ -141,6 +141,9 @@ pub struct RolloutView {
     /// A failure brought it into this state, and no user.
     #[serde(default)]
     pub failed: bool,
+    /// The canary is well, and the others follow only when somebody promotes it.
+    #[serde(default)]
+    pub asks_promotion: bool,
 }
 
 /// One server (`servers`).

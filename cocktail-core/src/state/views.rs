@@ -286,7 +286,7 @@ fn rollout_view(unit: &Unit, updated: usize, replaced: usize) -> RolloutView {
         _ if replaced > 0 && goal > 0 => {
             let reason = format!("{replaced} containers are to be replaced");
             let about = unit.rollout.as_ref().map(about).unwrap_or_default();
-            RolloutView { state: RolloutState::Running.as_str().into(), step, reason, ..about }
+            RolloutView { state: RolloutState::Running.as_str().into(), step, reason, from: about.to, ..about }
         }
         _ => RolloutView { state: RolloutState::Completed.as_str().into(), step, ..RolloutView::default() },
     }
@@ -299,6 +299,10 @@ fn about(rollout: &Rollout) -> RolloutView {
         to: Some(rollout.to.0),
         since: rollout.since.to_string(),
         failed: rollout.failed,
+        asks_promotion: rollout.state == RolloutState::Running
+            && rollout.canary > 0
+            && rollout.canary_proved
+            && rollout.promote_at.is_none(),
         ..RolloutView::default()
     }
 }
