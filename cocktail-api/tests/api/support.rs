@@ -112,6 +112,7 @@ pub(crate) fn rollout() -> RolloutView {
         to: Some(7),
         since: "2026-01-31T12:00:00.000Z".into(),
         failed: true,
+        asks_promotion: true,
     }
 }
 
