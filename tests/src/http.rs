@@ -2,13 +2,15 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// Longest wait for a connection or for more of an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Most of an answer that is read.
-const MOST: u64 = 1 << 20;
+const MOST: u64 = 64 << 20;
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +39,20 @@ pub fn put(port: u16, path: &str) -> io::Result<Answer> {
 
 /// A connection that answers one request after another.
 #[derive(Debug)]
-pub struct Connection(BufReader<TcpStream>);
+pub struct Connection<S = TcpStream>(BufReader<S>);
+
+impl Connection<UnixStream> {
+    /// Connects to a socket in the file system.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub fn local(path: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self(BufReader::new(stream)))
+    }
+}
 
 impl Connection {
     /// Connects to `127.0.0.1:port`.
@@ -51,7 +66,9 @@ impl Connection {
         stream.set_nodelay(true)?;
         Ok(Self(BufReader::new(stream)))
     }
+}
 
+impl<S: Read + Write> Connection<S> {
     /// Asks for a path. With `keep` the connection stays open for the next request.
     ///
     /// # Errors

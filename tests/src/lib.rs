@@ -8,9 +8,12 @@
 //!
 //! A helper that cannot do its part panics: here that is the way to say that a test has failed.
 
+pub mod api;
 pub mod client;
 pub mod home;
 pub mod http;
+pub mod journal;
+pub mod load;
 pub mod output;
 pub mod ports;
 pub mod process;
@@ -19,5 +22,6 @@ pub mod shape;
 
 pub use client::{Client, Report};
 pub use home::{Home, Manager};
+pub use load::{Load, LoadReport, Shape};
 pub use output::Output;
 pub use process::Process;
