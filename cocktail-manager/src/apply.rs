@@ -18,6 +18,7 @@ use cocktail_core::state::State;
 use cocktail_core::unit::{Unit, digest};
 use cocktail_core::view::PlanView;
 
+use crate::schedule;
 use crate::shared::Shared;
 
 /// Files that one apply takes at most.
@@ -128,10 +129,14 @@ fn refuse(found: &[Diagnostic]) -> Result<()> {
     }
 }
 
-/// What the providers say about templates that are new or have changed.
+/// What the machine says about time zones, and the providers about templates that are new or have changed.
 async fn machine(shared: &Shared, file: &Parsed, known: &Known) -> Result<Vec<Diagnostic>> {
     let mut found = Vec::new();
     for (id, key, unit) in units(file) {
+        for (entry, message) in schedule::problems(unit) {
+            let problem = file.spans.error(&format!("{key}.scale.schedule[{entry}].cron"), message);
+            found.push(problem.with_help("write a name like Europe/Zurich, or leave it out for UTC"));
+        }
         if known.digests.get(&id) == Some(&digest(&unit.template)) {
             continue;
         }

@@ -25,7 +25,7 @@ use crate::orchestrator::Orchestrator;
 use crate::routing::{self, Wanted};
 use crate::shared::{FOLLOWED, Health, OBSERVATIONS, Observation, Servers, Shared};
 use crate::writer::Writer;
-use crate::{observe, watch as manifests};
+use crate::{observe, schedule, watch as manifests};
 
 /// Collects what an Orchestrator is made from.
 #[derive(Debug)]
@@ -153,6 +153,8 @@ impl Builder {
             tokio::spawn(follow(shared.clone(), server.clone(), streamed));
             tokio::spawn(look_around(shared.clone(), server, runtime, self.settings.relist));
         }
+        // It follows from before the first turn on, so that it misses no manifest.
+        tokio::spawn(schedule::run(shared.clone(), shared.committed.subscribe()));
         tokio::spawn(shared.monitor.clone().run(shared.clone()));
         if let Some(forwarder) = forwarder {
             tokio::spawn(routing::run(shared.clone(), forwarder, wanted));

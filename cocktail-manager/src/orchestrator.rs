@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use crate::builder::{Builder, Kept};
 use crate::shared::{Health, Request, Shared};
 use crate::writer::End;
-use crate::{apply, monitor, observe, streams};
+use crate::{apply, logs, monitor, observe, streams};
 
 /// A Manager in this process. Cheap to clone; every clone is the same Manager.
 ///
@@ -222,7 +222,7 @@ impl Manager for Orchestrator {
     }
 
     async fn logs(&self, object: &str, options: &LogOptions) -> Result<LogStream> {
-        streams::logs(&self.shared, object, options).await
+        logs::logs(&self.shared, object, options).await
     }
 
     async fn exec(&self, container: &str, spec: &ExecSpec, actor: &Actor) -> Result<ExecSession> {

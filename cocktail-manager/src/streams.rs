@@ -1,14 +1,13 @@
-//! What flows: events of the journal, output of containers, commands beside them.
+//! What flows: events of the journal, and commands beside containers.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
-use cocktail_core::contract::{Actor, EventFilter, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, TurnRow};
-use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::contract::{Actor, EventFilter, ExecSession, ExecSpec, TurnRow};
+use cocktail_core::error::{Error, Result};
 use cocktail_core::event::Turn;
-use cocktail_core::id::{ContainerId, Seq, ServerId, UnitId};
-use cocktail_core::state::{Object, State};
+use cocktail_core::id::Seq;
 use cocktail_core::view::EventView;
-use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::info;
@@ -122,131 +121,6 @@ impl Reader {
 fn decode(row: &TurnRow) -> Result<Turn> {
     serde_json::from_slice(&row.bytes)
         .map_err(|error| Error::unexpected("a turn of the journal cannot be read").with("seq", row.seq).because(error))
-}
-
-/// Output of a container, or of all containers of a Unit; with `follow` of those, too, that the Unit gets later.
-pub(crate) async fn logs(shared: &Shared, object: &str, options: &LogOptions) -> Result<LogStream> {
-    // The subscription comes first, so that no container is missed between the look and the first turn.
-    let turns = shared.committed.subscribe();
-    let name = object.to_owned();
-    let sources = shared.look(move |state, _| sources(state, &name)).await??;
-    let mut streams = Vec::new();
-    let mut open = BTreeSet::new();
-    for (container, server) in &sources.containers {
-        if let Some(stream) = output(shared, container, server, options).await? {
-            streams.push(stream);
-            open.insert(container.clone());
-        }
-    }
-    if options.follow {
-        let options = LogOptions { follow: true, ..LogOptions::default() };
-        let streams = stream::select_all(streams);
-        if sources.units.is_empty() {
-            return Ok(streams.boxed());
-        }
-        let follow = Follow { shared: shared.clone(), turns, units: sources.units, open, streams, options };
-        let lines = stream::unfold(follow, |mut follow| async move { follow.next().await.map(|line| (line, follow)) });
-        return Ok(lines.boxed());
-    }
-    match streams.len() {
-        1 => Ok(streams.remove(0)),
-        _ => Ok(stream::iter(streams).flatten().boxed()),
-    }
-}
-
-/// Whose output an object stands for.
-struct Sources {
-    /// Units whose later containers belong to it, too.
-    units: Vec<UnitId>,
-    containers: Vec<(ContainerId, ServerId)>,
-}
-
-fn sources(state: &State, name: &str) -> Result<Sources> {
-    let (units, containers) = match state.object(name)? {
-        Object::Container(id) => (Vec::new(), vec![id]),
-        Object::Server(id) => return Err(Error::invalid(format!("{id} is a server, which has no output"))),
-        object => {
-            let units = state.units_of(&object);
-            let containers = containers_of(state, &units);
-            (units, containers)
-        }
-    };
-    Ok(Sources { units, containers: on_servers(state, containers) })
-}
-
-fn containers_of(state: &State, units: &[UnitId]) -> Vec<ContainerId> {
-    units.iter().filter_map(|id| state.units.get(id)).flat_map(|unit| unit.containers.iter().cloned()).collect()
-}
-
-fn on_servers(state: &State, containers: Vec<ContainerId>) -> Vec<(ContainerId, ServerId)> {
-    let with_server = |id: ContainerId| state.containers.get(&id).map(|record| (id.clone(), record.server.clone()));
-    containers.into_iter().filter_map(with_server).collect()
-}
-
-/// Output of one container; `None` while it has none because it never started.
-async fn output(
-    shared: &Shared,
-    container: &ContainerId,
-    server: &ServerId,
-    options: &LogOptions,
-) -> Result<Option<LogStream>> {
-    let runtime = shared.servers.get(server).ok_or_else(|| Error::unavailable(format!("{server} is not connected")))?;
-    match runtime.logs(container, options).await {
-        Ok(stream) => Ok(Some(stream)),
-        Err(error) if *error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Output of Units as their containers come and go. Ends with the last Unit, or with the Manager.
-struct Follow {
-    shared: Shared,
-    turns: broadcast::Receiver<Committed>,
-    units: Vec<UnitId>,
-    /// Containers whose output is read, or was.
-    open: BTreeSet<ContainerId>,
-    streams: SelectAll<LogStream>,
-    /// For those that come later: all that they write.
-    options: LogOptions,
-}
-
-impl Follow {
-    async fn next(&mut self) -> Option<Result<LogLine>> {
-        loop {
-            tokio::select! {
-                Some(line) = self.streams.next() => return Some(line),
-                turn = self.turns.recv() => match turn {
-                    Ok(_) | Err(RecvError::Lagged(_)) => match self.look().await {
-                        Ok(true) => {}
-                        // What is still to be read of containers that have gone ends by itself.
-                        Ok(false) => return self.streams.next().await,
-                        Err(error) => return Some(Err(error)),
-                    },
-                    Err(RecvError::Closed) => return self.streams.next().await,
-                },
-            }
-        }
-    }
-
-    /// Begins to read from containers that are new; false when no Unit is left.
-    async fn look(&mut self) -> Result<bool> {
-        let units = self.units.clone();
-        let look = move |state: &State, _: &_| {
-            let left = units.iter().any(|unit| state.units.contains_key(unit));
-            (left, on_servers(state, containers_of(state, &units)))
-        };
-        let (left, containers) = self.shared.look(look).await?;
-        for (container, server) in containers {
-            if self.open.contains(&container) {
-                continue;
-            }
-            if let Some(stream) = output(&self.shared, &container, &server, &self.options).await? {
-                self.open.insert(container);
-                self.streams.push(stream);
-            }
-        }
-        Ok(left)
-    }
 }
 
 /// Runs a command beside a container.

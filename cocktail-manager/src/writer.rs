@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::observe::{self, Change};
+use crate::schedule;
 use crate::shared::{Committed, Health, Observation, Request, Shared};
 
 /// Inputs that one turn takes at most.
@@ -252,6 +253,7 @@ impl Writer {
                 .containers
                 .get(container)
                 .is_some_and(|record| record.generation == *generation && record.state.may_run()),
+            Event::BoundsSet { unit, bounds, .. } => schedule::is_news(self.state.units.get(unit), *bounds),
             _ => true,
         }
     }
