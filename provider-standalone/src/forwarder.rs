@@ -7,7 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cocktail_core::contract::{BackendTraffic, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
 use cocktail_core::error::Result;
-use cocktail_core::id::ContainerId;
+use cocktail_core::id::{ContainerId, UnitId};
+use cocktail_core::name::Name;
 use cocktail_keeper::protocol::{Backend, BindOutcome, Service, ServiceInfo, SetServices};
 
 use crate::error::{Call, of_keeper};
@@ -34,7 +35,7 @@ impl StandaloneForwarder {
             key: key(route),
             listen: vec![route.listen],
             max_connections: config.max_connections,
-            hold_ms: u64::try_from(config.hold.as_millis()).unwrap_or(u64::MAX),
+            hold_ms: u64::try_from(config.hold.max(route.hold).as_millis()).unwrap_or(u64::MAX),
             backends: route.backends.iter().map(backend).collect(),
         }
     }
@@ -87,6 +88,14 @@ fn key(route: &Route) -> String {
     format!("{}:{}", route.unit, route.port_name)
 }
 
+/// The Unit of a service that [`key`] named.
+pub(crate) fn unit_of(key: &str) -> Option<UnitId> {
+    let (unit, _) = key.split_once(':')?;
+    let mut names = unit.split('/').map(Name::new);
+    let (service, map, name) = (names.next()?.ok()?, names.next()?.ok()?, names.next()?.ok()?);
+    Some(UnitId::new(service, map, name))
+}
+
 /// Why an address cannot be listened on, if it cannot.
 fn problem(outcome: &BindOutcome) -> Option<String> {
     match outcome {
@@ -107,7 +116,13 @@ fn traffic(service: &ServiceInfo) -> Option<RouteTraffic> {
     for backend in &service.backends {
         let traffic = backends.entry(ContainerId::new(backend.container.clone())).or_default();
         traffic.connections += backend.active;
+        traffic.in_flight += backend.in_flight;
+        traffic.requests += backend.requests;
+        traffic.latencies.resize(traffic.latencies.len().max(backend.latencies.len()), 0);
+        for (sum, count) in traffic.latencies.iter_mut().zip(&backend.latencies) {
+            *sum += count;
+        }
     }
     let listen = *service.listen.first()?;
-    Some(RouteTraffic { listen, backends, waiting: 0, total: service.total, refused: service.refused })
+    Some(RouteTraffic { listen, backends, waiting: service.waiting, total: service.total, refused: service.refused })
 }

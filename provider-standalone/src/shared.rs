@@ -21,7 +21,8 @@ use tokio::task::AbortHandle;
 use crate::client::Link;
 use crate::config::StandaloneConfig;
 use crate::exec::exit;
-use crate::probe;
+use crate::forwarder::unit_of;
+use crate::probe::{self, Numbers};
 use crate::usage::Readings;
 use crate::volumes::Volumes;
 
@@ -77,6 +78,8 @@ struct Watched {
     ended: bool,
     /// Tasks of its probes; empty before the start.
     probes: Vec<AbortHandle>,
+    /// What its readiness probe last found.
+    reported: Numbers,
 }
 
 impl Watched {
@@ -125,7 +128,8 @@ impl Shared {
     pub(crate) fn enter(&self, container: &ContainerId, generation: Generation) {
         let mut containers = lock(&self.containers);
         if containers.get(container).is_none_or(|watched| watched.generation < generation) {
-            containers.insert(container.clone(), Watched { generation, ended: false, probes: Vec::new() });
+            let watched = Watched { generation, ended: false, probes: Vec::new(), reported: Numbers::new() };
+            containers.insert(container.clone(), watched);
         }
     }
 
@@ -162,7 +166,25 @@ impl Shared {
         {
             watched.ended = true;
             watched.stop_probes();
+            watched.reported.clear();
         }
+    }
+
+    /// A readiness probe found numbers, or none where there were some.
+    pub(crate) fn report(&self, container: &ContainerId, generation: Generation, numbers: Numbers) {
+        if let Some(watched) = lock(&self.containers).get_mut(container)
+            && watched.generation == generation
+            && !watched.ended
+        {
+            watched.reported = numbers;
+        }
+    }
+
+    /// What containers last reported.
+    pub(crate) fn reported(&self) -> BTreeMap<ContainerId, Numbers> {
+        let containers = lock(&self.containers);
+        let reporting = containers.iter().filter(|(_, watched)| !watched.reported.is_empty());
+        reporting.map(|(container, watched)| (container.clone(), watched.reported.clone())).collect()
     }
 
     pub(crate) fn forget(&self, container: &ContainerId) {
@@ -187,6 +209,11 @@ impl Shared {
             }
             Event::BackendRefused { service, container } => {
                 tracing::debug!(service, container, "a container refused a connection");
+            }
+            Event::ClientWaiting { service } => {
+                if let Some(unit) = unit_of(&service) {
+                    self.emit(RuntimeEvent::Demand { unit });
+                }
             }
             Event::LogDropped { container, bytes } => {
                 tracing::warn!(container, bytes, "output of a container was dropped: it writes faster than the disk");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,9 @@ pub struct Route {
     pub port_name: Name,
     /// Where it listens.
     pub listen: SocketAddr,
+    /// How long a client is held while no container is ready, at least.
+    #[serde(default)]
+    pub hold: Duration,
     /// Ready containers.
     pub backends: Vec<Backend>,
 }

@@ -41,6 +41,8 @@ impl State {
                     unit: id.clone(),
                     port_name: port.name.clone(),
                     listen: SocketAddr::new(port.address, service),
+                    // A Unit that may have no container gets the time to start one.
+                    hold: if unit.limits().0 == 0 { unit.spec.update.progress } else { std::time::Duration::ZERO },
                     backends,
                 });
             }

@@ -9,6 +9,7 @@ use std::{
     cell::{Cell, OnceCell},
     io, net,
     num::NonZero,
+    sync::Arc,
     thread,
 };
 
@@ -21,7 +22,11 @@ use tokio::{
     task::spawn_local,
 };
 
-use super::{relay::Relay, run_beside};
+use super::{
+    exchange::Traffic,
+    relay::{Carried, Onward, Relay},
+    run_beside,
+};
 
 /// Both lanes, seen from the table's thread. The second one ends with this.
 #[derive(Default)]
@@ -36,26 +41,37 @@ pub(super) struct Lanes {
 struct Pair {
     client: net::TcpStream,
     backend: net::TcpStream,
-    /// Dropped when both sockets are closed.
-    _end: oneshot::Sender<()>,
+    request: Vec<u8>,
+    traffic: Arc<Traffic>,
+    /// Told, or dropped when both sockets are closed.
+    end: oneshot::Sender<Onward<net::TcpStream>>,
 }
 
 impl Lanes {
-    /// Carries a connection to its end, after which both sockets are closed.
-    pub(super) async fn carry(&self, client: TcpStream, backend: TcpStream) -> io::Result<()> {
+    /// Carries a connection until both sockets are closed, or the client goes on with another backend.
+    pub(super) async fn carry(
+        &self,
+        client: TcpStream,
+        backend: TcpStream,
+        request: Vec<u8>,
+        traffic: &Arc<Traffic>,
+    ) -> io::Result<Carried> {
+        let traffic = Arc::clone(traffic);
         match self.second() {
             Some(second) => {
                 let _counted = Counted::new(&self.beside);
                 let (end, ended) = oneshot::channel();
-                let pair = Pair { client: client.into_std()?, backend: backend.into_std()?, _end: end };
+                let (client, backend) = (client.into_std()?, backend.into_std()?);
+                let pair = Pair { client, backend, request, traffic, end };
                 second.send(pair).map_err(|_| io::ErrorKind::BrokenPipe)?;
-                // Nothing is ever sent: the end is that nobody can any more.
-                let _ = ended.await;
-                Ok(())
+                match ended.await {
+                    Ok(onward) => Ok(Carried::Again(onward.try_map(TcpStream::from_std)?)),
+                    Err(_) => Ok(Carried::Ended),
+                }
             }
             None => {
                 let _counted = Counted::new(&self.here);
-                Relay::new(client, backend).await
+                Relay::new(client, backend, request, traffic).await
             }
         }
     }
@@ -101,7 +117,12 @@ async fn take(mut pairs: UnboundedReceiver<Pair>) {
 
 impl Pair {
     async fn carry(self) -> io::Result<()> {
-        let Self { client, backend, _end } = self;
-        Relay::new(TcpStream::from_std(client)?, TcpStream::from_std(backend)?).await
+        let Self { client, backend, request, traffic, end } = self;
+        let (client, backend) = (TcpStream::from_std(client)?, TcpStream::from_std(backend)?);
+        if let Carried::Again(onward) = Relay::new(client, backend, request, traffic).await? {
+            // The service may have ended meanwhile; its clients end with it.
+            let _ = end.send(onward.try_map(TcpStream::into_std)?);
+        }
+        Ok(())
     }
 }

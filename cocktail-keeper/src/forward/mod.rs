@@ -5,6 +5,7 @@
 //! do not delay each other; the second lane has another. The forwarder knows only the last table that it was given and
 //! goes on with it when nobody commands the keeper any more.
 
+mod exchange;
 mod lane;
 mod relay;
 mod table;

@@ -1,7 +1,8 @@
 //! Services, their listeners and backends, and the life of one connection.
 //!
 //! A connection goes to the backend with the fewest. One that refuses is ejected until the next table, and the same client
-//! is carried to another. Without any the client waits. A backend that leaves the table keeps its connections.
+//! is carried to another. Without any the client waits. A backend that leaves the table, or dies, keeps what only it can
+//! answer: a client that is idle goes on with another, and a request that it may get twice is sent there again, once.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,7 +25,11 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::lane::Lanes;
+use super::{
+    exchange::Traffic,
+    lane::Lanes,
+    relay::{Carried, Onward},
+};
 use crate::{
     procfs,
     protocol::{Backend, BackendInfo, BindOutcome, Event, Service, ServiceInfo, SetServices},
@@ -39,6 +44,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 const MOST_WAITING: u64 = 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// How often a request that had no answer is sent to another backend: one that ends whoever gets it ends no more.
+const REPEATS: u32 = 1;
 /// A pause when the machine is out of something.
 const BREATH: Duration = Duration::from_millis(20);
 
@@ -67,6 +74,10 @@ struct ServiceState {
     total: Cell<u64>,
     refused: Cell<u64>,
     picks: Cell<u64>,
+    /// It left the table.
+    gone: Cell<bool>,
+    /// Requests of backends that are gone.
+    answered: Cell<u64>,
     /// The backends changed.
     changed: Notify,
     /// A connection ended.
@@ -82,6 +93,7 @@ struct BackendState {
     ejected: Cell<bool>,
     removed: Cell<bool>,
     last_pick: Cell<u64>,
+    traffic: Arc<Traffic>,
 }
 
 fn add(cell: &Cell<u64>, by: i64) {
@@ -146,6 +158,7 @@ impl Table {
         for key in gone {
             if let Some(service) = self.services.remove(&key) {
                 self.shared.busy.fetch_sub(1, Ordering::Relaxed);
+                service.gone.set(true);
                 service.set_backends(Vec::new());
                 self.leaving.push(service);
             }
@@ -214,6 +227,8 @@ impl ServiceState {
             total: Cell::new(0),
             refused: Cell::new(0),
             picks: Cell::new(0),
+            gone: Cell::new(false),
+            answered: Cell::new(0),
             changed: Notify::new(),
             ended: Notify::new(),
             shared: Rc::clone(shared),
@@ -236,7 +251,13 @@ impl ServiceState {
             known.removed.set(!stays);
             known.ejected.set(false);
         }
-        backends.retain(|known| !known.removed.get() || known.active.get() > 0);
+        backends.retain(|known| {
+            let kept = !known.removed.get() || known.active.get() > 0;
+            if !kept {
+                self.retire(known);
+            }
+            kept
+        });
         for backend in wanted {
             if !backends.iter().any(|known| known.backend == backend) {
                 backends.push(Rc::new(BackendState {
@@ -247,11 +268,22 @@ impl ServiceState {
                     ejected: Cell::new(false),
                     removed: Cell::new(false),
                     last_pick: Cell::new(0),
+                    traffic: Arc::default(),
                 }));
             }
         }
+        let known = backends.clone();
         drop(backends);
         self.changed.notify_waiters();
+        // Only now is there another that idle clients can go on with.
+        for known in known {
+            known.traffic.leave(known.removed.get());
+        }
+    }
+
+    /// Keeps the count of a backend that goes.
+    fn retire(&self, backend: &BackendState) {
+        self.answered.set(self.answered.get() + backend.traffic.requests.load(Ordering::Relaxed));
     }
 
     /// The backend with the fewest connections; among equals the one that waited longest.
@@ -264,6 +296,21 @@ impl ServiceState {
         Some(Rc::clone(best))
     }
 
+    /// Waits until an idle client sends something; false when it has ended instead, or the service has.
+    async fn hears(&self, client: &TcpStream) -> bool {
+        let mut first = [0];
+        loop {
+            let changed = self.changed.notified();
+            if self.gone.get() {
+                return false;
+            }
+            tokio::select! {
+                heard = client.peek(&mut first) => return matches!(heard, Ok(1)),
+                () = changed => {}
+            }
+        }
+    }
+
     fn info(&self) -> ServiceInfo {
         let backends = self.backends.borrow();
         let info = |known: &Rc<BackendState>| BackendInfo {
@@ -274,6 +321,9 @@ impl ServiceState {
             refused: known.refused.get(),
             ejected: known.ejected.get(),
             removed: known.removed.get(),
+            in_flight: known.traffic.in_flight.load(Ordering::Relaxed),
+            requests: known.traffic.requests.load(Ordering::Relaxed),
+            latencies: known.traffic.latencies.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
         };
         ServiceInfo {
             key: self.key.clone(),
@@ -282,6 +332,7 @@ impl ServiceState {
             waiting: self.waiting.get(),
             total: self.total.get(),
             refused: self.refused.get(),
+            requests: self.answered.get() + backends.iter().map(|known| known.traffic.requests.load(Ordering::Relaxed)).sum::<u64>(),
             backends: backends.iter().map(info).collect(),
         }
     }
@@ -327,6 +378,7 @@ impl Drop for Use<'_> {
         if backend.removed.get() && backend.active.get() == 0 {
             let (service, container) = (self.service.key.clone(), backend.backend.container.clone());
             self.service.tell(Event::BackendIdle { service, container });
+            self.service.retire(backend);
             self.service.backends.borrow_mut().retain(|known| !Rc::ptr_eq(known, backend));
         }
     }
@@ -358,29 +410,49 @@ async fn serve(counted: Client, client: TcpStream) {
     // Both only tune the connection.
     let _ = client.set_nodelay(true);
     let _ = SockRef::from(&client).set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)));
+    let mut onward = Onward { client, request: Vec::new(), repeated: false, answered: false };
+    let mut repeats = 0;
+    loop {
+        let Some((backend, stream)) = find(service).await else {
+            add(&service.refused, 1);
+            return;
+        };
+        let _ = stream.set_nodelay(true);
+        add(&backend.backend.total, 1);
+        let Onward { client, request, .. } = onward;
+        // Either side may break off; there is nobody to tell but the other side, whose socket closes now.
+        let carried = service.shared.lanes.carry(client, stream, request, &backend.backend.traffic).await;
+        drop(backend);
+        let Ok(Carried::Again(next)) = carried else { return };
+        if next.answered {
+            repeats = 0;
+        }
+        repeats += u32::from(next.repeated);
+        if repeats > REPEATS || next.request.is_empty() && !service.hears(&next.client).await {
+            return;
+        }
+        onward = next;
+    }
+}
+
+/// A connection to a backend. Waits for one; `None` when that takes too long.
+async fn find(service: &ServiceState) -> Option<(Use<'_>, TcpStream)> {
     let mut held = Held { service, since: None };
     loop {
         let changed = service.changed.notified();
         let Some(backend) = service.pick() else {
-            let Some(until) = held.until() else { break };
-            if timeout_at(until, changed).await.is_err() {
-                break;
+            if held.since.is_none() && service.waiting.get() == 0 {
+                service.tell(Event::ClientWaiting { service: service.key.clone() });
             }
+            timeout_at(held.until()?, changed).await.ok()?;
             continue;
         };
         let used = Use::new(service, backend);
         let backend = &used.backend;
         match timeout(CONNECT, TcpStream::connect(backend.backend.addr)).await {
-            Ok(Ok(stream)) => {
-                drop(held);
-                let _ = stream.set_nodelay(true);
-                add(&backend.total, 1);
-                // Either side may break off; there is nobody to tell but the other side, whose socket closes now.
-                let _ = service.shared.lanes.carry(client, stream).await;
-                return;
-            }
+            Ok(Ok(stream)) => return Some((used, stream)),
             Ok(Err(e)) if is_ours(&e) => {
-                let Some(until) = held.until().filter(|until| *until > Instant::now()) else { break };
+                let until = held.until().filter(|until| *until > Instant::now())?;
                 drop(used);
                 sleep(BREATH.min(until.saturating_duration_since(Instant::now()))).await;
             }
@@ -393,7 +465,6 @@ async fn serve(counted: Client, client: TcpStream) {
             }
         }
     }
-    add(&service.refused, 1);
 }
 
 /// Whether a connect failed for want of something on this machine rather than because of the backend.

@@ -91,6 +91,8 @@ pub struct ServiceInfo {
     pub total: u64,
     /// Clients that were closed without a backend.
     pub refused: u64,
+    /// Requests that were answered since the service was set.
+    pub requests: u64,
     /// Its backends; removed ones stay until their last connection ends.
     pub backends: Vec<BackendInfo>,
 }
@@ -112,4 +114,14 @@ pub struct BackendInfo {
     pub ejected: bool,
     /// The table does not name it any more.
     pub removed: bool,
+    /// Requests without an answer.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Requests that were answered since it was added.
+    #[serde(default)]
+    pub requests: u64,
+    /// Answers by the time to their first byte: entry `n` counts those below `2^(n+6)` microseconds that are not in an
+    /// entry before, the last one all others.
+    #[serde(default)]
+    pub latencies: Vec<u64>,
 }

@@ -245,6 +245,11 @@ pub enum Event {
         /// Container id.
         container: String,
     },
+    /// The first client waits at a service that has no backend.
+    ClientWaiting {
+        /// The service.
+        service: String,
+    },
     /// The last connection of a removed backend ended.
     BackendIdle {
         /// The service.

@@ -13,6 +13,7 @@ use libtest_mimic::Trial;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 
 use crate::support::{Keeper, free_port, local, test};
@@ -31,6 +32,12 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("forward::addresses_in_use_are_said_and_reservations_become_services", listening),
         test("forward::much_data_and_half_closed_connections_come_through", half_close),
         test("forward::connections_outlive_their_manager", without_manager),
+        test("forward::an_idle_http_client_goes_on_with_another_when_its_backend_leaves", idle_moves),
+        test("forward::an_answer_on_its_way_is_finished_before_its_client_goes_on", answer_first),
+        test("forward::a_request_without_an_answer_is_sent_again_once_if_that_does_no_harm", again),
+        test("forward::an_idle_http_client_does_not_see_its_backend_end", idle_end),
+        test("forward::requests_are_counted_with_their_latencies", counted),
+        test("forward::the_first_client_that_waits_is_told", waiting_told),
     ]
 }
 
@@ -322,4 +329,192 @@ async fn without_manager() {
     keeper.let_go().await;
     assert_eq!(ask(&mut stream, "y").await, "one:y");
     assert_eq!(ask(&mut TcpStream::connect(local(port)).await.unwrap(), "z").await, "one:z");
+}
+
+/// What an HTTP backend of these tests does with a request.
+#[derive(Clone, Copy, PartialEq)]
+enum Does {
+    Answers,
+    /// Answers, and closes the connection some time after, without a word in the answer.
+    AnswersAndEnds,
+    /// Sends a part of an answer, and the rest when it is told to.
+    Lingers,
+    /// Closes the connection.
+    Dies,
+}
+
+/// An HTTP/1.1 backend that answers with its name. Counts requests; `go` lets those that linger go on.
+async fn web(name: &'static str, does: Does) -> (Backend, Arc<AtomicUsize>, Arc<Notify>) {
+    let listener = TcpListener::bind(local(0)).await.unwrap();
+    let backend = Backend { container: name.to_owned(), addr: listener.local_addr().unwrap() };
+    let (count, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (counted, gone) = (Arc::clone(&count), Arc::clone(&go));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (counted, go) = (Arc::clone(&counted), Arc::clone(&gone));
+            tokio::spawn(async move {
+                let mut buf = [0; 1024];
+                while stream.read(&mut buf).await.is_ok_and(|length| length > 0) {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", name.len());
+                    let (first, rest) = name.split_at(1);
+                    match does {
+                        Does::Dies => return,
+                        Does::Lingers => {
+                            stream.write_all(format!("{head}{first}").as_bytes()).await.unwrap();
+                            go.notified().await;
+                            stream.write_all(rest.as_bytes()).await.unwrap();
+                        }
+                        Does::Answers | Does::AnswersAndEnds => {
+                            stream.write_all(format!("{head}{name}").as_bytes()).await.unwrap();
+                        }
+                    }
+                    if does == Does::AnswersAndEnds {
+                        go.notified().await;
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (backend, count, go)
+}
+
+/// Sends a request and reads the whole answer; the body, or nothing when the connection ended.
+async fn request(stream: &mut TcpStream, method: &str) -> Option<String> {
+    let request = format!("{method} / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    answer(stream).await
+}
+
+async fn answer(stream: &mut TcpStream) -> Option<String> {
+    let mut text = String::new();
+    let mut buf = [0; 1024];
+    loop {
+        let length = stream.read(&mut buf).await.ok().filter(|length| *length > 0)?;
+        text.push_str(std::str::from_utf8(&buf[..length]).unwrap());
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let announced: usize = head.rsplit(' ').next().unwrap().parse().unwrap();
+        if body.len() == announced {
+            return Some(body.to_owned());
+        }
+    }
+}
+
+/// Clients on both threads.
+async fn clients(addr: SocketAddr) -> Vec<TcpStream> {
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(TcpStream::connect(addr).await.unwrap());
+    }
+    clients
+}
+
+async fn idle_moves() {
+    let mut keeper = Keeper::new().await;
+    let (old, ..) = web("old", Does::Answers).await;
+    let (new, ..) = web("new", Does::Answers).await;
+    let addr = local(free_port());
+    set(&keeper, service(vec![addr], &[&old])).await;
+    let mut clients = clients(addr).await;
+    for client in &mut clients {
+        assert_eq!(request(client, "POST").await.as_deref(), Some("old"));
+    }
+    set(&keeper, service(vec![addr], &[&new])).await;
+    let idle = Event::BackendIdle { service: "web".to_owned(), container: "old".to_owned() };
+    assert_eq!(keeper.events.next().await.unwrap().event, idle, "nobody is kept by the old one");
+    for client in &mut clients {
+        assert_eq!(request(client, "POST").await.as_deref(), Some("new"));
+        assert_eq!(request(client, "GET").await.as_deref(), Some("new"));
+    }
+}
+
+async fn answer_first() {
+    let keeper = Keeper::new().await;
+    let (old, asked, go) = web("old", Does::Lingers).await;
+    let (new, ..) = web("new", Does::Answers).await;
+    let addr = local(free_port());
+    set(&keeper, service(vec![addr], &[&old])).await;
+    let mut clients = clients(addr).await;
+    for client in &mut clients {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    }
+    until(|| asked.load(Ordering::SeqCst) == clients.len()).await;
+    set(&keeper, service(vec![addr], &[&new])).await;
+    for _ in &clients {
+        go.notify_one();
+    }
+    go.notify_waiters();
+    for client in &mut clients {
+        assert_eq!(answer(client).await.as_deref(), Some("old"));
+        assert_eq!(request(client, "GET").await.as_deref(), Some("new"));
+    }
+}
+
+async fn again() {
+    let keeper = Keeper::new().await;
+    let (bad, tried, _) = web("bad", Does::Dies).await;
+    let (good, ..) = web("good", Does::Answers).await;
+    let addr = local(free_port());
+    // The one that waited longest is taken first, and that is the one that was named first.
+    set(&keeper, service(vec![addr], &[&bad, &good])).await;
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    assert_eq!(request(&mut client, "GET").await.as_deref(), Some("good"));
+    assert_eq!(tried.load(Ordering::SeqCst), 1);
+    set(&keeper, service(vec![addr], &[&bad])).await;
+    for (method, tries) in [("POST", 2), ("GET", 4)] {
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        assert_eq!(request(&mut client, method).await, None);
+        assert_eq!(tried.load(Ordering::SeqCst), tries, "{method}");
+    }
+}
+
+async fn idle_end() {
+    let keeper = Keeper::new().await;
+    let (old, _, go) = web("old", Does::AnswersAndEnds).await;
+    let addr = local(free_port());
+    set(&keeper, service(vec![addr], &[&old])).await;
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    assert_eq!(request(&mut client, "GET").await.as_deref(), Some("old"));
+    go.notify_one();
+    // It ends without having left the table, as one that crashes does.
+    for _ in 0..3 {
+        assert_eq!(request(&mut client, "GET").await.as_deref(), Some("old"));
+        go.notify_one();
+    }
+}
+
+async fn counted() {
+    let keeper = Keeper::new().await;
+    let (slow, asked, go) = web("slow", Does::Lingers).await;
+    let addr = local(free_port());
+    set(&keeper, service(vec![addr], &[&slow])).await;
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    for _ in 0..3 {
+        go.notify_one();
+        assert!(request(&mut client, "GET").await.is_some());
+    }
+    let mut other = TcpStream::connect(addr).await.unwrap();
+    other.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    until(|| asked.load(Ordering::SeqCst) == 4).await;
+    assert!(other.read(&mut [0; 8]).await.unwrap() > 0, "its answer has begun");
+    let info = info(&keeper).await;
+    let backend = &info.backends[0];
+    assert_eq!((backend.requests, info.requests, backend.in_flight), (4, 4, 0));
+    assert_eq!(backend.latencies.iter().sum::<u64>(), 4);
+}
+
+async fn waiting_told() {
+    let mut keeper = Keeper::new().await;
+    let addr = local(free_port());
+    set(&keeper, service(vec![addr], &[])).await;
+    let _client = TcpStream::connect(addr).await.unwrap();
+    let waits = Event::ClientWaiting { service: "web".to_owned() };
+    assert_eq!(keeper.events.next().await.unwrap().event, waits);
+}
+
+async fn until(mut true_: impl FnMut() -> bool) {
+    while !true_() {
+        tokio::task::yield_now().await;
+    }
 }

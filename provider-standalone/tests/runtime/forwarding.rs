@@ -27,6 +27,7 @@ fn table(service: u16, backends: &[(&str, u16)]) -> RoutingTable {
         unit: UnitId::new(name("shop"), name("prod"), name("web")),
         port_name: name("http"),
         listen: address(service),
+        hold: std::time::Duration::ZERO,
         backends: backends.iter().map(backend).collect(),
     };
     RoutingTable { routes: vec![route] }
