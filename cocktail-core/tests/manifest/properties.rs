@@ -220,7 +220,7 @@ proptest! {
     }
 
     #[test]
-    fn labels_read_back(labels in prop::collection::btree_map("[A-Za-z0-9._/-]{1,63}", "[ !#-\\[\\]-~äöü]{0,256}", 0..64)) {
+    fn labels_read_back(labels in prop::collection::btree_map("[A-Za-z0-9._/-]{1,63}", "[ !#-\\[\\]-~äöü]{0,32}", 0..8)) {
         let all: Vec<String> = labels.iter().map(|(key, value)| format!("{key:?} = \"{value}\"")).collect();
         let text = super::unit(&format!("labels = {{ {} }}", all.join(", ")));
         prop_assert_eq!(super::web(&text).labels, labels);
