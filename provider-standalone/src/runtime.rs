@@ -218,6 +218,10 @@ impl Runtime for StandaloneRuntime {
         Ok(lock(&self.shared.readings).take(Instant::now(), usage))
     }
 
+    async fn reported(&self) -> Result<BTreeMap<ContainerId, BTreeMap<String, f64>>> {
+        Ok(self.shared.reported())
+    }
+
     async fn logs(&self, container: &ContainerId, options: &LogOptions) -> Result<LogStream> {
         let client = self.shared.any_client().await?;
         let log = client.logs(logs::request(container, options)).await;

@@ -6,6 +6,7 @@
 //! for success only. Liveness waits until a worker that was just started has been ready once.
 
 mod http;
+mod numbers;
 mod tcp;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,8 @@ use tokio::time::Instant;
 use crate::exec;
 use crate::shared::Shared;
 use crate::sockets;
+
+pub(crate) use numbers::Numbers;
 
 /// First pause of a readiness probe before its first success; doubled up to the probe's own.
 const EAGER: Duration = Duration::from_millis(5);
@@ -51,6 +54,19 @@ enum Seen {
     Nothing,
 }
 
+/// What one check found, with what the worker reported.
+#[derive(Debug)]
+struct Looked {
+    seen: Seen,
+    numbers: Option<Numbers>,
+}
+
+impl From<Seen> for Looked {
+    fn from(seen: Seen) -> Self {
+        Self { seen, numbers: None }
+    }
+}
+
 /// Checks until the task is aborted or the runtime is gone. `up` says whether the container was ready once.
 pub(crate) async fn run(shared: Weak<Shared>, target: Target, probe: LaunchProbe, up: watch::Sender<bool>) {
     if probe.kind == ProbeKind::Live {
@@ -62,10 +78,16 @@ pub(crate) async fn run(shared: Weak<Shared>, target: Target, probe: LaunchProbe
     let mut verdict = Verdict::new(probe.failures);
     let mut eager = if probe.kind == ProbeKind::Ready { EAGER } else { probe.every };
     let mut explained: Option<(Instant, String)> = None;
+    let mut reports = false;
     loop {
         let pause = eager.min(probe.every);
         let Some(strong) = shared.upgrade() else { return };
-        let seen = check(&strong, &target, &probe).await;
+        let Looked { seen, numbers } = check(&strong, &target, &probe).await;
+        // An answer without numbers takes back what an earlier one said.
+        if seen != Seen::Nothing && (numbers.is_some() || reports) {
+            reports = numbers.is_some();
+            strong.report(&target.container, target.generation, numbers.unwrap_or_default());
+        }
         let (ok, detail) = match seen {
             Seen::Good(detail) => {
                 up.send_replace(true);
@@ -133,14 +155,19 @@ impl Verdict {
     }
 }
 
-async fn check(shared: &Arc<Shared>, target: &Target, probe: &LaunchProbe) -> Seen {
-    match (&probe.check, probe.port) {
-        (Check::Tcp { .. }, Some(port)) => tcp::check(SocketAddr::new(target.address, port), probe.timeout).await,
-        (Check::Http { path, .. }, Some(port)) => {
-            http::check(SocketAddr::new(target.address, port), path, probe.timeout).await
-        }
-        (Check::Tcp { .. } | Check::Http { .. }, None) => Seen::Bad("the unit has no port to probe".into()),
-        (Check::Exec { command }, _) => exec_check(shared, target, command, probe.timeout).await,
+async fn check(shared: &Arc<Shared>, target: &Target, probe: &LaunchProbe) -> Looked {
+    let path = match (&probe.check, probe.port) {
+        (Check::Exec { command }, _) => return exec_check(shared, target, command, probe.timeout).await.into(),
+        (_, None) => return Seen::Bad("the unit has no port to probe".into()).into(),
+        (Check::Tcp { .. }, Some(_)) => None,
+        (Check::Http { path, .. }, Some(_)) => Some(path),
+    };
+    let at = SocketAddr::new(target.address, probe.port.unwrap_or_default());
+    let time = (probe.timeout, Instant::now() + probe.timeout);
+    match (tcp::open(at, time).await, path) {
+        (Err(seen), _) => seen.into(),
+        (Ok(_), None) => Seen::Good(format!("connected to {at}")).into(),
+        (Ok(stream), Some(path)) => http::check(stream, at, path, time, probe.kind == ProbeKind::Ready).await,
     }
 }
 

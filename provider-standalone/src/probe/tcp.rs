@@ -6,26 +6,21 @@ use std::time::Duration;
 
 use cocktail_core::time::human;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::Seen;
 
-pub(super) async fn check(at: SocketAddr, timeout: Duration) -> Seen {
-    match tokio::time::timeout(timeout, connect(at)).await {
-        Ok(Ok(_)) => Seen::Good(format!("connected to {at}")),
-        Ok(Err(seen)) => seen,
-        Err(_) => Seen::Silent(at, format!("no connection to {at} within {}", human(timeout))),
-    }
-}
-
-/// Connects; a failure that is ours says nothing of the worker.
-pub(super) async fn connect(at: SocketAddr) -> Result<TcpStream, Seen> {
-    match TcpStream::connect(at).await {
+/// Connects; a failure that is ours says nothing of the worker. `timeout` is named, `deadline` is when it is over.
+pub(super) async fn open(at: SocketAddr, (timeout, deadline): (Duration, Instant)) -> Result<TcpStream, Seen> {
+    let connected = tokio::time::timeout_at(deadline, TcpStream::connect(at)).await;
+    match connected {
+        Err(_) => Err(Seen::Silent(at, format!("no connection to {at} within {}", human(timeout)))),
         // A free port in the kernel's own range can connect to itself.
-        Ok(stream) if stream.local_addr().ok() == Some(at) => Err(refused(at)),
-        Ok(stream) => Ok(stream),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(refused(at)),
-        Err(error) if is_ours(&error) => Err(Seen::Nothing),
-        Err(error) => Err(Seen::Silent(at, format!("cannot connect to {at}: {}", error.kind()))),
+        Ok(Ok(stream)) if stream.local_addr().ok() == Some(at) => Err(refused(at)),
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(refused(at)),
+        Ok(Err(error)) if is_ours(&error) => Err(Seen::Nothing),
+        Ok(Err(error)) => Err(Seen::Silent(at, format!("cannot connect to {at}: {}", error.kind()))),
     }
 }
 

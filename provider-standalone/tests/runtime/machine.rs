@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cocktail_core::contract::{
     Connection, Handle, Known, Launch, LaunchPort, LaunchProbe, Lease, ProbeKind, Provider, Runtime, RuntimeEvent,
+    StopOrder,
 };
 use cocktail_core::error::Error;
 use cocktail_core::id::{ContainerId, Epoch, Generation, StoreId};
@@ -236,6 +237,12 @@ pub(crate) fn tcp() -> Check {
 /// A port that nobody has now.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The order that ends a container at once.
+pub(crate) fn kill(container: &str) -> StopOrder {
+    let (container, generation) = (ContainerId::new(container), Generation(1));
+    StopOrder { container, generation, signal: 9, grace: Duration::ZERO }
 }
 
 pub(crate) fn known(launch: &Launch, handle: &Handle) -> Known {

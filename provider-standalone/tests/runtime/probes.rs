@@ -1,6 +1,10 @@
 //! What probes find out, and what they say about it.
 
+use std::collections::BTreeMap;
+use std::fs;
+
 use cocktail_core::contract::{ProbeKind, RuntimeEvent};
+use cocktail_core::id::ContainerId;
 use cocktail_core::spec::Check;
 
 use crate::machine::{Machine, free_port, http, probe, signal, tcp, trials};
@@ -15,6 +19,7 @@ trials![
     a_worker_that_listens_nowhere_is_explained,
     a_worker_that_stops_answering_turns_unready,
     liveness_waits_until_a_new_worker_was_ready,
+    numbers_in_a_json_answer_are_reported_until_the_worker_says_none_or_ends,
 ];
 
 async fn a_worker_is_ready_when_it_can_be_connected_to(machine: &mut Machine) {
@@ -110,4 +115,47 @@ async fn liveness_waits_until_a_new_worker_was_ready(machine: &mut Machine) {
     std::fs::write(machine.cwd.path().join("ready"), "").unwrap();
     assert_eq!(machine.event(kind).await, (ProbeKind::Ready, true));
     assert_eq!(machine.event(kind).await, (ProbeKind::Live, false));
+}
+
+/// Waits until the containers report exactly this.
+async fn until_reported(machine: &Machine, expected: &[(&str, &[(&str, f64)])]) {
+    let numbers = |numbers: &[(&str, f64)]| numbers.iter().map(|(key, number)| ((*key).to_owned(), *number)).collect();
+    let expected: BTreeMap<_, BTreeMap<String, f64>> =
+        expected.iter().map(|(container, reported)| (ContainerId::new(*container), numbers(reported))).collect();
+    let runtime = machine.runtime();
+    while runtime.reported().await.unwrap() != expected {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+async fn numbers_in_a_json_answer_are_reported_until_the_worker_says_none_or_ends(machine: &mut Machine) {
+    let (port, other) = (free_port(), free_port());
+    let report = machine.cwd.path().join("report");
+    let say = |text: &str| {
+        let draft = report.with_extension("new");
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, &report).unwrap();
+    };
+    say(r#"{"queue": 7, "ok": true, "inner": {"queue": 1}}"#);
+    let launch = machine.web("web-1", port, port, 200, http("/"));
+    machine.run(&launch).await;
+    // A liveness probe reports nothing.
+    let mut live = machine.web("web-2", other, other, 200, http("/"));
+    live.probes[0].kind = ProbeKind::Live;
+    machine.run(&live).await;
+    machine.probed("web-2", true).await;
+    until_reported(machine, &[("web-1", &[("queue", 7.0)])]).await;
+    say(r#"{"queue": 0.5, "load": -1}"#);
+    until_reported(machine, &[("web-1", &[("load", -1.0), ("queue", 0.5)])]).await;
+    // Longer than what is read, and still a good answer.
+    say(&format!("{{\"queue\": 1, \"text\": \"{}\"}}", "x".repeat(64 << 10)));
+    until_reported(machine, &[]).await;
+    say(r#"{"queue": 3}"#);
+    until_reported(machine, &[("web-1", &[("queue", 3.0)])]).await;
+    fs::remove_file(&report).unwrap();
+    until_reported(machine, &[]).await;
+    say(r#"{"queue": 4}"#);
+    until_reported(machine, &[("web-1", &[("queue", 4.0)])]).await;
+    machine.runtime().stop(&crate::machine::kill("web-1")).await.unwrap();
+    assert_eq!(machine.runtime().reported().await.unwrap(), BTreeMap::new());
 }

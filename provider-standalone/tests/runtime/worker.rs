@@ -1,4 +1,5 @@
-//! What this program does when it is a worker: serves HTTP with one status, until it is ended.
+//! What this program does when it is a worker: serves HTTP with one status, until it is ended. Where its working
+//! directory holds a file `report`, that is its answer, as JSON.
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -27,7 +28,12 @@ pub(crate) fn run() {
             let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
             // The head ends with an empty line.
             while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
-            let answer = format!("HTTP/1.1 {status} X\r\nlocation: /elsewhere\r\ncontent-length: 5\r\n\r\nhello");
+            let (kind, body) = match std::fs::read_to_string("report") {
+                Ok(report) => ("application/json; charset=utf-8", report),
+                Err(_) => ("text/plain", "hello".to_owned()),
+            };
+            let head = format!("HTTP/1.1 {status} X\r\nlocation: /elsewhere\r\ncontent-type: {kind}\r\n");
+            let answer = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
             // A probe that has seen enough is gone already.
             let _gone = stream.write_all(answer.as_bytes());
         });
