@@ -21,10 +21,14 @@ const MOST_UNITS: usize = 5;
 const MOST_REPLICAS: u64 = 4;
 
 /// Numbers that follow from a seed, so that a failure can be repeated.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn throw(&mut self, below: u64) -> u64 {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn throw(&mut self, below: u64) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -34,7 +38,8 @@ impl Dice {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+/// A number from the environment.
+pub(crate) fn number(name: &str) -> Option<u64> {
     env::var(name).ok()?.parse().ok()
 }
 
@@ -152,7 +157,7 @@ fn a_manager_that_is_killed_at_any_moment_ends_up_with_exactly_what_was_asked_fo
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = number("COCKTAIL_CRASH_SEED").unwrap_or(now.as_secs());
     println!("COCKTAIL_CRASH_SEED={seed} COCKTAIL_CRASH_ROUNDS={rounds}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
 
     let (home, manager, port, untouched) = with_web();
     let mut wanted = Wanted::default();

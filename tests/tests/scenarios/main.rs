@@ -10,6 +10,7 @@ mod disk;
 mod embed;
 mod faults;
 mod manifests;
+mod production;
 mod shop;
 mod workers;
 
@@ -24,6 +25,19 @@ fn web(port: u16, replicas: u32, word: &str) -> String {
         "[maps.prod.units.web]\ncommand = [\"{WORKER}\", \"serve\", \"{word}\"]\nreplicas = {replicas}\n\
          ports.http = {{ service = {port} }}\nready = {{ http = \"/\", every = \"100ms\" }}\n\
          stop = {{ signal = \"TERM\", grace = \"2s\" }}\n"
+    )
+}
+
+/// A web server that finishes what it was asked, and fails as it is told; see its source.
+const WEB: &str = env!("CARGO_BIN_EXE_web-worker");
+
+/// One Unit `web` in the map `prod` that answers through a service port, each time with `version` first. `env` are further
+/// variables, each after a comma; more keys can follow.
+fn site(port: u16, version: &str, env: &str, more: &str) -> String {
+    format!(
+        "[maps.prod.units.web]\ncommand = [\"{WEB}\"]\nenv = {{ VERSION = \"{version}\"{env} }}\n\
+         ports.http = {{ service = {port} }}\nready = {{ http = \"/ready\", every = \"100ms\", timeout = \"5s\" }}\n\
+         {more}\n"
     )
 }
 
