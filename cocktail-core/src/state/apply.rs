@@ -31,10 +31,15 @@ impl State {
             }
             Event::Applied { service, actor } => self.applied(service, actor),
             Event::Scaled { unit, desired, actor } => {
+                let now = self.now;
                 self.change_unit(unit, |record| {
+                    if record.desired == 0 {
+                        record.renew_deadline(now);
+                    }
                     record.desired = *desired;
                     ("scale", format!("set to {desired} by {actor}"))
                 });
+                self.wake_for_rollout(unit);
             }
             Event::Autoscaled { unit, desired, because, considered } => {
                 self.autoscaled(unit, *desired, because, considered);
@@ -62,6 +67,7 @@ impl State {
                         ("start", format!("started by {actor}"))
                     }
                 });
+                self.wake_for_rollout(unit);
             }
             Event::UnitRemoved { unit, actor } => {
                 self.change_unit(unit, |record| {

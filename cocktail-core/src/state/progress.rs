@@ -150,9 +150,14 @@ impl State {
         } else {
             unit.scaling.last_down = Some(now);
         }
+        if unit.desired == 0 {
+            // While it had no container its rollout could not go on.
+            unit.renew_deadline(now);
+        }
         unit.why.record(at, "scale", &format!("{desired} instead of {}: {because}", unit.desired), considered);
         unit.desired = desired;
         self.soft.routes_changed = true;
+        self.wake_for_rollout(id);
         self.touch(id);
     }
 

@@ -256,3 +256,14 @@ fn a_rollout_goes_on_where_it_was_when_the_manager_died() {
     world.settle();
     assert_eq!(rollout(&world).state, RolloutState::Completed);
 }
+
+#[test]
+fn a_rollout_without_containers_has_all_the_time_there_is() {
+    let mut world = updating(1, "");
+    world.scale("web", 0).expect("it is not refused");
+    world.settle();
+    world.pass(Duration::from_secs(3_600));
+    world.scale("web", 1).expect("it is not refused");
+    world.settle();
+    assert_eq!((rollout(&world).state, world.ready("web")), (RolloutState::Completed, 1));
+}
