@@ -181,11 +181,15 @@ impl Unit {
         self.spec.template = template.clone();
     }
 
-    /// The revision that a user's rollback without a number means: what an open rollout came from, otherwise the last
-    /// one before the current that did not fail.
+    /// The revision that a user's rollback without a number means: what the current one took over from, otherwise the
+    /// last one before it that did not fail.
     pub fn previous(&self) -> Option<Revision> {
-        if let Some(rollout) = self.rollout.as_ref().filter(|rollout| rollout.state.is_open() && !rollout.back) {
-            return rollout.from;
+        if let Some(rollout) = self.rollout.as_ref().filter(|rollout| !rollout.back) {
+            let from = rollout.from.filter(|from| self.templates.contains_key(from));
+            // Not the number before: that one may have been left by a way back.
+            if from.is_some() || rollout.state.is_open() {
+                return from;
+            }
         }
         let usable = |record: &&RevisionRecord| {
             record.revision != self.revision

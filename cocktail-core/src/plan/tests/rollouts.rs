@@ -228,6 +228,9 @@ fn a_rollback_by_hand_goes_to_the_revision_before_or_to_any_that_is_kept() {
     assert_eq!(missing.expect_err("it never was").message(), "shop/prod/web has no revision 9; it has 1, 2, 3");
     world.apply(&unit(2, 4, ""));
     assert_eq!(world.unit("web").revision, Revision(4), "a number is given once");
+    world.settle();
+    world.command(&Command::Rollback { unit: "web".into(), to: None }).expect("it served");
+    assert_eq!(world.unit("web").revision, Revision(1), "what served before it, not the number before it");
 }
 
 #[test]
