@@ -10,6 +10,7 @@ use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Turn};
 use cocktail_core::id::{Seq, ServerId};
 use cocktail_core::name::Name;
+use cocktail_core::scaling::ScalingPolicy;
 use cocktail_core::server::{Server, ServerState};
 use cocktail_core::settings::Settings;
 use cocktail_core::spec::Resources;
@@ -35,6 +36,7 @@ pub struct Builder {
     settings: Settings,
     data_dir: PathBuf,
     kept: Option<Kept>,
+    scaling: Option<Arc<dyn ScalingPolicy>>,
 }
 
 /// Something that lives as long as the Orchestrator: the lock on its data dir.
@@ -43,7 +45,14 @@ pub(crate) type Kept = Arc<dyn std::any::Any + Send + Sync>;
 impl Builder {
     /// An Orchestrator that remembers in `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, providers: Vec::new(), settings: Settings::default(), data_dir: PathBuf::new(), kept: None }
+        Self {
+            store,
+            providers: Vec::new(),
+            settings: Settings::default(),
+            data_dir: PathBuf::new(),
+            kept: None,
+            scaling: None,
+        }
     }
 
     /// Adds a provider. The first one that brings a forwarder serves the service ports.
@@ -57,6 +66,14 @@ impl Builder {
     #[must_use]
     pub fn with_settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// Exchanges what says how many containers the load asks for; target tracking by default. What damps a count, and
+    /// its bounds, stay as the manifest says.
+    #[must_use]
+    pub fn with_scaling_policy(mut self, policy: Arc<dyn ScalingPolicy>) -> Self {
+        self.scaling = Some(policy);
         self
     }
 
@@ -85,6 +102,9 @@ impl Builder {
         let lease = self.store.acquire().await?;
         let epoch = lease.epoch;
         let (mut state, seq) = load(&self.store).await?;
+        if let Some(policy) = self.scaling {
+            state.set_scaling_policy(policy);
+        }
         let clock = Clock::resume(state.now);
         let (requests, request_queue) = mpsc::channel(256);
         let (observations, observation_queue) = mpsc::channel(OBSERVATIONS);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use cocktail_core::container::Container;
 use cocktail_core::contract::{Exit, Handle, Launch, Runtime, StopOrder};
 use cocktail_core::error::{Error, ErrorKind};
 use cocktail_core::event::{Event, Soft};
@@ -18,7 +19,8 @@ use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug, info_span, warn};
 
 use crate::clock::Clock;
 use crate::shared::{Observation, Shared};
@@ -54,6 +56,7 @@ impl Executor {
             return;
         };
         let limit = self.limits.entry(record.server.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
+        let span = span(record, operation);
         let call = Call {
             shared: self.shared.clone(),
             runtime,
@@ -65,19 +68,19 @@ impl Executor {
             OperationKind::Start => match state.launch(&operation.container) {
                 Ok(launch) => {
                     let deadline = self.clock.instant(operation.deadline.unwrap_or(ManagerTime(u64::MAX / 2)));
-                    self.running.spawn(call.start(launch, deadline));
+                    self.running.spawn(call.start(launch, deadline).instrument(span));
                 }
                 Err(error) => {
-                    self.running.spawn(async move { call.failed(&error).await });
+                    self.running.spawn(async move { call.failed(&error).await }.instrument(span));
                 }
             },
             OperationKind::Stop { .. } => {
                 if let Some(order) = state.stop_order(operation) {
-                    self.running.spawn(call.stop(order));
+                    self.running.spawn(call.stop(order).instrument(span));
                 }
             }
             OperationKind::Remove => {
-                self.running.spawn(call.remove());
+                self.running.spawn(call.remove().instrument(span));
             }
         }
     }
@@ -90,6 +93,27 @@ impl Executor {
             self.running.detach_all();
         }
     }
+}
+
+/// The span of an operation: its own trace, since it outlives the turn that it follows from.
+fn span(record: &Container, operation: &Operation) -> Span {
+    let span = info_span!(
+        parent: None,
+        "cocktail.operation",
+        id = operation.id.0,
+        kind = operation.kind.as_str(),
+        container = %operation.container,
+        unit = %record.unit,
+        attempt = operation.generation.0,
+        outcome = Empty
+    );
+    span.follows_from(Span::current());
+    span
+}
+
+/// Says in the span of an operation how it ended.
+fn ended(outcome: impl std::fmt::Display) {
+    Span::current().record("outcome", tracing::field::display(outcome));
 }
 
 /// One call with where its outcome goes.
@@ -116,6 +140,7 @@ impl Call {
                     tokio::time::sleep(pause).await;
                     if !self.is_wanted().await {
                         // It was resolved meanwhile: a repeated call would start what nobody waits for.
+                        ended("dropped");
                         return;
                     }
                 }
@@ -125,6 +150,7 @@ impl Call {
         drop(permit);
         match outcome {
             Ok(handle) => {
+                ended("done");
                 let (container, generation) = (launch.container, launch.generation);
                 self.shared.observe(Observation::Event(Event::Started { container, generation, handle })).await;
             }
@@ -148,6 +174,7 @@ impl Call {
     async fn stop(self, order: StopOrder) {
         let _permit = self.limit.clone().acquire_owned().await;
         let exit = self.until_done("stop", || self.runtime.stop(&order)).await.unwrap_or(Exit::Unknown);
+        ended("done");
         let event = Event::Exited { container: order.container.clone(), generation: order.generation, exit };
         self.shared.observe(Observation::Event(event)).await;
     }
@@ -155,6 +182,7 @@ impl Call {
     async fn remove(self) {
         let _permit = self.limit.clone().acquire_owned().await;
         self.until_done("remove", || self.runtime.remove(&self.container)).await;
+        ended("done");
         self.shared.observe(Observation::Removed(self.container.clone())).await;
     }
 
@@ -177,6 +205,7 @@ impl Call {
     }
 
     async fn failed(&self, error: &Error) {
+        ended(format_args!("failed: {}", error.message()));
         let failure = Failure {
             kind: error.kind().clone(),
             message: error.chain(),

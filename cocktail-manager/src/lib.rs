@@ -7,11 +7,21 @@
 //! It is a good guest: no signal handler, no global subscriber, no runtime of its own. Several Orchestrators fit in one
 //! process. It decides nothing itself (that is `cocktail-core`) and touches no process, file or socket (that is the
 //! provider's runtime and the store).
+//!
+//! Spans for whoever has a subscriber (names and fields stay as they are; further fields may come):
+//!
+//! | span | level | fields |
+//! | --- | --- | --- |
+//! | `cocktail.turn` | debug | `seq` of the committed turn, number of its `events` and `operations` |
+//! | `cocktail.operation` | info | `id`, `kind` (`start`, `stop`, `remove`), `container`, `unit`, `attempt`, and when it ends `outcome`: `done`, `failed: …`, `dropped` |
+//!
+//! An operation follows from the turn that intended it, and outlives it.
 
 mod apply;
 mod builder;
 mod clock;
 mod executor;
+mod floor;
 mod logs;
 mod monitor;
 mod observe;
@@ -20,6 +30,7 @@ mod routing;
 mod schedule;
 mod shared;
 mod streams;
+mod volumes;
 mod watch;
 mod writer;
 

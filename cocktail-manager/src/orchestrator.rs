@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use crate::builder::{Builder, Kept};
 use crate::shared::{Health, Request, Shared};
 use crate::writer::End;
-use crate::{apply, logs, monitor, observe, streams};
+use crate::{apply, logs, monitor, observe, streams, volumes};
 
 /// A Manager in this process. Cheap to clone; every clone is the same Manager.
 ///
@@ -157,7 +157,7 @@ impl Manager for Orchestrator {
     }
 
     async fn volumes(&self) -> Result<Vec<VolumeView>> {
-        self.view(State::volume_views).await
+        volumes::volumes(&self.shared).await
     }
 
     async fn history(&self, object: &str) -> Result<HistoryView> {
@@ -203,17 +203,21 @@ impl Manager for Orchestrator {
     }
 
     async fn inspect(&self, object: &str) -> Result<serde_json::Value> {
-        let object = object.to_owned();
+        let name = object.to_owned();
         let inspected = self.shared.look(move |state, health| {
-            let mut value = state.inspect(&object)?;
+            let mut value = state.inspect(&name)?;
             let server = value.pointer("/server/id").and_then(|id| id.as_str()).map(ServerId::new);
             if let (Some(server), Some(fields)) = (server, value.as_object_mut()) {
                 let unknown = health.unknown.get(&server).map(observe::unknown_view);
                 fields.insert("unknown".into(), unknown.unwrap_or_else(|| serde_json::Value::Array(Vec::new())));
             }
-            Ok(value)
+            Ok((value, streams::About::of(state, &name)?))
         });
-        inspected.await?
+        let (mut value, about) = inspected.await??;
+        if let (Some(about), Some(fields)) = (about, value.as_object_mut()) {
+            fields.insert("events".into(), serde_json::Value::Array(streams::last(&self.shared, &about).await?));
+        }
+        Ok(value)
     }
 
     async fn why(&self, object: &str) -> Result<Vec<WhyView>> {
@@ -247,7 +251,7 @@ impl Manager for Orchestrator {
                     seq: health.seq.0,
                     state: condition.into(),
                     reason,
-                    anomalies: state.anomalies(),
+                    anomalies: state.anomalies().saturating_add(health.anomalies),
                 }
             })
             .await

@@ -65,6 +65,8 @@ pub(crate) struct Health {
     pub(crate) degraded: Option<String>,
     /// Last turn that is durable.
     pub(crate) seq: Seq,
+    /// Steps of ours that broke the floor of a Unit.
+    pub(crate) anomalies: u64,
     /// Service ports that do not listen, and why.
     pub(crate) routes: BTreeMap<SocketAddr, String>,
     /// What runs on a server for our store although the state does not know it. It is shown, and never ended.

@@ -1,13 +1,16 @@
 //! What flows: events of the journal, and commands beside containers.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use cocktail_core::contract::{Actor, EventFilter, ExecSession, ExecSpec, TurnRow};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::Turn;
-use cocktail_core::id::Seq;
+use cocktail_core::id::{Seq, UnitId};
+use cocktail_core::name::Name;
+use cocktail_core::state::{Object, State};
 use cocktail_core::view::EventView;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::info;
@@ -16,6 +19,10 @@ use crate::shared::{Committed, Shared};
 
 /// Turns that are read from the store at once.
 const PAGE: usize = 256;
+/// Events that are shown with an object.
+const LAST: usize = 20;
+/// Pages that are looked through for them.
+const LAST_PAGES: usize = 8;
 
 /// Events of the journal, then those that happen.
 pub(crate) async fn events(shared: &Shared, filter: &EventFilter) -> Result<BoxStream<'static, Result<EventView>>> {
@@ -121,6 +128,78 @@ impl Reader {
 fn decode(row: &TurnRow) -> Result<Turn> {
     serde_json::from_slice(&row.bytes)
         .map_err(|error| Error::unexpected("a turn of the journal cannot be read").with("seq", row.seq).because(error))
+}
+
+/// Whose events are looked for: Units, or the groups that they are in, and their containers.
+#[derive(Debug)]
+pub(crate) struct About {
+    objects: BTreeSet<String>,
+    /// Containers of others: of theirs that are gone only the name is left.
+    others: BTreeSet<String>,
+    /// Names of Units that no other Unit has, so that a container that is gone says by its name whose it was.
+    names: BTreeSet<String>,
+}
+
+impl About {
+    /// What a name stands for; `None` for containers and servers, whose events can be asked for by their own names.
+    ///
+    /// # Errors
+    /// As [`State::object`].
+    pub(crate) fn of(state: &State, name: &str) -> Result<Option<Self>> {
+        let object = state.object(name)?;
+        let service = match &object {
+            Object::Container(_) | Object::Server(_) => return Ok(None),
+            Object::Service(service) | Object::Map(service, _) => service.to_string(),
+            Object::Unit(unit) => unit.service.to_string(),
+        };
+        let units: BTreeSet<UnitId> = state.units_of(&object).into_iter().collect();
+        let (mut objects, mut others) = (BTreeSet::from([service]), BTreeSet::new());
+        for record in state.containers.values() {
+            let set = if units.contains(&record.unit) { &mut objects } else { &mut others };
+            set.insert(record.id.to_string());
+        }
+        objects.extend(units.iter().map(ToString::to_string));
+        let is_other = |name: &Name| state.units.keys().any(|other| other.unit == *name && !units.contains(other));
+        let names = units.iter().map(|id| &id.unit).filter(|name| !is_other(name)).map(ToString::to_string).collect();
+        Ok(Some(Self { objects, others, names }))
+    }
+
+    fn is_about(&self, object: &str) -> bool {
+        let by_name = || object.rsplit_once('-').is_some_and(|(name, _)| self.names.contains(name));
+        self.objects.contains(object) || !self.others.contains(object) && !object.contains('/') && by_name()
+    }
+}
+
+/// The last events about something, oldest first, without their details: those are in the journal.
+pub(crate) async fn last(shared: &Shared, about: &About) -> Result<Vec<serde_json::Value>> {
+    let durable = shared.look(|_, health| health.seq).await?;
+    let mut found = VecDeque::new();
+    let mut upto = durable.0;
+    for _ in 0..LAST_PAGES {
+        let from = upto.saturating_sub(PAGE as u64) + 1;
+        let rows = shared.store.read(Seq(from), usize::try_from(upto + 1 - from).unwrap_or(PAGE)).await?;
+        for row in rows.iter().rev().filter(|row| row.seq.0 <= upto) {
+            let turn = decode(row)?;
+            for event in turn.events.iter().rev() {
+                let (kind, object, reason) = event.describe();
+                if about.is_about(&object) {
+                    let at = row.at.to_string();
+                    found.push_front(
+                        json!({ "seq": row.seq, "at": at, "kind": kind, "object": object, "reason": reason }),
+                    );
+                }
+                if found.len() == LAST {
+                    return Ok(found.into());
+                }
+            }
+        }
+        upto = from - 1;
+        // Turns before the first that is kept are missing.
+        if upto == 0 || rows.is_empty() {
+            break;
+        }
+    }
+    Ok(found.into())
 }
 
 /// Runs a command beside a container.

@@ -18,13 +18,14 @@ use cocktail_core::plan;
 use cocktail_core::state::State;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug_span, error, info, warn};
 
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::observe::{self, Change};
-use crate::schedule;
 use crate::shared::{Committed, Health, Observation, Request, Shared};
+use crate::{floor, schedule};
 
 /// Inputs that one turn takes at most.
 const BATCH: usize = 4096;
@@ -85,7 +86,12 @@ impl Writer {
             let mut gathered = Gathered::default();
             self.gather(&mut gathered).await;
             halted.append(&mut gathered.halted);
-            if let Err(end) = self.turn(gathered.events, gathered.replies).await {
+            // A turn without anything to do, as after a look, is none.
+            let span = match gathered.events.is_empty() && !self.state.is_dirty() {
+                true => Span::none(),
+                false => debug_span!("cocktail.turn", seq = Empty, events = Empty, operations = Empty),
+            };
+            if let Err(end) = self.turn(gathered.events, gathered.replies).instrument(span).await {
                 return end;
             }
             if self.state.containers.is_empty() {
@@ -270,7 +276,13 @@ impl Writer {
         replies: Vec<(oneshot::Sender<Result<Commanded>>, Commanded)>,
     ) -> Result<(), End> {
         let began = Instant::now();
-        events.extend(plan::decide(&mut self.state));
+        let ready = if self.state.is_dirty() { floor::ready(&self.state) } else { floor::Ready::new() };
+        let decided = plan::decide(&mut self.state);
+        for anomaly in floor::broken(&ready, &self.state, &decided) {
+            error!(anomaly, "a step breaks the floor of a unit");
+            self.health.anomalies += 1;
+        }
+        events.extend(decided);
         for anomaly in self.state.take_anomalies() {
             error!(anomaly, "something that should be impossible has happened");
         }
@@ -280,11 +292,15 @@ impl Writer {
         if !events.is_empty() {
             let turn = Turn { now: self.state.now, at: self.state.at, epoch: self.epoch, events };
             self.commit(&turn).await?;
+            let mut operations = 0;
             for event in &turn.events {
                 if let Event::Intended { operation } = event {
                     self.executor.send(&self.state, operation);
+                    operations += 1;
                 }
             }
+            let span = Span::current();
+            span.record("seq", self.seq.0).record("events", turn.events.len()).record("operations", operations);
             let committed = Committed { seq: self.seq, at: turn.at, events: Arc::new(turn.events) };
             // No follower is no error.
             let _ = self.shared.committed.send(committed);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cocktail_core::contract::Provider;
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::name::Name;
+use cocktail_core::scaling::ScalingPolicy;
 use cocktail_core::settings::{ProviderSettings, Settings};
 use cocktail_manager::Orchestrator;
 use cocktail_provider_standalone::{StandaloneBuilder, StandaloneProvider};
@@ -28,7 +29,12 @@ pub struct Cocktail {
 impl Cocktail {
     /// Collects what a Manager is made from; the defaults run workers on this machine.
     pub fn builder() -> Builder {
-        Builder { data_dir: PathBuf::from(".cocktail"), settings: Settings::default(), providers: Vec::new() }
+        Builder {
+            data_dir: PathBuf::from(".cocktail"),
+            settings: Settings::default(),
+            providers: Vec::new(),
+            scaling: None,
+        }
     }
 
     /// The data dir that it holds the lock of.
@@ -55,6 +61,7 @@ pub struct Builder {
     pub(crate) data_dir: PathBuf,
     pub(crate) settings: Settings,
     providers: Vec<Arc<dyn Provider>>,
+    scaling: Option<Arc<dyn ScalingPolicy>>,
 }
 
 impl Builder {
@@ -79,6 +86,39 @@ impl Builder {
         self
     }
 
+    /// Exchanges what says how many containers the load asks for; [`TargetTracking`](crate::scaling::TargetTracking) by
+    /// default. It is asked about each Unit whose `scale` has a target, after each reading of its containers; bounds,
+    /// steps, stabilisation and cool-downs are kept whatever it says.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use cocktail::Cocktail;
+    /// use cocktail::scaling::{ScalingInput, ScalingPolicy, Wanted};
+    ///
+    /// /// One container for every hundred jobs that wait, and one for whatever is left.
+    /// #[derive(Debug)]
+    /// struct ByBacklog;
+    ///
+    /// impl ScalingPolicy for ByBacklog {
+    ///     fn wanted(&self, input: &ScalingInput<'_>) -> Option<Wanted> {
+    ///         // Each container reports the backlog that all of them share.
+    ///         let jobs = input.samples.iter().filter_map(|sample| sample.custom.get("backlog")).copied();
+    ///         let jobs = jobs.reduce(f64::max)?;
+    ///         let count = (jobs / 100.0).ceil() as u32;
+    ///         Some(Wanted { count, because: format!("{jobs} jobs wait"), considered: Vec::new() })
+    ///     }
+    /// }
+    ///
+    /// let builder = Cocktail::builder().data_dir(".cocktail").scaling_policy(Arc::new(ByBacklog));
+    /// # drop(builder);
+    /// ```
+    #[must_use]
+    pub fn scaling_policy(mut self, policy: Arc<dyn ScalingPolicy>) -> Self {
+        self.scaling = Some(policy);
+        self
+    }
+
     /// Takes the data dir, starts or finds its keeper, adopts what runs, and goes on with what was wanted.
     ///
     /// # Errors
@@ -95,6 +135,9 @@ impl Builder {
             .keeping(data_dir.clone());
         for provider in providers {
             builder = builder.with_provider(provider);
+        }
+        if let Some(policy) = self.scaling {
+            builder = builder.with_scaling_policy(policy);
         }
         Ok(Cocktail { orchestrator: builder.start().await?, data_dir })
     }

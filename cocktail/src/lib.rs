@@ -32,11 +32,11 @@ mod release;
 pub use cocktail_api as api;
 pub use cocktail_core::contract::{
     Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, LogLine, LogOptions, LogStream,
-    Manager, ManifestSource, ShutdownMode,
+    Manager, ManifestSource, RolloutAction, ShutdownMode,
 };
 pub use cocktail_core::error::{Error, ErrorKind, Result};
 pub use cocktail_core::settings::Settings;
-pub use cocktail_core::{contract, manifest, name, spec, view};
+pub use cocktail_core::{contract, manifest, name, scaling, spec, view};
 pub use cocktail_manager::{Ended, Orchestrator};
 pub use cocktail_provider_standalone as standalone;
 pub use cocktail_store as store;
