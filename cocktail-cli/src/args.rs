@@ -93,6 +93,8 @@ Examples:
     Servers,
     /// List the routing table: service ports and the ready containers behind them
     Endpoints,
+    /// List volumes: what they hold, who has them, and those that nobody uses any more
+    Volumes,
     /// List operations: open ones and the last that ended
     Ops,
     /// Print the journal
@@ -106,7 +108,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   cocktail logs -f web
-  cocktail logs --tail 20 --since 5m --timestamps web-k3v9qx")]
+  cocktail logs --tail 20 --since 5m --timestamps web-k3v9qx
+  cocktail logs --grep timeout -o json web | jq .fields")]
     Logs(LogsArgs),
     /// Run a command beside a container; its exit code becomes ours
     #[command(after_help = "Examples:\n  cocktail exec web-k3v9qx -- env\n  cocktail exec -it web-k3v9qx -- sh")]
@@ -123,6 +126,17 @@ Examples:
     Start(ObjectsArgs),
     /// Replace the containers of a Unit, map or Service, or one container: the replacement is ready first
     Restart(ObjectsArgs),
+    /// Watch and steer the rollout of a Unit
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    /// Go back to an earlier revision of a Unit: extends first, like an update
+    #[command(after_help = "\
+Without --to it goes back to the revision that served before; `inspect UNIT` lists those that are kept.
+
+Examples:
+  cocktail rollback web --wait
+  cocktail rollback web --to 3")]
+    Rollback(RollbackArgs),
     /// Remove a Unit, a map or a Service with its containers; volumes stay
     Rm(ObjectsArgs),
     /// Remove everything, wait until it is gone, and end the Manager that `up -d` started
@@ -247,6 +261,9 @@ pub(crate) struct LogsArgs {
     /// Only lines that contain this text
     #[arg(long, value_name = "TEXT")]
     pub(crate) grep: Option<String>,
+    /// Print lines that are JSON as they are, also on a terminal
+    #[arg(long)]
+    pub(crate) raw: bool,
     /// Begin each line with its time
     #[arg(short, long)]
     pub(crate) timestamps: bool,
@@ -292,6 +309,40 @@ pub(crate) struct StepArgs {
     /// How many containers
     #[arg(default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) wait: WaitArg,
+}
+
+/// `rollout`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RolloutCommand {
+    /// Print where the last rollout stands
+    Status(UnitArg),
+    /// Replace nothing more until it is resumed; what serves stays
+    Pause(UnitArg),
+    /// Let it go on; what failed is tried again
+    Resume(UnitArg),
+    /// Call the canary good, so that the others follow
+    Promote(UnitArg),
+    /// Go back to what served before
+    Abort(UnitArg),
+}
+
+/// One Unit.
+#[derive(Debug, Args)]
+pub(crate) struct UnitArg {
+    /// The Unit
+    pub(crate) unit: String,
+}
+
+/// `rollback`.
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The Unit
+    pub(crate) unit: String,
+    /// The revision to go back to [default: the one that served before]
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) to: Option<u64>,
     #[command(flatten)]
     pub(crate) wait: WaitArg,
 }
@@ -363,6 +414,11 @@ mod tests {
             "cocktail up f --wait 10",
             "cocktail exec web",
             "cocktail doctor mars",
+            "cocktail rollout",
+            "cocktail rollout stop web",
+            "cocktail rollout status",
+            "cocktail rollback",
+            "cocktail rollback web --to one",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

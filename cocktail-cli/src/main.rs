@@ -33,7 +33,7 @@ use cocktail_core::contract::{Actor, Manager, ManifestSource, ShutdownMode};
 
 use crate::args::{Cli, Command, DownArgs, FilesArgs, Global, ManifestCommand};
 use crate::commands::change::{self, Verb};
-use crate::commands::{apply, events, exec, inspect, list, logs, manifest, release, version};
+use crate::commands::{apply, events, exec, inspect, list, logs, manifest, release, rollout, version, volumes};
 use crate::data_dir::{DataDir, Surroundings};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Tone, Ui};
@@ -99,6 +99,7 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         Command::Ps => list::containers(&*connect().await?, ui).await,
         Command::Servers => list::servers(&*connect().await?, ui).await,
         Command::Endpoints => list::endpoints(&*connect().await?, ui).await,
+        Command::Volumes => volumes::volumes(&*connect().await?, ui).await,
         Command::Ops => list::operations(&*connect().await?, ui).await,
         Command::Events(args) => events::events(&*connect().await?, args, ui).await,
         Command::Inspect(args) => inspect::inspect(&*connect().await?, &args.object, ui).await,
@@ -111,6 +112,8 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         Command::Stop(args) => change::objects(&*connect().await?, &actor, Verb::Stop, args, ui).await,
         Command::Start(args) => change::objects(&*connect().await?, &actor, Verb::Start, args, ui).await,
         Command::Restart(args) => change::objects(&*connect().await?, &actor, Verb::Restart, args, ui).await,
+        Command::Rollout(command) => rollout::rollout(&*connect().await?, &actor, command, ui).await,
+        Command::Rollback(args) => rollout::rollback(&*connect().await?, &actor, args, ui).await,
         Command::Rm(args) => change::objects(&*connect().await?, &actor, Verb::Remove, args, ui).await,
         Command::Down(args) => {
             let dir = DataDir::find(&from, false)?;

@@ -23,6 +23,8 @@ use crate::failure::Outcome;
 pub(crate) struct Ui {
     /// How data is written.
     pub(crate) format: Format,
+    /// Whether data goes to somebody who looks at it.
+    data_terminal: bool,
     /// Whether data may be coloured.
     data_colour: bool,
     /// Whether what is for people may be coloured and moved.
@@ -40,12 +42,23 @@ impl Ui {
         let plain = wanted("NO_COLOR", |value| !value.is_empty()) || wanted("TERM", |value| value == "dumb");
         Self {
             format,
+            data_terminal: io::stdout().is_terminal(),
             data_colour: !plain && io::stdout().is_terminal(),
             people_live: !plain && io::stderr().is_terminal(),
             data: Box::new(io::stdout()),
             people: Box::new(io::stderr()),
             now: || WallTime(jiff::Timestamp::now().as_microsecond()),
         }
+    }
+
+    /// Whether stdout is a terminal.
+    pub(crate) fn data_is_seen(&self) -> bool {
+        self.data_terminal
+    }
+
+    /// Whether data may be coloured.
+    pub(crate) fn colour_for_data(&self) -> bool {
+        self.data_colour
     }
 
     /// Whether stderr is a terminal that may show colour and movement.
@@ -176,6 +189,7 @@ pub(crate) mod testing {
         let (data, people) = (Written::default(), Written::default());
         let ui = Ui {
             format,
+            data_terminal: false,
             data_colour: false,
             people_live: false,
             data: Box::new(data.clone()),
@@ -183,6 +197,12 @@ pub(crate) mod testing {
             now: || WallTime(1_767_268_800_000_000),
         };
         (ui, data, people)
+    }
+
+    /// The same as [`ui`] with a terminal, in colour or not.
+    pub(crate) fn seen(format: Format, colour: bool) -> (Ui, Written, Written) {
+        let (ui, data, people) = ui(format);
+        (Ui { data_terminal: true, data_colour: colour, ..ui }, data, people)
     }
 
     /// A [`Ui`] whose stdout is closed.

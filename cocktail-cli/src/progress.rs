@@ -1,11 +1,13 @@
 //! Waiting until what was asked for has come true, with something to look at meanwhile.
 //!
-//! Start at [`until`]. Whether a Unit is there yet is decided by the pure [`standing`]; [`Progress`] shows changes: on
+//! Start at [`until`]. Whether a Unit is there yet is decided by the pure [`standing()`]; [`Progress`] shows changes: on
 //! a terminal as one live line a Unit, elsewhere as one plain line a change. Where only the reason changes, plain lines
 //! keep a distance of [`QUIET`], so that the log of a Unit with hundreds of containers stays short.
 //!
 //! Lists are read again and again rather than followed as events: what is shown then cannot miss anything, and a
 //! Manager in this machine answers in well under a millisecond.
+
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,6 +23,10 @@ use crate::commands::list::unit_name;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Tone, Ui, plain};
 
+pub(crate) use standing::there;
+pub(crate) use standing::{Goal, Standing, standing};
+use standing::{belongs, is};
+
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -30,71 +36,6 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Lines of output that are shown of a container that does not come up.
 const LAST_LINES: u64 = 5;
 
-/// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Goal {
-    /// Every Unit has all its containers ready, of its current revision.
-    Ready,
-    /// No container of the Units runs.
-    Stopped,
-    /// The Units and their containers are gone.
-    Gone,
-}
-
-/// How far a Unit is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// There.
-    Done,
-    /// On its way; why it is not there yet, if anything stands in the way.
-    Waiting(String),
-    /// It will not come true by waiting.
-    Failed(String),
-}
-
-/// How far a Unit is on its way to `goal`, from one look at both lists.
-pub(crate) fn standing(unit: &UnitId, goal: Goal, units: &[UnitView], containers: &[ContainerView]) -> Standing {
-    let view = units.iter().find(|view| is(view, unit));
-    let mine = || containers.iter().filter(|container| belongs(container, unit));
-    match (goal, view) {
-        (Goal::Ready, None) => Standing::Failed("the Unit was removed".into()),
-        (Goal::Ready, Some(view)) => readiness(view),
-        (Goal::Stopped, _) => match mine().find(|container| !has_ended(&container.state)) {
-            None => Standing::Done,
-            Some(container) => Standing::Waiting(format!("{} is {}", container.id, container.state)),
-        },
-        (Goal::Gone, view) => match mine().next() {
-            None if view.is_none() => Standing::Done,
-            None => Standing::Waiting(String::new()),
-            Some(container) => Standing::Waiting(format!("{} is {}", container.id, container.state)),
-        },
-    }
-}
-
-fn readiness(view: &UnitView) -> Standing {
-    let reason = || if view.reason.is_empty() { view.rollout.reason.clone() } else { view.reason.clone() };
-    match view.rollout.state.as_str() {
-        _ if view.stopped => Standing::Failed("the Unit is stopped; `cocktail start` starts it".into()),
-        "rolled-back" | "paused" => Standing::Failed(format!("the rollout is {}: {}", view.rollout.state, reason())),
-        "running" | "rolling-back" => Standing::Waiting(reason()),
-        _ if view.ready >= view.desired && view.updated >= view.desired => Standing::Done,
-        _ => Standing::Waiting(reason()),
-    }
-}
-
-fn is(view: &UnitView, unit: &UnitId) -> bool {
-    view.service == unit.service.as_str() && view.map == unit.map.as_str() && view.unit == unit.unit.as_str()
-}
-
-fn belongs(view: &ContainerView, unit: &UnitId) -> bool {
-    view.service == unit.service.as_str() && view.map == unit.map.as_str() && view.unit == unit.unit.as_str()
-}
-
-/// Whether nothing of a container in this state runs.
-fn has_ended(state: &str) -> bool {
-    matches!(state, "stopped" | "failed" | "claimed" | "backoff")
-}
-
 /// Waits until every one of `units` has reached `goal`.
 ///
 /// # Errors
@@ -102,7 +43,7 @@ fn has_ended(state: &str) -> bool {
 pub(crate) async fn until(
     manager: &dyn Manager,
     units: &[UnitId],
-    goal: Goal,
+    goal: Goal<'_>,
     deadline: Duration,
     ui: &mut Ui,
 ) -> Outcome {
@@ -121,7 +62,7 @@ pub(crate) async fn until(
 ///
 /// # Errors
 /// [`Failure::Deadline`], [`Failure::Failed`] as there.
-pub(crate) async fn quietly(manager: &dyn Manager, units: &[UnitId], goal: Goal, deadline: Duration) -> Outcome {
+pub(crate) async fn quietly(manager: &dyn Manager, units: &[UnitId], goal: Goal<'_>, deadline: Duration) -> Outcome {
     let mut late = BTreeMap::new();
     let wait = look(manager, units, goal, &mut late, None);
     match tokio::time::timeout(deadline, wait).await {
@@ -134,7 +75,7 @@ pub(crate) async fn quietly(manager: &dyn Manager, units: &[UnitId], goal: Goal,
 async fn look(
     manager: &dyn Manager,
     wanted: &[UnitId],
-    goal: Goal,
+    goal: Goal<'_>,
     late: &mut BTreeMap<UnitId, String>,
     mut shown: Option<(&mut Progress, &mut Ui)>,
 ) -> Outcome {
@@ -153,12 +94,14 @@ async fn look(
                 progress.show(unit, view, goal, &standing, ui);
             }
             match standing {
-                Standing::Done => {}
+                Standing::Done(_) => {}
                 Standing::Waiting(reason) => drop(late.insert(unit.clone(), reason)),
                 Standing::Failed(reason) => return Err(Failure::Failed(format!("{unit}: {reason}"))),
             }
         }
-        if let (Goal::Ready, Some((progress, ui))) = (goal, &mut shown) {
+        if let (Goal::Ready { .. } | Goal::Updated { .. } | Goal::Back { .. }, Some((progress, ui))) =
+            (goal, &mut shown)
+        {
             let broken = containers.iter().filter(|container| {
                 matches!(container.state.as_str(), "backoff" | "failed")
                     && late.keys().any(|unit| belongs(container, unit))
@@ -178,11 +121,12 @@ async fn deadline_report(
     manager: &dyn Manager,
     wanted: &[UnitId],
     late: &BTreeMap<UnitId, String>,
-    goal: Goal,
+    goal: Goal<'_>,
     deadline: Duration,
 ) -> String {
     let goal = match goal {
-        Goal::Ready => "ready",
+        Goal::Ready { .. } | Goal::Updated { .. } => "ready",
+        Goal::Back { .. } => "back",
         Goal::Stopped => "stopped",
         Goal::Gone => "gone",
     };
@@ -229,7 +173,7 @@ impl Progress {
         Self { live, shown: BTreeMap::new(), troubled: BTreeSet::new() }
     }
 
-    fn show(&mut self, unit: &UnitId, view: Option<&UnitView>, goal: Goal, standing: &Standing, ui: &mut Ui) {
+    fn show(&mut self, unit: &UnitId, view: Option<&UnitView>, goal: Goal<'_>, standing: &Standing, ui: &mut Ui) {
         let count = count(view, goal, standing);
         let text = with_reason(&count, standing);
         if let Some(shown) = self.shown.get(unit) {
@@ -242,7 +186,7 @@ impl Progress {
         match &mut self.live {
             None => {
                 let (tone, word) = match standing {
-                    Standing::Done => (Tone::Good, "ok  "),
+                    Standing::Done(_) => (Tone::Good, "ok  "),
                     Standing::Waiting(_) => (Tone::Busy, "wait"),
                     Standing::Failed(_) => (Tone::Bad, "fail"),
                 };
@@ -259,9 +203,9 @@ impl Progress {
                     bar.enable_steady_tick(LOOK);
                     bar
                 });
-                let (ready, desired) = view.map_or((1, 1), |view| (view.ready, view.desired));
+                let (ready, desired) = view.map_or((1, 1), |view| (there(view), view.desired));
                 bar.set_length(u64::from(desired.max(1)));
-                bar.set_position(u64::from(if desired == 0 { 1 } else { ready }));
+                bar.set_position(u64::from(if desired == 0 { 1 } else { ready.min(desired) }));
                 bar.set_message(text.clone());
             }
         }
@@ -301,22 +245,34 @@ impl Progress {
 }
 
 /// How far a Unit is, in a few words.
-fn count(view: Option<&UnitView>, goal: Goal, standing: &Standing) -> String {
+fn count(view: Option<&UnitView>, goal: Goal<'_>, standing: &Standing) -> String {
     match (goal, view, standing) {
-        (Goal::Ready, Some(view), _) => format!("{}/{} ready", view.ready, view.desired),
-        (Goal::Ready, None, _) => String::new(),
-        (Goal::Stopped, _, Standing::Done) => "stopped".into(),
-        (Goal::Gone, _, Standing::Done) => "gone".into(),
+        (Goal::Ready { .. } | Goal::Updated { .. } | Goal::Back { .. }, Some(view), _) => counted(view),
+        (Goal::Ready { .. } | Goal::Updated { .. } | Goal::Back { .. }, None, _) => String::new(),
+        (Goal::Stopped, _, Standing::Done(_)) => "stopped".into(),
+        (Goal::Gone, _, Standing::Done(_)) => "gone".into(),
         (Goal::Stopped | Goal::Gone, ..) => "stopping".into(),
     }
 }
 
+/// How many containers of a Unit are there.
+pub(crate) fn counted(view: &UnitView) -> String {
+    if !view.job {
+        return format!("{}/{} ready", view.ready, view.desired);
+    }
+    let mut text = format!("{}/{} done", view.succeeded, view.desired);
+    if view.ready > 0 {
+        text.push_str(&format!(", {} running", view.ready));
+    }
+    if view.failed > 0 {
+        text.push_str(&format!(", {} failed", view.failed));
+    }
+    text
+}
+
 /// The same with what stands in the way.
 fn with_reason(count: &str, standing: &Standing) -> String {
-    let reason = match standing {
-        Standing::Done => "",
-        Standing::Waiting(reason) | Standing::Failed(reason) => reason,
-    };
+    let (Standing::Done(reason) | Standing::Waiting(reason) | Standing::Failed(reason)) = standing;
     let reason = plain(reason);
     if reason.is_empty() || count.is_empty() { format!("{count}{reason}") } else { format!("{count}: {reason}") }
 }
@@ -339,44 +295,7 @@ mod tests {
     use crate::output::testing::ui;
     use crate::testing::{FakeManager, SINCE, container, unit, unit_id};
 
-    fn of(view: UnitView) -> Standing {
-        standing(&unit_id("web"), Goal::Ready, &[view], &[])
-    }
-
-    #[test]
-    fn a_unit_is_ready_when_all_containers_of_the_current_revision_are() {
-        assert_eq!(of(unit("web", 3, 3)), Standing::Done);
-        assert_eq!(of(unit("web", 0, 0)), Standing::Done);
-        assert_eq!(of(unit("web", 3, 2)), Standing::Waiting(String::new()));
-        let old = UnitView { updated: 1, ..unit("web", 3, 3) };
-        assert_eq!(of(old), Standing::Waiting(String::new()));
-        let mut running = unit("web", 3, 3);
-        running.rollout.state = "running".into();
-        running.rollout.reason = "step 2 of 3".into();
-        assert_eq!(of(running), Standing::Waiting("step 2 of 3".into()));
-    }
-
-    #[test]
-    fn what_waiting_cannot_change_is_a_failure() {
-        let mut back = unit("web", 3, 3);
-        back.rollout.state = "rolled-back".into();
-        back.reason = "revision 2 did not become ready".into();
-        assert_eq!(of(back), Standing::Failed("the rollout is rolled-back: revision 2 did not become ready".into()));
-        assert!(matches!(of(UnitView { stopped: true, ..unit("web", 1, 1) }), Standing::Failed(_)));
-        assert!(matches!(of(unit("other", 1, 1)), Standing::Failed(_)));
-    }
-
-    #[test]
-    fn stopped_and_gone_look_at_the_containers() {
-        let look = |goal, units: &[UnitView], state: &str| {
-            standing(&unit_id("web"), goal, units, &[container("web-1", "web", state)]) == Standing::Done
-        };
-        assert!(!look(Goal::Stopped, &[], "draining"));
-        assert!(look(Goal::Stopped, &[unit("web", 0, 0)], "stopped"));
-        assert!(!look(Goal::Gone, &[], "stopped"));
-        assert_eq!(standing(&unit_id("web"), Goal::Gone, &[], &[]), Standing::Done);
-        assert_ne!(standing(&unit_id("web"), Goal::Gone, &[unit("web", 1, 0)], &[]), Standing::Done);
-    }
+    const READY: Goal<'static> = Goal::Ready { before: &[] };
 
     #[tokio::test(start_paused = true)]
     async fn without_a_terminal_each_change_is_one_line() {
@@ -384,7 +303,7 @@ mod tests {
         let manager =
             FakeManager { units: vec![unit("web", 2, 2)], units_before: Mutex::new(before), ..FakeManager::default() };
         let (mut ui, data, people) = ui(Format::Table);
-        until(&manager, &[unit_id("web")], Goal::Ready, Duration::from_secs(10), &mut ui).await.unwrap();
+        until(&manager, &[unit_id("web")], READY, Duration::from_secs(10), &mut ui).await.unwrap();
         let expected = "\
 wait shop/prod/web  0/2 ready
 wait shop/prod/web  1/2 ready
@@ -399,7 +318,7 @@ ok   shop/prod/web  2/2 ready
         let before = Mutex::new((0..40).map(with).collect());
         let manager = FakeManager { units: vec![unit("web", 9, 9)], units_before: before, ..FakeManager::default() };
         let (mut ui, _, people) = ui(Format::Table);
-        until(&manager, &[unit_id("web")], Goal::Ready, Duration::from_secs(10), &mut ui).await.unwrap();
+        until(&manager, &[unit_id("web")], READY, Duration::from_secs(10), &mut ui).await.unwrap();
         let expected = "\
 wait shop/prod/web  0/9 ready: web-0 waits
 wait shop/prod/web  0/9 ready: web-20 waits
@@ -435,7 +354,7 @@ ok   shop/prod/web  9/9 ready
         };
         let (mut ui, _, people) = ui(Format::Table);
         let wanted = [unit_id("web"), unit_id("db")];
-        let failure = until(&manager, &wanted, Goal::Ready, Duration::from_secs(3), &mut ui).await.unwrap_err();
+        let failure = until(&manager, &wanted, READY, Duration::from_secs(3), &mut ui).await.unwrap_err();
         assert_eq!(failure.code(), 5);
         assert_eq!(failure.to_string(), "1 of 2 Units not ready after 3s\n  shop/prod/web: next start in 4s");
         let expected = "\

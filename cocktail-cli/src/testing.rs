@@ -170,6 +170,7 @@ impl Manager for FakeManager {
             seq: 9,
             state: "running".into(),
             reason: String::new(),
+            anomalies: 0,
         })
     }
     async fn shutdown(&self, mode: ShutdownMode) -> Result<()> {
@@ -199,7 +200,7 @@ pub(crate) fn unit(name: &str, desired: u32, ready: u32) -> UnitView {
         ready,
         updated: ready,
         revision: 1,
-        rollout: RolloutView { state: state.into(), step: String::new(), reason: String::new() },
+        rollout: RolloutView { state: state.into(), ..RolloutView::default() },
         usage: UsageView { cpu_millis: u64::from(ready) * 10, memory_bytes: u64::from(ready) * (25 << 19) },
         reason: String::new(),
         stopped: false,

@@ -20,6 +20,7 @@ use std::time::Duration;
 use cocktail_core::contract::{Actor, EventFilter, Manager, ManifestSource, ShutdownMode};
 use cocktail_core::id::UnitId;
 use cocktail_core::manifest::Parsed;
+use cocktail_core::view::UnitView;
 use futures_util::StreamExt;
 use serde_json::json;
 
@@ -57,6 +58,8 @@ struct Begun {
     units: Vec<UnitId>,
     /// Those that did not run before.
     started: Vec<UnitId>,
+    /// All Units as they were before.
+    before: Vec<UnitView>,
 }
 
 /// How far it went.
@@ -124,6 +127,7 @@ async fn begin(
     apply::tell(&applied.changed, &applied.removed, ui);
     begun.started = applied.units.iter().filter(|unit| !ran.contains(unit)).cloned().collect();
     begun.units = applied.units;
+    begun.before = before;
     let after = manager.units().await?;
     let stopped: Vec<_> = after.into_iter().filter(|unit| unit.stopped).collect();
     for unit in progress::ids(&stopped) {
@@ -137,8 +141,9 @@ async fn begin(
 /// Waits until all is ready, tells where, and in the foreground shows events until something ends it.
 async fn accompany(host: &Host, begun: &Begun, args: &UpArgs, interrupt: &mut Interrupt, ui: &mut Ui) -> Outcome<End> {
     let manager = host.manager();
+    let goal = Goal::Updated { before: &begun.before };
     tokio::select! {
-        ready = progress::until(&*manager, &begun.units, Goal::Ready, args.wait, ui) => ready?,
+        ready = progress::until(&*manager, &begun.units, goal, args.wait, ui) => ready?,
         () = interrupt.wait() => return Ok(End::InterruptedBeforeReady),
         ended = host.ended() => return ended.map(|()| End::ManagerEnded),
     }
@@ -291,7 +296,6 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use cocktail_core::contract::Applied;
-    use cocktail_core::view::UnitView;
 
     use super::*;
     use crate::args::Format;

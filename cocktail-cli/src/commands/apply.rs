@@ -3,6 +3,7 @@
 use cocktail_core::contract::{Actor, Manager, ManifestSource};
 use cocktail_core::id::UnitId;
 
+use super::change;
 use crate::args::{Format, WaitArg};
 use crate::failure::Outcome;
 use crate::manifests;
@@ -17,10 +18,11 @@ pub(crate) async fn apply(
     wait: WaitArg,
     ui: &mut Ui,
 ) -> Outcome {
+    let before = change::before(manager, wait).await?;
     let applied = manager.apply(sources, actor).await.map_err(|error| manifests::answered(error, sources, ui))?;
     manifests::warn(&applied.warnings, sources, ui);
     if let Some(deadline) = wait.wait {
-        progress::until(manager, &applied.units, Goal::Ready, deadline, ui).await?;
+        progress::until(manager, &applied.units, Goal::Updated { before: &before }, deadline, ui).await?;
         progress::until(manager, &applied.removed, Goal::Gone, deadline, ui).await?;
     }
     match ui.format {

@@ -18,24 +18,39 @@ use crate::progress::{self, Goal};
 
 /// `scale`.
 pub(crate) async fn scale(manager: &dyn Manager, actor: &Actor, args: ScaleArgs, ui: &mut Ui) -> Outcome {
-    counted(manager, manager.scale(&args.unit, args.count, actor).await, args.wait, ui).await
+    let before = before(manager, args.wait).await?;
+    counted(manager, manager.scale(&args.unit, args.count, actor).await, args.wait, &before, ui).await
 }
 
 /// `extend`.
 pub(crate) async fn extend(manager: &dyn Manager, actor: &Actor, args: StepArgs, ui: &mut Ui) -> Outcome {
-    counted(manager, manager.extend(&args.unit, args.count, actor).await, args.wait, ui).await
+    let before = before(manager, args.wait).await?;
+    counted(manager, manager.extend(&args.unit, args.count, actor).await, args.wait, &before, ui).await
 }
 
 /// `reduce`.
 pub(crate) async fn reduce(manager: &dyn Manager, actor: &Actor, args: StepArgs, ui: &mut Ui) -> Outcome {
-    counted(manager, manager.reduce(&args.unit, args.count, actor).await, args.wait, ui).await
+    let before = before(manager, args.wait).await?;
+    counted(manager, manager.reduce(&args.unit, args.count, actor).await, args.wait, &before, ui).await
+}
+
+/// The Units before a command, if its end is waited for: what ended before it says nothing about it.
+pub(crate) async fn before(manager: &dyn Manager, wait: WaitArg) -> Outcome<Vec<UnitView>> {
+    Ok(if wait.wait.is_some() { manager.units().await? } else { Vec::new() })
 }
 
 /// Tells what a change of a count led to, and waits for it.
-async fn counted(manager: &dyn Manager, answer: Result<UnitView>, wait: WaitArg, ui: &mut Ui) -> Outcome {
+async fn counted(
+    manager: &dyn Manager,
+    answer: Result<UnitView>,
+    wait: WaitArg,
+    before: &[UnitView],
+    ui: &mut Ui,
+) -> Outcome {
     let mut unit = answer?;
     if let Some(deadline) = wait.wait {
-        progress::until(manager, &progress::ids(std::slice::from_ref(&unit)), Goal::Ready, deadline, ui).await?;
+        let units = progress::ids(std::slice::from_ref(&unit));
+        progress::until(manager, &units, Goal::Ready { before }, deadline, ui).await?;
         let name = unit_name(&unit);
         let now = manager.units().await?.into_iter().find(|view| unit_name(view) == name);
         unit = now.unwrap_or(unit);
@@ -70,6 +85,7 @@ pub(crate) async fn objects(
     args: ObjectsArgs,
     ui: &mut Ui,
 ) -> Outcome {
+    let before = before(manager, args.wait).await?;
     let mut units: Vec<UnitId> = Vec::new();
     for object in &args.objects {
         let answer = match verb {
@@ -85,7 +101,7 @@ pub(crate) async fn objects(
     if let Some(deadline) = args.wait.wait {
         let goal = match verb {
             Verb::Stop => Goal::Stopped,
-            Verb::Start | Verb::Restart => Goal::Ready,
+            Verb::Start | Verb::Restart => Goal::Ready { before: &before },
             Verb::Remove => Goal::Gone,
         };
         progress::until(manager, &units, goal, deadline, ui).await?;
@@ -180,7 +196,7 @@ mod tests {
         let (mut ui, _, people) = ui(Format::Table);
         let scaled = unit("web", 3, 1);
         let wait = WaitArg { wait: Some(Duration::from_secs(9)) };
-        counted(&manager, Ok(scaled), wait, &mut ui).await.unwrap();
+        counted(&manager, Ok(scaled), wait, &[], &mut ui).await.unwrap();
         assert_eq!(people.text().lines().last(), Some("shop/prod/web: 3 wanted, 3 ready"));
     }
 

@@ -9,6 +9,7 @@ use cocktail_core::view::{ContainerView, EndpointView, OperationView, ServerView
 use crate::args::Format;
 use crate::failure::Outcome;
 use crate::output::{Cell, Table, Tone, Ui, age, cores, memory};
+use crate::progress::{counted, there};
 
 /// `units`.
 pub(crate) async fn units(manager: &dyn Manager, ui: &mut Ui) -> Outcome {
@@ -62,24 +63,49 @@ pub(crate) fn unit_name(view: &UnitView) -> String {
 
 /// Units as a table.
 pub(crate) fn unit_table(views: &[UnitView]) -> Table {
-    let mut table = Table::new(&["UNIT", "DESIRED", "READY", "UPDATED", "REV", "ROLLOUT", "CPU", "MEMORY", "REASON"]);
+    // Most Units have a count of their own: the bounds are a column only where a policy moves within them.
+    let bounds = views.iter().any(|view| view.autoscaled);
+    let mut table = Table::new(if bounds {
+        &["UNIT", "DESIRED", "LIMITS", "READY", "UPDATED", "REV", "ROLLOUT", "CPU", "MEMORY", "REASON"]
+    } else {
+        &["UNIT", "DESIRED", "READY", "UPDATED", "REV", "ROLLOUT", "CPU", "MEMORY", "REASON"]
+    });
     for view in views {
-        let ready = if view.ready >= view.desired { Tone::Good } else { Tone::Busy };
+        let ready = match there(view) >= view.desired {
+            true if view.job && view.failed > 0 => Tone::Bad,
+            true => Tone::Good,
+            false => Tone::Busy,
+        };
         let rollout = if view.stopped { Cell::state("stopped") } else { Cell::state(&view.rollout.state) };
-        let reason = if view.reason.is_empty() { &view.rollout.reason } else { &view.reason };
-        table.row(vec![
-            Cell::text(unit_name(view)),
-            Cell::number(view.desired),
+        let mut cells = vec![Cell::text(unit_name(view)), Cell::number(view.desired)];
+        if bounds {
+            let (min, max) = view.limits;
+            cells.push(Cell::text(if view.autoscaled { format!("{min}-{max}") } else { String::new() }));
+        }
+        cells.extend([
             Cell::number(view.ready).toned(ready),
             Cell::number(view.updated),
             Cell::number(view.revision),
             rollout,
             Cell::number(cores(view.usage.cpu_millis)),
             Cell::number(memory(view.usage.memory_bytes)),
-            Cell::tail(reason),
+            Cell::tail(unit_reason(view)),
         ]);
+        table.row(cells);
     }
     table
+}
+
+/// What is to be said about a Unit; nothing where all is well.
+pub(crate) fn unit_reason(view: &UnitView) -> String {
+    let rollout = &view.rollout;
+    match rollout.state.as_str() {
+        _ if !view.reason.is_empty() => view.reason.clone(),
+        _ if view.job => counted(view),
+        "completed" | "superseded" => String::new(),
+        "running" if !rollout.asks_promotion && !rollout.step.is_empty() => rollout.step.clone(),
+        _ => rollout.reason.clone(),
+    }
 }
 
 /// Containers as a table.
@@ -240,7 +266,10 @@ worker-m2   shop/prod/worker  backoff  5m         12  -    -            0.01  12
         assert_eq!(keys(data.text()), expected);
         let (mut out, data, _) = ui(Format::Json);
         units(&manager, &mut out).await.unwrap();
-        assert_eq!(keys(data.text()), "desired map ready reason revision rollout service stopped unit updated usage");
+        assert_eq!(
+            keys(data.text()),
+            "autoscaled desired failed job labels limits map ready reason revision rollout service stopped succeeded unit updated usage"
+        );
         let (mut out, data, _) = ui(Format::Json);
         servers(&manager, &mut out).await.unwrap();
         let expected =
