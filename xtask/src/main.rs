@@ -1,4 +1,4 @@
-//! Development commands: `cargo xtask check | test | bench`.
+//! Development commands: `cargo xtask check | test | bench | picture`.
 //!
 //! Each command is a module with a `run`. Exit code 0 means that everything passed, 1 that something failed, 2 that the
 //! command was not understood.
@@ -8,6 +8,7 @@
 mod bench;
 mod check;
 mod context;
+mod picture;
 mod setup;
 mod test;
 
@@ -21,17 +22,20 @@ const USAGE: &str = "\
 usage: cargo xtask check
        cargo xtask test [--setup] [FILTER]
        cargo xtask bench [NAME] [--json FILE] [--setup] [--rounds N]
+       cargo xtask picture
 
 check   format, lints, docs, features, licences, bans, sources, advisories, lock file
 test    every test and doctest; --setup first installs what they need, as CI=true does
 bench   spawn, respawn, forward, rss, embed against their peers; all of them without NAME.
-        --json writes one object, or an array of them without NAME; --setup first installs the peers";
+        --json writes one object, or an array of them without NAME; --setup first installs the peers
+picture draws the terminal in the README anew, from a run of the example";
 
 enum Task {
     Help,
     Check,
     Test { setup: bool, filter: Option<String> },
     Bench(bench::Options),
+    Picture,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +62,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Check => check::run(&context)?,
         Task::Test { setup, filter } => test::run(&context, setup, filter.as_deref())?,
         Task::Bench(options) => bench::run(&context, &options)?,
+        Task::Picture => picture::run(&context)?,
     }
     Ok(())
 }
@@ -88,6 +93,7 @@ fn parse() -> Result<Task, lexopt::Error> {
         Some("check") => Ok(Task::Check),
         Some("test") => Ok(Task::Test { setup, filter: name }),
         Some("bench") => Ok(Task::Bench(bench::Options { name, json, setup, rounds })),
+        Some("picture") => Ok(Task::Picture),
         Some(other) => Err(format!("there is no command {other:?}").into()),
         None => Err("a command is missing".into()),
     }
