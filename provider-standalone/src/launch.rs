@@ -47,8 +47,9 @@ pub(crate) fn knows_rlimit(name: &str) -> bool {
 }
 
 /// What the keeper makes ready.
-pub(crate) fn prepare(launch: &Launch) -> Prepare {
-    Prepare { container: launch.container.to_string(), generation: launch.generation.0, ports: ports(&launch.ports) }
+pub(crate) fn prepare(launch: &Launch, fixed: &Fixed) -> Prepare {
+    let ports = ports(&launch.ports, fixed);
+    Prepare { container: launch.container.to_string(), generation: launch.generation.0, ports }
 }
 
 /// What the keeper starts.
@@ -70,12 +71,12 @@ pub(crate) fn start(launch: &Launch, fixed: &Fixed) -> Result<Start> {
 }
 
 /// Ports as the keeper knows them.
-pub(crate) fn ports(ports: &[LaunchPort]) -> Vec<PortSpec> {
+pub(crate) fn ports(ports: &[LaunchPort], fixed: &Fixed) -> Vec<PortSpec> {
     let port = |port: &LaunchPort| PortSpec {
         name: port.name.to_string(),
         port: port.port,
         inherit: port.inherit,
-        address: None,
+        address: Some(fixed.config.address),
     };
     ports.iter().map(port).collect()
 }

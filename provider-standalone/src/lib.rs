@@ -6,6 +6,7 @@
 //! Processes are held by the keeper, so that they outlive this process; what is kept here is only what can be asked of
 //! the keeper again. Secrets are resolved at a start and are in no Debug, error or file.
 
+mod accepted;
 mod builder;
 mod check;
 mod client;

@@ -81,7 +81,7 @@ impl StandaloneRuntime {
             pid: handle.pid?,
             start_time: handle.start_time,
             boot_id: handle.boot_id.clone(),
-            ports: launch::ports(&launch.ports),
+            ports: launch::ports(&launch.ports, fixed),
             env,
             cwd: launch.cwd.clone(),
             user: launch.user.clone(),
@@ -104,7 +104,10 @@ impl Runtime for StandaloneRuntime {
     async fn prepare(&self, launch: &Launch) -> Result<()> {
         let client = self.shared.client().await?;
         self.shared.enter(&launch.container, launch.generation);
-        client.prepare(launch::prepare(launch)).await.map_err(|error| of_keeper(error, Call::Acts))?;
+        client
+            .prepare(launch::prepare(launch, &self.shared.fixed))
+            .await
+            .map_err(|error| of_keeper(error, Call::Acts))?;
         if launch.volumes.is_empty() {
             return Ok(());
         }

@@ -76,6 +76,10 @@ impl fmt::Debug for Shared {
 struct Watched {
     generation: Generation,
     ended: bool,
+    /// Its main process, once it was started.
+    pid: u32,
+    /// Ports whose listening socket it inherited.
+    inherited: Vec<u16>,
     /// Tasks of its probes; empty before the start.
     probes: Vec<AbortHandle>,
     /// What its readiness probe last found.
@@ -83,6 +87,11 @@ struct Watched {
 }
 
 impl Watched {
+    fn new(generation: Generation) -> Self {
+        let (probes, inherited, reported) = (Vec::new(), Vec::new(), Numbers::new());
+        Self { generation, ended: false, pid: 0, inherited, probes, reported }
+    }
+
     fn stop_probes(&mut self) {
         self.probes.drain(..).for_each(|probe| probe.abort());
     }
@@ -128,15 +137,15 @@ impl Shared {
     pub(crate) fn enter(&self, container: &ContainerId, generation: Generation) {
         let mut containers = lock(&self.containers);
         if containers.get(container).is_none_or(|watched| watched.generation < generation) {
-            let watched = Watched { generation, ended: false, probes: Vec::new(), reported: Numbers::new() };
-            containers.insert(container.clone(), watched);
+            containers.insert(container.clone(), Watched::new(generation));
         }
     }
 
     /// A container runs: its probes begin, unless they run already or its end was heard of first.
     /// `fresh` says that it was started just now and may take its time to come up.
     pub(crate) fn started(self: &Arc<Self>, launch: &Launch, pid: u32, fresh: bool) {
-        if launch.probes.is_empty() {
+        let inherited: Vec<u16> = launch.ports.iter().filter(|port| port.inherit).map(|port| port.port).collect();
+        if launch.probes.is_empty() && inherited.is_empty() {
             return;
         }
         let mut containers = lock(&self.containers);
@@ -144,6 +153,7 @@ impl Shared {
         if watched.generation != launch.generation || watched.ended || !watched.probes.is_empty() {
             return;
         }
+        (watched.pid, watched.inherited) = (pid, inherited);
         // What must be alive must have come up first.
         let waits = fresh && launch.probes.iter().any(|probe| probe.kind == ProbeKind::Ready);
         let up = watch::Sender::new(!waits);
@@ -153,6 +163,7 @@ impl Shared {
                 generation: launch.generation,
                 pid,
                 address: self.fixed.config.address,
+                inherited: watched.inherited.clone(),
             };
             tokio::spawn(probe::run(Arc::downgrade(self), target, probe.clone(), up.clone())).abort_handle()
         };
@@ -168,6 +179,13 @@ impl Shared {
             watched.stop_probes();
             watched.reported.clear();
         }
+    }
+
+    /// Main processes of other running containers that accept from the same inherited socket.
+    pub(crate) fn others_at(&self, container: &ContainerId, port: u16) -> Vec<u32> {
+        let containers = lock(&self.containers);
+        let others = containers.iter().filter(|(other, watched)| *other != container && !watched.ended);
+        others.filter(|(_, watched)| watched.inherited.contains(&port)).map(|(_, watched)| watched.pid).collect()
     }
 
     /// A readiness probe found numbers, or none where there were some.

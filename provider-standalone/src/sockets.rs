@@ -43,7 +43,7 @@ fn listening(session: u32) -> BTreeSet<SocketAddr> {
 }
 
 /// Processes of a session.
-fn members(session: u32) -> Vec<u32> {
+pub(crate) fn members(session: u32) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return vec![session] };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -51,13 +51,13 @@ fn members(session: u32) -> Vec<u32> {
         .collect()
 }
 
-fn session_of(pid: u32) -> Option<u32> {
+pub(crate) fn session_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything; state, parent, group and session follow it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(3)?.parse().ok()
 }
 
-fn socket_inodes(pid: u32) -> Vec<u64> {
+pub(crate) fn socket_inodes(pid: u32) -> Vec<u64> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     entries
         .filter_map(|entry| {

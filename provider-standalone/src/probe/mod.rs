@@ -6,6 +6,7 @@
 //! for success only. Liveness waits until a worker that was just started has been ready once.
 
 mod http;
+mod inherited;
 mod numbers;
 mod tcp;
 
@@ -41,6 +42,8 @@ pub(crate) struct Target {
     pub(crate) pid: u32,
     /// Where workers listen.
     pub(crate) address: IpAddr,
+    /// Ports whose listening socket it inherited.
+    pub(crate) inherited: Vec<u16>,
 }
 
 /// What one check found.
@@ -78,11 +81,11 @@ pub(crate) async fn run(shared: Weak<Shared>, target: Target, probe: LaunchProbe
     let mut verdict = Verdict::new(probe.failures);
     let mut eager = if probe.kind == ProbeKind::Ready { EAGER } else { probe.every };
     let mut explained: Option<(Instant, String)> = None;
-    let mut reports = false;
+    let (mut reports, mut came_up) = (false, false);
     loop {
         let pause = eager.min(probe.every);
         let Some(strong) = shared.upgrade() else { return };
-        let Looked { seen, numbers } = check(&strong, &target, &probe).await;
+        let Looked { seen, numbers } = check(&strong, &target, &probe, came_up).await;
         // An answer without numbers takes back what an earlier one said.
         if seen != Seen::Nothing && (numbers.is_some() || reports) {
             reports = numbers.is_some();
@@ -91,6 +94,7 @@ pub(crate) async fn run(shared: Weak<Shared>, target: Target, probe: LaunchProbe
         let (ok, detail) = match seen {
             Seen::Good(detail) => {
                 up.send_replace(true);
+                came_up = true;
                 eager = probe.every;
                 (true, detail)
             }
@@ -155,7 +159,7 @@ impl Verdict {
     }
 }
 
-async fn check(shared: &Arc<Shared>, target: &Target, probe: &LaunchProbe) -> Looked {
+async fn check(shared: &Arc<Shared>, target: &Target, probe: &LaunchProbe, came_up: bool) -> Looked {
     let path = match (&probe.check, probe.port) {
         (Check::Exec { command }, _) => return exec_check(shared, target, command, probe.timeout).await.into(),
         (_, None) => return Seen::Bad("the unit has no port to probe".into()).into(),
@@ -164,7 +168,13 @@ async fn check(shared: &Arc<Shared>, target: &Target, probe: &LaunchProbe) -> Lo
     };
     let at = SocketAddr::new(target.address, probe.port.unwrap_or_default());
     let time = (probe.timeout, Instant::now() + probe.timeout);
-    match (tcp::open(at, time).await, path) {
+    // A worker that never accepts must not come up by what others answer. Later looks are spared the effort.
+    let proves = !came_up && probe.kind == ProbeKind::Ready && target.inherited.contains(&at.port());
+    let stream = match proves && (path.is_none() || !shared.others_at(&target.container, at.port()).is_empty()) {
+        true => inherited::open(shared, target, at, time).await,
+        false => tcp::open(at, time).await,
+    };
+    match (stream, path) {
         (Err(seen), _) => seen.into(),
         (Ok(_), None) => Seen::Good(format!("connected to {at}")).into(),
         (Ok(stream), Some(path)) => http::check(stream, at, path, time, probe.kind == ProbeKind::Ready).await,

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
-use cocktail_core::contract::{ProbeKind, RuntimeEvent};
+use cocktail_core::contract::{Launch, LaunchPort, ProbeKind, RuntimeEvent};
 use cocktail_core::id::ContainerId;
+use cocktail_core::name::Name;
 use cocktail_core::spec::Check;
 
-use crate::machine::{Machine, free_port, http, probe, signal, tcp, trials};
+use crate::machine::{Machine, free_port, http, kill, probe, signal, tcp, trials, until};
 
 trials![
     a_worker_is_ready_when_it_can_be_connected_to,
@@ -19,6 +21,8 @@ trials![
     a_worker_that_listens_nowhere_is_explained,
     a_worker_that_stops_answering_turns_unready,
     liveness_waits_until_a_new_worker_was_ready,
+    a_connection_that_nobody_accepts_is_no_sign_of_life,
+    a_worker_is_not_ready_by_what_another_one_answers_at_the_same_socket,
     numbers_in_a_json_answer_are_reported_until_the_worker_says_none_or_ends,
 ];
 
@@ -90,7 +94,7 @@ async fn a_worker_that_listens_nowhere_is_explained(machine: &mut Machine) {
 async fn a_worker_that_stops_answering_turns_unready(machine: &mut Machine) {
     let port = free_port();
     let mut launch = machine.web("web-1", port, port, 200, http("/"));
-    launch.probes[0].timeout = std::time::Duration::from_millis(200);
+    launch.probes[0].timeout = Duration::from_millis(200);
     let pid = machine.run(&launch).await.pid.unwrap();
     machine.probed("web-1", true).await;
     signal(pid, rustix::process::Signal::STOP);
@@ -124,7 +128,7 @@ async fn until_reported(machine: &Machine, expected: &[(&str, &[(&str, f64)])]) 
         expected.iter().map(|(container, reported)| (ContainerId::new(*container), numbers(reported))).collect();
     let runtime = machine.runtime();
     while runtime.reported().await.unwrap() != expected {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -156,6 +160,68 @@ async fn numbers_in_a_json_answer_are_reported_until_the_worker_says_none_or_end
     until_reported(machine, &[]).await;
     say(r#"{"queue": 4}"#);
     until_reported(machine, &[("web-1", &[("queue", 4.0)])]).await;
-    machine.runtime().stop(&crate::machine::kill("web-1")).await.unwrap();
+    machine.runtime().stop(&kill("web-1")).await.unwrap();
     assert_eq!(machine.runtime().reported().await.unwrap(), BTreeMap::new());
+}
+
+/// Accepts from the socket that it inherited, and notes each connection in a file.
+const INHERITS: &str = "import socket
+listener = socket.socket(fileno=3)
+listener.setblocking(True)
+while True:
+    client, _ = listener.accept()
+    open('accepted', 'a').write('one\\n')
+    if client.recv(4096):
+        client.sendall(b'HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n')
+    client.close()
+";
+
+fn inheriting(machine: &Machine, container: &str, port: u16, argv: &[&str], check: Option<Check>) -> Launch {
+    let mut launch = machine.launch(container, argv);
+    launch.ports.push(LaunchPort { name: Name::new("http").unwrap(), port, inherit: true });
+    launch.probes.extend(check.map(|check| probe(ProbeKind::Ready, check, Some(port))));
+    launch
+}
+
+async fn a_connection_that_nobody_accepts_is_no_sign_of_life(machine: &mut Machine) {
+    let port = free_port();
+    let mut launch = inheriting(machine, "web-1", port, &["sleep", "600"], Some(tcp()));
+    launch.probes[0].timeout = Duration::from_millis(100);
+    machine.run(&launch).await;
+    let detail = machine.probed("web-1", false).await;
+    assert_eq!(detail, format!("nobody accepted a connection at 127.0.0.1:{port} within 100ms"));
+    machine.runtime().stop(&kill("web-1")).await.unwrap();
+    let launch = inheriting(machine, "web-2", port, &["python3", "-c", INHERITS], Some(tcp()));
+    machine.run(&launch).await;
+    assert_eq!(machine.probed("web-2", true).await, format!("connected to 127.0.0.1:{port}"));
+}
+
+async fn a_worker_is_not_ready_by_what_another_one_answers_at_the_same_socket(machine: &mut Machine) {
+    let port = free_port();
+    machine.run(&inheriting(machine, "web-1", port, &["python3", "-c", INHERITS], None)).await;
+    let mut broken = inheriting(machine, "web-2", port, &["sleep", "600"], Some(http("/")));
+    broken.probes[0].timeout = Duration::from_millis(500);
+    machine.run(&broken).await;
+    // The old one takes what the probe of the new one asks.
+    let accepted = machine.cwd.path().join("accepted");
+    until("many were accepted", || fs::read_to_string(&accepted).is_ok_and(|text| text.lines().count() >= 10)).await;
+    machine.run(&inheriting(machine, "web-3", port, &["python3", "-c", INHERITS], Some(http("/")))).await;
+    let broken = broken.container;
+    let both = |event| match event {
+        RuntimeEvent::Probe { container, ok, .. } => {
+            assert!(container != broken || !ok, "it never accepted");
+            (container != broken && ok).then_some(())
+        }
+        _ => None,
+    };
+    machine.event(both).await;
+    for container in ["web-1", "web-3"] {
+        machine.runtime().stop(&kill(container)).await.unwrap();
+    }
+    let alone = |event| match event {
+        RuntimeEvent::Probe { container, ok, detail, .. } => (container == broken).then_some((ok, detail)),
+        _ => None,
+    };
+    let (ok, detail) = machine.event(alone).await;
+    assert!(!ok, "{detail}");
 }
