@@ -70,6 +70,9 @@ impl State {
             .iter()
             .filter(|container| container.revision != unit.revision || container.replace.is_some())
             .count();
+        let alike = containers
+            .iter()
+            .any(|container| container.revision == unit.revision && container.replace.is_some());
         let usage = containers.iter().fold(UsageView::default(), |sum, container| UsageView {
             cpu_millis: sum.cpu_millis + container.usage.cpu_millis,
             memory_bytes: sum.memory_bytes + container.usage.memory_bytes,
@@ -94,7 +97,7 @@ impl State {
             ready: count(ready),
             updated: count(updated),
             revision: unit.revision.0,
-            rollout: rollout_view(unit, updated, replaced),
+            rollout: rollout_view(unit, updated, replaced, alike),
             usage,
             reason,
             stopped: unit.stopped,
@@ -268,7 +271,7 @@ impl State {
     }
 }
 
-fn rollout_view(unit: &Unit, updated: usize, replaced: usize) -> RolloutView {
+fn rollout_view(unit: &Unit, updated: usize, replaced: usize, alike: bool) -> RolloutView {
     let goal = unit.goal();
     let step = match &unit.rollout {
         Some(rollout) if rollout.state.is_open() && rollout.canary > 0 => {
@@ -286,7 +289,9 @@ fn rollout_view(unit: &Unit, updated: usize, replaced: usize) -> RolloutView {
         _ if replaced > 0 && goal > 0 => {
             let reason = format!("{replaced} containers are to be replaced");
             let about = unit.rollout.as_ref().map(about).unwrap_or_default();
-            RolloutView { state: RolloutState::Running.as_str().into(), step, reason, from: about.to, ..about }
+            // The last old ones of a rollout are still leaving, or all are replaced by their like.
+            let from = if alike { about.to } else { about.from };
+            RolloutView { state: RolloutState::Running.as_str().into(), step, reason, from, ..about }
         }
         _ => RolloutView { state: RolloutState::Completed.as_str().into(), step, ..RolloutView::default() },
     }
