@@ -95,6 +95,10 @@ Examples:
     Endpoints,
     /// List volumes: what they hold, who has them, and those that nobody uses any more
     Volumes,
+    /// Print metrics of the Manager, its Units and containers, as Prometheus gets them
+    #[command(after_help = "\
+[manager] metrics = \"127.0.0.1:9464\" in the settings lets Prometheus scrape them over TCP.")]
+    Metrics,
     /// List operations: open ones and the last that ended
     Ops,
     /// Print the journal

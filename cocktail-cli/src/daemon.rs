@@ -5,11 +5,12 @@
 //! one replaces them.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cocktail::{Cocktail, Ended};
-use cocktail_api::Api;
+use cocktail_api::{Api, MetricsListener};
 use cocktail_core::contract::{Manager, ShutdownMode};
 use cocktail_core::settings::Settings;
 use tokio::sync::oneshot;
@@ -23,16 +24,30 @@ pub(crate) struct Daemon {
     cocktail: Cocktail,
     stop_api: oneshot::Sender<()>,
     api: JoinHandle<()>,
+    metrics: Option<Metrics>,
     /// The file that says that `up -d` started it.
     background: Option<PathBuf>,
+}
+
+/// Where Prometheus asks.
+struct Metrics {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
 }
 
 impl Daemon {
     /// Starts a Manager for a data dir and answers on its socket. With `background`, `down` will end it.
     ///
     /// # Errors
-    /// Another Manager has the data dir; what runs belongs to another store; the socket cannot be made.
+    /// Another Manager has the data dir; what runs belongs to another store; the socket cannot be made; somebody else
+    /// listens where the metrics should be.
     pub(crate) async fn start(dir: &DataDir, settings: Settings, background: bool) -> Outcome<Self> {
+        // First, because a refusal costs nothing yet.
+        let metrics = match settings.metrics {
+            Some(address) => Some(MetricsListener::bind(address).await?),
+            None => None,
+        };
         let cocktail = Cocktail::builder().data_dir(dir.path()).settings(settings).start().await?;
         // The Manager holds the lock on the data dir now, so that a socket that is found is a dead one's.
         let api = match Api::bind(&dir.socket()).await {
@@ -47,7 +62,15 @@ impl Daemon {
             // A sender that was dropped means the same.
             let _ = stopped.await;
         }));
-        let mut daemon = Self { cocktail, stop_api, api, background: None };
+        let metrics = metrics.map(|listener| {
+            let address = listener.address();
+            let (stop, stopped) = oneshot::channel();
+            let task = tokio::spawn(listener.run(cocktail.manager(), async {
+                let _ = stopped.await;
+            }));
+            Metrics { address, stop, task }
+        });
+        let mut daemon = Self { cocktail, stop_api, api, metrics, background: None };
         let mark = dir.background_file();
         if background {
             daemon.background = Some(mark.clone());
@@ -65,6 +88,11 @@ impl Daemon {
     /// The Manager.
     pub(crate) fn manager(&self) -> Arc<dyn Manager> {
         self.cocktail.manager()
+    }
+
+    /// Where Prometheus may ask for metrics, if the settings say so.
+    pub(crate) fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|metrics| metrics.address)
     }
 
     /// Returns when the Manager has ended without [`Daemon::stop`]; what is left is [`Daemon::finish`].
@@ -91,6 +119,10 @@ impl Daemon {
     /// Ends what is around a Manager that has ended. Whoever gave the command to end gets an answer first.
     pub(crate) async fn finish(self) {
         let _ = self.stop_api.send(());
+        if let Some(metrics) = self.metrics {
+            let _ = metrics.stop.send(());
+            let _ = metrics.task.await;
+        }
         let _ = self.api.await;
         if let Some(mark) = self.background {
             let _ = fs::remove_file(mark);

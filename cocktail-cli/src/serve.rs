@@ -34,8 +34,19 @@ pub(crate) async fn serve(args: &ServeArgs, global: &Global, from: &Surroundings
     let daemon = Daemon::start(&dir, chosen.settings, args.background).await?;
     let socket = dir.socket().display().to_string();
     match ui.format {
-        Format::Json => ui.json_line(&json!({ "socket": socket, "pid": std::process::id() }))?,
-        Format::Table => ui.note(&format!("listening on {socket}")),
+        Format::Json => {
+            let mut told = json!({ "socket": socket, "pid": std::process::id() });
+            if let (Some(address), Some(told)) = (daemon.metrics(), told.as_object_mut()) {
+                told.insert("metrics".into(), address.to_string().into());
+            }
+            ui.json_line(&told)?;
+        }
+        Format::Table => {
+            ui.note(&format!("listening on {socket}"));
+            if let Some(address) = daemon.metrics() {
+                ui.note(&format!("metrics on http://{address}/metrics"));
+            }
+        }
     }
     let ended = tokio::select! {
         () = interrupt.wait() => None,

@@ -1,5 +1,7 @@
 //! `inspect` and `why`: everything about one object, and the decisions about it.
 
+mod page;
+
 use cocktail_core::contract::Manager;
 use cocktail_core::view::WhyView;
 
@@ -7,10 +9,16 @@ use crate::args::Format;
 use crate::failure::Outcome;
 use crate::output::{Ui, plain};
 
-/// Prints everything known about an object. It has no table: the answer is JSON in both formats.
+/// Prints everything known about an object: for people a page of it, as JSON all of it.
 pub(crate) async fn inspect(manager: &dyn Manager, object: &str, ui: &mut Ui) -> Outcome {
     let value = manager.inspect(object).await?;
-    ui.json(&value)
+    match ui.format {
+        Format::Json => ui.json(&value),
+        Format::Table => match page::page(&value, ui.now(), ui.colour_for_data()) {
+            Some(page) => ui.data(&page),
+            None => ui.json(&value),
+        },
+    }
 }
 
 /// Prints decisions, newest last.
@@ -95,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn inspect_is_json_in_both_formats() {
+    async fn inspect_is_json_where_it_has_no_page() {
         for format in [Format::Json, Format::Table] {
             let (mut ui, data, _) = ui(format);
             inspect(&FakeManager::default(), "web", &mut ui).await.unwrap();

@@ -134,7 +134,8 @@ pub(crate) fn container_table(views: &[ContainerView], now: WallTime) -> Table {
     table
 }
 
-fn server_table(views: &[ServerView], now: WallTime) -> Table {
+/// Servers as a table.
+pub(crate) fn server_table(views: &[ServerView], now: WallTime) -> Table {
     let head = &[
         "ID",
         "PROVIDER",
@@ -166,7 +167,8 @@ fn server_table(views: &[ServerView], now: WallTime) -> Table {
     table
 }
 
-fn endpoint_table(views: &[EndpointView]) -> Table {
+/// Endpoints as a table.
+pub(crate) fn endpoint_table(views: &[EndpointView]) -> Table {
     let mut table = Table::new(&["UNIT", "PORT", "ADDRESS", "READY", "BACKENDS"]);
     for view in views {
         let backends: Vec<String> =
