@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     fn view(name: &str, path: &str) -> VolumeView {
-        let mut view = left_over(Path::new(path), &ServerId::new("here"), &Named::new());
+        let mut view = left_over(Path::new("shop/prod/web/x"), &ServerId::new("here"), &Named::new());
         (view.name, view.path, view.kind) = (name.into(), path.into(), "shared".into());
         view.containers = vec!["web-1".into()];
         view

@@ -186,6 +186,7 @@ fn standalone(
 ) -> Result<StandaloneProvider> {
     let builder = StandaloneBuilder::new(name, data_dir.path())
         .with_options(&provider.options)
-        .with_logs(settings.log_bytes, settings.log_files);
+        .with_logs(settings.log_bytes, settings.log_files)
+        .with_binds(settings.binds.clone());
     builder.build()
 }

@@ -14,11 +14,11 @@ use futures_util::StreamExt;
 
 use crate::pretend::{Machine, Pretend};
 
-fn manifest(text: &str) -> ManifestSource {
+pub(crate) fn manifest(text: &str) -> ManifestSource {
     ManifestSource { file: PathBuf::from("shop.toml"), base: PathBuf::from("/"), text: text.into() }
 }
 
-fn workers(count: u32) -> ManifestSource {
+pub(crate) fn workers(count: u32) -> ManifestSource {
     manifest(&format!(
         "service = \"shop\"\n[maps.prod.units.worker]\ncommand = [\"sleep\", \"9\"]\nreplicas = {count}\n\
          restart = {{ base = \"0ms\" }}\n"
@@ -32,17 +32,17 @@ fn web() -> ManifestSource {
     )
 }
 
-fn store() -> Arc<MemoryStore> {
+pub(crate) fn store() -> Arc<MemoryStore> {
     Arc::new(MemoryStore::new(StoreId::new("store-1")))
 }
 
-async fn start(store: &Arc<MemoryStore>, machine: &Arc<Machine>) -> Orchestrator {
+pub(crate) async fn start(store: &Arc<MemoryStore>, machine: &Arc<Machine>) -> Orchestrator {
     let builder = Orchestrator::builder(store.clone());
     builder.with_provider(Arc::new(Pretend(machine.clone()))).start().await.expect("a manager")
 }
 
 /// Waits until the Units are as wanted; virtual time makes the limit cheap.
-async fn until(manager: &Orchestrator, what: &str, wanted: impl Fn(&[UnitView], &[ContainerView]) -> bool) {
+pub(crate) async fn until(manager: &Orchestrator, what: &str, wanted: impl Fn(&[UnitView], &[ContainerView]) -> bool) {
     for _ in 0..2000 {
         let units = manager.units().await.expect("units");
         let containers = manager.containers().await.expect("containers");
@@ -54,7 +54,7 @@ async fn until(manager: &Orchestrator, what: &str, wanted: impl Fn(&[UnitView], 
     panic!("never: {what}: {:#?}", manager.containers().await);
 }
 
-async fn ready(manager: &Orchestrator, count: u32) {
+pub(crate) async fn ready(manager: &Orchestrator, count: u32) {
     until(manager, "ready", |units, containers| {
         units.iter().all(|unit| unit.ready == count && unit.desired == count) && containers.len() == count as usize
     })

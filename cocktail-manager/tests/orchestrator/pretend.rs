@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    ClaimOutcome, Connection, ExecSession, ExecSpec, Exit, Forwarder, Handle, Known, Launch, Listing, LogOptions,
-    LogStream, Observation, Offering, Provider, ProviderCapabilities, ProvisionCtx, Requirements, RouteOutcome,
-    RouteTraffic, RoutingTable, Runtime, RuntimeCapabilities, RuntimeEvent, ServerClaim, ServerListing,
-    ServerObservation, ServerSpec, Sighting, StopOrder, TerminateReason, UsageReading,
+    ClaimOutcome, Connection, ExecSession, ExecSpec, Exit, Forwarder, Handle, Known, Launch, Listing, LogLine,
+    LogOptions, LogStream, Observation, Offering, ProbeKind, Provider, ProviderCapabilities, ProvisionCtx,
+    Requirements, RouteOutcome, RouteTraffic, RoutingTable, Runtime, RuntimeCapabilities, RuntimeEvent, ServerClaim,
+    ServerListing, ServerObservation, ServerSpec, Sighting, StopOrder, TerminateReason, UsageReading, VolumeFound,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
-use cocktail_core::id::{ContainerId, Generation, ServerId};
+use cocktail_core::id::{ContainerId, Generation, ServerId, UnitId};
 use cocktail_core::name::Name;
 use cocktail_core::quantity::{Bytes, CpuMillis};
 use cocktail_core::spec::{Resources, Template};
@@ -29,6 +30,13 @@ pub(crate) struct Machine {
     starts: Mutex<u32>,
     pub(crate) taken: Mutex<Vec<u16>>,
     pub(crate) table: Mutex<RoutingTable>,
+    /// Cpu and memory by container; what is not named uses nothing.
+    pub(crate) usage: Mutex<BTreeMap<ContainerId, UsageReading>>,
+    pub(crate) reported: Mutex<BTreeMap<ContainerId, BTreeMap<String, f64>>>,
+    pub(crate) traffic: Mutex<Vec<RouteTraffic>>,
+    pub(crate) volumes: Mutex<Vec<VolumeFound>>,
+    /// Output by container.
+    pub(crate) output: Mutex<BTreeMap<ContainerId, Vec<(i64, &'static str)>>>,
     /// What listings say of the lease.
     pub(crate) descended: Mutex<bool>,
     events: broadcast::Sender<RuntimeEvent>,
@@ -43,6 +51,11 @@ impl Machine {
             starts: Mutex::default(),
             taken: Mutex::default(),
             table: Mutex::default(),
+            usage: Mutex::default(),
+            reported: Mutex::default(),
+            traffic: Mutex::default(),
+            volumes: Mutex::default(),
+            output: Mutex::default(),
             descended: Mutex::default(),
             events: broadcast::channel(64).0,
             name: Name::new("standalone").expect("a name"),
@@ -56,6 +69,12 @@ impl Machine {
 
     pub(crate) fn starts(&self) -> u32 {
         *self.starts.lock().expect("unpoisoned")
+    }
+
+    /// A client waits at a service port.
+    pub(crate) fn demand(&self, unit: &str) {
+        let unit = UnitId::try_from(unit.to_owned()).expect("a name");
+        let _ = self.events.send(RuntimeEvent::Demand { unit });
     }
 
     /// Something runs that no Manager here has started.
@@ -145,6 +164,14 @@ impl Runtime for Pretend {
         *self.0.starts.lock().expect("unpoisoned") += 1;
         let handle = Handle { pid: Some(*pids), boot_id: "boot-1".into(), ..Handle::default() };
         running.insert(launch.container.clone(), (launch.generation, handle.clone()));
+        if launch.probes.iter().any(|probe| probe.kind == ProbeKind::Ready) {
+            let (container, generation, events) = (launch.container.clone(), launch.generation, self.0.events.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                let (kind, detail) = (ProbeKind::Ready, "it pretends well".to_owned());
+                let _ = events.send(RuntimeEvent::Probe { container, generation, kind, ok: true, detail });
+            });
+        }
         Ok(handle)
     }
     async fn stop(&self, order: &StopOrder) -> Result<Exit> {
@@ -176,10 +203,26 @@ impl Runtime for Pretend {
         events.filter_map(|event| async move { event.ok() }).boxed()
     }
     async fn usage(&self) -> Result<BTreeMap<ContainerId, UsageReading>> {
-        Ok(BTreeMap::new())
+        let running = self.0.running.lock().expect("unpoisoned");
+        let usage = self.0.usage.lock().expect("unpoisoned");
+        Ok(running.keys().map(|id| (id.clone(), usage.get(id).copied().unwrap_or_default())).collect())
     }
-    async fn logs(&self, _: &ContainerId, _: &LogOptions) -> Result<LogStream> {
-        Ok(futures_util::stream::empty().boxed())
+    async fn reported(&self) -> Result<BTreeMap<ContainerId, BTreeMap<String, f64>>> {
+        Ok(self.0.reported.lock().expect("unpoisoned").clone())
+    }
+    async fn volumes(&self) -> Result<Vec<VolumeFound>> {
+        Ok(self.0.volumes.lock().expect("unpoisoned").clone())
+    }
+    async fn logs(&self, container: &ContainerId, options: &LogOptions) -> Result<LogStream> {
+        let output = self.0.output.lock().expect("unpoisoned");
+        let lines = output.get(container).cloned().unwrap_or_default();
+        let skipped = options.tail.map_or(0, |tail| lines.len().saturating_sub(tail as usize));
+        let id = container.to_string();
+        let line = move |(at, text): (i64, &str)| {
+            Ok(LogLine { container: id.clone(), at: WallTime(at), stderr: false, partial: false, text: text.into() })
+        };
+        let lines = futures_util::stream::iter(lines.into_iter().skip(skipped).map(line));
+        Ok(if options.follow { lines.chain(futures_util::stream::pending()).boxed() } else { lines.boxed() })
     }
     async fn exec(&self, _: &ContainerId, _: &ExecSpec) -> Result<ExecSession> {
         Err(Error::new(ErrorKind::Unsupported, "pretended containers run no commands"))
@@ -208,6 +251,6 @@ impl Forwarder for Pretend {
         Ok(table.routes.iter().map(|route| RouteOutcome { listen: route.listen, error: None }).collect())
     }
     async fn traffic(&self) -> Result<Vec<RouteTraffic>> {
-        Ok(Vec::new())
+        Ok(self.0.traffic.lock().expect("unpoisoned").clone())
     }
 }
