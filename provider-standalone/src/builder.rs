@@ -27,6 +27,7 @@ pub struct StandaloneBuilder {
     options: BTreeMap<String, serde_json::Value>,
     log_bytes: u64,
     log_files: u32,
+    binds: Vec<PathBuf>,
 }
 
 impl StandaloneBuilder {
@@ -41,6 +42,7 @@ impl StandaloneBuilder {
             options: BTreeMap::new(),
             log_bytes,
             log_files,
+            binds: Vec::new(),
         }
     }
 
@@ -62,6 +64,14 @@ impl StandaloneBuilder {
     #[must_use]
     pub fn with_logs(mut self, bytes: u64, files: u32) -> Self {
         (self.log_bytes, self.log_files) = (bytes, files);
+        self
+    }
+
+    /// Sets the folders below which the source of a bind volume may lead. Elsewhere it must be what its path says, without
+    /// a link on the way.
+    #[must_use]
+    pub fn with_binds(mut self, binds: Vec<PathBuf>) -> Self {
+        self.binds = binds;
         self
     }
 
@@ -96,7 +106,7 @@ impl StandaloneBuilder {
         let fixed = Fixed {
             name: self.name,
             passed: launch::passed(),
-            volumes: Volumes::new(&self.data_dir),
+            volumes: Volumes::new(&self.data_dir, self.binds),
             limits: machine::enforces_limits(),
             data_dir: self.data_dir,
             keeper,

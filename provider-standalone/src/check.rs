@@ -8,10 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use cocktail_core::spec::{SecretSource, Template};
+use cocktail_core::spec::{SecretSource, Template, VolumeKind};
 
 use crate::launch::knows_rlimit;
 use crate::users;
+use crate::volumes::Volumes;
 
 /// Folders of a search path that a sentence names.
 const NAMED: usize = 8;
@@ -28,7 +29,7 @@ pub(crate) fn without_looking(template: &Template) -> Problems {
 }
 
 /// The manifest key below the unit, and a sentence, for each problem.
-pub(crate) fn template(template: &Template) -> Problems {
+pub(crate) fn template(template: &Template, volumes: &Volumes) -> Problems {
     let mut problems = without_looking(template);
     let mut add = |key: String, sentence: String| problems.push((key, sentence));
     let cwd_exists = template.cwd.is_dir();
@@ -67,10 +68,9 @@ pub(crate) fn template(template: &Template) -> Problems {
         }
     }
     for (name, volume) in &template.volumes {
-        if let Some(source) = &volume.source
-            && !source.is_dir()
-        {
-            add(format!("volumes.{name}.source"), format!("{} is no folder on this machine", source.display()));
+        let source = volume.source.as_deref().filter(|_| volume.kind == VolumeKind::Bind);
+        if let Some(problem) = source.and_then(|source| volumes.bind_problem(source)) {
+            add(format!("volumes.{name}.source"), problem);
         }
     }
     problems

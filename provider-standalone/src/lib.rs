@@ -7,10 +7,12 @@
 //! the keeper again. Secrets are resolved at a start and are in no Debug, error or file.
 
 mod accepted;
+mod bind;
 mod builder;
 mod check;
 mod client;
 mod config;
+mod disk;
 mod error;
 mod exec;
 mod forwarder;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use cocktail_core::contract::{
     ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Observation, Runtime,
-    RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UsageReading,
+    RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UsageReading, VolumeFound,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Generation};
@@ -22,6 +22,7 @@ use futures_util::stream::{self, BoxStream};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::config::KeeperMode;
+use crate::disk::Bounds;
 use crate::error::{Call, of_keeper};
 use crate::shared::{Shared, lock};
 use crate::{check, exec, launch, logs};
@@ -225,6 +226,15 @@ impl Runtime for StandaloneRuntime {
         Ok(self.shared.reported())
     }
 
+    async fn volumes(&self) -> Result<Vec<VolumeFound>> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let counted = lock(&shared.counts).count(shared.fixed.volumes.root(), Bounds::default());
+            counted.map_err(|error| Error::unavailable("the volumes of the data dir cannot be read").because(error))
+        })
+        .await
+    }
+
     async fn logs(&self, container: &ContainerId, options: &LogOptions) -> Result<LogStream> {
         let client = self.shared.any_client().await?;
         let log = client.logs(logs::request(container, options)).await;
@@ -238,8 +248,8 @@ impl Runtime for StandaloneRuntime {
     }
 
     async fn check(&self, template: &Template) -> Result<Vec<(String, String)>> {
-        let template = template.clone();
-        blocking(move || Ok(check::template(&template))).await
+        let (template, volumes) = (template.clone(), self.shared.fixed.volumes.clone());
+        blocking(move || Ok(check::template(&template, &volumes))).await
     }
 
     async fn shutdown(&self, stop: bool) -> Result<()> {

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 
 use crate::client::Link;
 use crate::config::StandaloneConfig;
+use crate::disk::Counts;
 use crate::exec::exit;
 use crate::forwarder::unit_of;
 use crate::probe::{self, Numbers};
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     /// The last routing table, for a keeper that is started anew.
     pub(crate) table: Mutex<Option<SetServices>>,
     pub(crate) readings: Mutex<Readings>,
+    /// What volumes hold. Held while it is counted.
+    pub(crate) counts: Mutex<Counts>,
     pub(crate) exec_probes: Semaphore,
     containers: Mutex<BTreeMap<ContainerId, Watched>>,
     events: broadcast::Sender<RuntimeEvent>,
@@ -118,6 +121,7 @@ impl Shared {
             in_process: Mutex::default(),
             table: Mutex::default(),
             readings: Mutex::default(),
+            counts: Mutex::default(),
             exec_probes: Semaphore::new(EXEC_PROBES),
             containers: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),

@@ -16,6 +16,7 @@ use cocktail_core::id::ContainerId;
 use cocktail_core::spec::VolumeKind;
 use serde::{Deserialize, Serialize};
 
+use crate::bind;
 use crate::users::{self, User};
 
 /// The volumes of one data dir.
@@ -24,6 +25,8 @@ pub(crate) struct Volumes {
     /// The data dir; only passed through.
     data: PathBuf,
     root: PathBuf,
+    /// Folders below which the source of a bind may lead.
+    binds: Vec<PathBuf>,
 }
 
 /// What goes with a container.
@@ -36,8 +39,18 @@ struct Owned {
 }
 
 impl Volumes {
-    pub(crate) fn new(data: &Path) -> Self {
-        Self { data: data.to_owned(), root: data.join("volumes") }
+    pub(crate) fn new(data: &Path, binds: Vec<PathBuf>) -> Self {
+        Self { data: data.to_owned(), root: data.join("volumes"), binds }
+    }
+
+    /// Where all volumes but binds are.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Why a folder may not be bound, if it may not.
+    pub(crate) fn bind_problem(&self, source: &Path) -> Option<String> {
+        bind::problem(source, &self.binds)
     }
 
     /// The folder of a volume.
@@ -48,7 +61,8 @@ impl Volumes {
     /// Makes the folders and links of a start. Repeating it changes nothing.
     ///
     /// # Errors
-    /// `InvalidConfig` where something that is not ours has the place of a link, or a bind's source is missing.
+    /// `InvalidConfig` where something that is not ours has the place of a link, or a bind's source is missing or leads
+    /// elsewhere.
     pub(crate) fn prepare(&self, launch: &Launch) -> Result<()> {
         if launch.volumes.is_empty() {
             return Ok(());
@@ -61,7 +75,10 @@ impl Volumes {
         for volume in &launch.volumes {
             let folder = self.folder(volume);
             match volume.kind {
-                VolumeKind::Bind => check_bind(&folder)?,
+                VolumeKind::Bind => self.bind_problem(&folder).map_or(Ok(()), |problem| {
+                    let name = &volume.name;
+                    Err(Error::invalid(format!("volumes.{name}: {problem}")))
+                })?,
                 _ => self.make(volume, user)?,
             }
             if volume.kind == VolumeKind::Ephemeral {
@@ -205,13 +222,6 @@ fn above(root: &Path, folder: &Path) -> Vec<PathBuf> {
         folder.ancestors().skip(1).take_while(|above| *above != root).map(Path::to_owned).collect();
     above.reverse();
     above
-}
-
-fn check_bind(source: &Path) -> Result<()> {
-    if !source.is_absolute() || !source.is_dir() {
-        return Err(Error::invalid(format!("the source {} of a volume is no folder", source.display())));
-    }
-    Ok(())
 }
 
 fn is_link_to(path: &Path, target: &Path) -> bool {

@@ -19,7 +19,7 @@ impl Place {
     }
 
     fn volumes(&self) -> Volumes {
-        Volumes::new(self.data.path())
+        Volumes::new(self.data.path(), Vec::new())
     }
 
     fn launch(&self, container: &str, kind: VolumeKind, path: &str, link: Option<&str>) -> Launch {
@@ -129,6 +129,22 @@ fn a_missing_source_of_a_bind_is_named() {
     let place = Place::new();
     let launch = place.launch("web-1", VolumeKind::Bind, "/nowhere/at/all", Some("data"));
     assert!(place.volumes().prepare(&launch).unwrap_err().message().contains("/nowhere/at/all"));
+}
+
+#[test]
+fn a_bind_that_leads_elsewhere_is_refused_also_when_its_link_was_made_later() {
+    let place = Place::new();
+    let (cwd, away) = (fs::canonicalize(place.cwd.path()).unwrap(), tempfile::tempdir().unwrap());
+    let source = cwd.join("source");
+    fs::create_dir(&source).unwrap();
+    let launch = place.launch("web-1", VolumeKind::Bind, source.to_str().unwrap(), Some("data"));
+    place.volumes().prepare(&launch).unwrap();
+    fs::remove_dir(&source).unwrap();
+    symlink(away.path(), &source).unwrap();
+    let error = place.volumes().prepare(&launch).unwrap_err();
+    assert!(*error.kind() == ErrorKind::InvalidConfig && error.message().contains("manager.binds"), "{error}");
+    let allowed = Volumes::new(place.data.path(), vec![away.path().to_owned()]);
+    allowed.prepare(&launch).unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+mod data;
 mod exec;
 mod forwarding;
 mod lifecycle;
@@ -24,6 +25,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
         lifecycle::trials(),
+        data::trials(),
         probes::trials(),
         recovery::trials(),
         secrets::trials(),
