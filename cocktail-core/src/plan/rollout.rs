@@ -40,7 +40,7 @@ pub(super) fn steer(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
     }
     if rollout.canary > 0 {
         if let Some(at) = rollout.promote_at.filter(|at| *at <= draft.state.now) {
-            let waited = unit.spec.update.promote.map_or_else(|| at - draft.state.now, |promote| promote);
+            let waited = unit.spec.update.promote.unwrap_or(at - draft.state.now);
             let because = format!("the canary was well for {}", human(waited));
             draft.push(Event::Promoted { unit: id.clone(), because });
             return true;

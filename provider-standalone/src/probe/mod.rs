@@ -28,8 +28,10 @@ use crate::sockets;
 
 pub(crate) use numbers::Numbers;
 
-/// First pause of a readiness probe before its first success; doubled up to the probe's own.
+/// First pause of a readiness probe before its first success.
 const EAGER: Duration = Duration::from_millis(5);
+/// Further pauses are this share of the time since the start: nobody waits much longer than the worker takes.
+const EAGERNESS: u32 = 12;
 /// How often it is looked up where a worker listens instead: that reads the process table.
 const EXPLAIN: Duration = Duration::from_secs(2);
 
@@ -79,11 +81,13 @@ pub(crate) async fn run(shared: Weak<Shared>, target: Target, probe: LaunchProbe
         tokio::time::sleep(probe.every).await;
     }
     let mut verdict = Verdict::new(probe.failures);
-    let mut eager = if probe.kind == ProbeKind::Ready { EAGER } else { probe.every };
+    let began = Instant::now();
+    let mut counted = began;
     let mut explained: Option<(Instant, String)> = None;
     let (mut reports, mut came_up) = (false, false);
     loop {
-        let pause = eager.min(probe.every);
+        let eager = probe.kind == ProbeKind::Ready && !came_up;
+        let pause = if eager { (began.elapsed() / EAGERNESS).max(EAGER).min(probe.every) } else { probe.every };
         let Some(strong) = shared.upgrade() else { return };
         let Looked { seen, numbers } = check(&strong, &target, &probe, came_up).await;
         // An answer without numbers takes back what an earlier one said.
@@ -95,14 +99,13 @@ pub(crate) async fn run(shared: Weak<Shared>, target: Target, probe: LaunchProbe
             Seen::Good(detail) => {
                 up.send_replace(true);
                 came_up = true;
-                eager = probe.every;
                 (true, detail)
             }
             Seen::Bad(detail) => (false, detail),
             Seen::Silent(at, detail) => {
                 // Looked up only where it will be told.
                 let due = explained.as_ref().is_none_or(|(when, _)| when.elapsed() >= EXPLAIN);
-                if due && pause == probe.every {
+                if due && (!eager || counted.elapsed() >= probe.every) {
                     let pid = target.pid;
                     let why = tokio::task::spawn_blocking(move || sockets::explain(pid, at)).await;
                     explained = Some((Instant::now(), why.unwrap_or_default()));
@@ -116,15 +119,17 @@ pub(crate) async fn run(shared: Weak<Shared>, target: Target, probe: LaunchProbe
                 continue;
             }
         };
-        // Eager looks count for success only.
-        let counts = ok || pause == probe.every;
+        // Failures count a pause of the probe's own apart; eager looks between them for success only.
+        let counts = ok || !eager || counted.elapsed() >= probe.every;
+        if counts {
+            counted = Instant::now();
+        }
         if let Some(detail) = counts.then(|| verdict.take(ok, detail)).flatten() {
             let (container, generation) = (target.container.clone(), target.generation);
             strong.emit(RuntimeEvent::Probe { container, generation, kind: probe.kind, ok, detail });
         }
         drop(strong);
         tokio::time::sleep(pause).await;
-        eager = eager.saturating_mul(2);
     }
 }
 
