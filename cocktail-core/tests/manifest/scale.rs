@@ -310,5 +310,10 @@ fn what_will_do_nothing_is_pointed_out() {
         warnings("scale = { max = 2, custom = { \"a:b\" = 6 } }"),
         [format!("4:31: nothing asks the worker for `a:b` {unasked}")]
     );
-    assert_eq!(warnings("ports.a = {}\nlive = { http = \"/\" }\nscale = { max = 2, queue = 6 }"), Vec::<String>::new());
+    for asked in [
+        "ports.a = {}\nlive = { http = \"/\" }\nscale = { max = 2, queue = 6 }",
+        "ports.a = {}\nscale = { max = 2, queue = 6, metrics = { http = \"/metrics\" } }",
+    ] {
+        assert_eq!(warnings(asked), Vec::<String>::new(), "{asked}");
+    }
 }
