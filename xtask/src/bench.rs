@@ -30,7 +30,7 @@ pub(crate) fn run(context: &Context, options: &Options) -> Result<()> {
         setup::install(context, &Tool::PEERS, true)?;
     }
     // One after the other: together, cargo would build the program with the features that the benchmarks ask for.
-    for package in ["cocktail-cli", "cocktail-benches"] {
+    for package in ["cocktail-cli", "cocktail-benches", "cocktail-example-load"] {
         run_command(&mut context.cargo(&["build", "--release", "--locked", "--quiet", "--package", package]))?;
     }
     let mut command = context.command(context.built("release", "cocktail-bench"));

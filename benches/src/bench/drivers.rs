@@ -5,7 +5,7 @@ mod haproxy;
 mod pm2;
 mod supervisord;
 
-pub(crate) use cocktail::Cocktail;
+pub(crate) use cocktail::{Cocktail, Event};
 pub(crate) use haproxy::HaProxy;
 pub(crate) use pm2::Pm2;
 pub(crate) use supervisord::Supervisord;

@@ -7,6 +7,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
+mod autoscale;
 mod drivers;
 mod embed;
 mod forward;
@@ -15,6 +16,8 @@ mod report;
 mod respawn;
 mod rss;
 mod spawn;
+mod update;
+mod zero;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,11 +80,14 @@ fn installed<'a>(program: Option<&'a Path>, name: &str) -> Result<&'a Path> {
 
 type Bench = fn(&Setup) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 5] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("spawn", spawn::run),
     ("respawn", respawn::run),
     ("forward", forward::run),
     ("rss", rss::run),
+    ("update", update::run),
+    ("autoscale", autoscale::run),
+    ("zero", zero::run),
     ("embed", embed::run),
 ];
 

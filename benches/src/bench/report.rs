@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 /// The bars that the project set itself: the figure, whether it must be at least or at most the number, the number.
-const BARS: [(&str, &str, Bar); 12] = [
+const BARS: [(&str, &str, Bar); 18] = [
     ("spawn", "vs_bare", Bar::AtLeast(0.5)),
     ("spawn", "vs_supervisord", Bar::AtLeast(6.0)),
     ("respawn", "p50_ms", Bar::AtMost(5.0)),
@@ -19,6 +19,12 @@ const BARS: [(&str, &str, Bar); 12] = [
     ("forward", "p99_vs_haproxy", Bar::AtMost(1.3)),
     ("rss", "mib", Bar::AtMost(24.0)),
     ("rss", "idle_cpu_percent", Bar::AtMost(0.5)),
+    ("update", "vs_bare", Bar::AtLeast(0.7)),
+    ("autoscale", "react_p50_ms", Bar::AtMost(1500.0)),
+    ("autoscale", "overshoot", Bar::AtMost(1.0)),
+    ("autoscale", "extra_actions", Bar::AtMost(2.0)),
+    ("autoscale", "failed", Bar::AtMost(0.0)),
+    ("zero", "vs_cold", Bar::AtMost(1.2)),
     ("embed", "crates", Bar::AtMost(150.0)),
     ("embed", "seconds", Bar::AtMost(150.0)),
 ];

@@ -1,10 +1,13 @@
 //! The `cocktail` program, driven as a user would: by its commands and their JSON.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
@@ -83,6 +86,31 @@ impl Cocktail {
         serde_json::from_slice(&output.stdout).with_context(|| format!("cocktail {} printed no JSON", args.join(" ")))
     }
 
+    /// Runs `apply FILE --wait`: everything is ready when it returns.
+    pub(crate) fn apply_and_wait(&self, manifest: &str) -> Result<()> {
+        super::run(&mut self.command(&["apply", manifest, "--wait"])).map(drop)
+    }
+
+    /// Follows the journal: whatever happens after this has returned.
+    pub(crate) fn follow(&self) -> Result<Events> {
+        let mut command = self.command(&["-o", "json", "events", "-f", "--tail", "1"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = Owned(command.spawn().context("cannot follow the events")?);
+        let output = child.0.stdout.take().context("the events have no output")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                // Nobody listens any more when the benchmark has seen enough.
+                if sender.send((Instant::now(), line)).is_err() {
+                    return;
+                }
+            }
+        });
+        // The last event that was there says that it listens.
+        lines.recv_timeout(Duration::from_secs(20)).context("the journal shows nothing")?;
+        Ok(Events { lines, _child: child })
+    }
+
     /// The Manager, the keeper, and whatever else of ours runs.
     pub(crate) fn processes(&self) -> Vec<i32> {
         proc::executing(&self.program)
@@ -99,6 +127,61 @@ impl Cocktail {
         anyhow::ensure!(left == 0, "{left} workers outlived cocktail down");
         Ok(())
     }
+}
+
+/// The journal, as it grows.
+pub(crate) struct Events {
+    lines: mpsc::Receiver<(Instant, String)>,
+    _child: Owned,
+}
+
+/// One event, with the time at which it was seen.
+pub(crate) struct Event {
+    pub(crate) at: Instant,
+    pub(crate) kind: String,
+    pub(crate) object: String,
+    pub(crate) reason: String,
+    pub(crate) detail: Value,
+}
+
+impl Events {
+    /// The next event.
+    ///
+    /// # Errors
+    /// When there is none until `until`, or the Manager has gone.
+    pub(crate) fn next(&self, until: Instant) -> Result<Event> {
+        let rest = until.saturating_duration_since(Instant::now());
+        let (at, line) = self.lines.recv_timeout(rest).context("the event does not come")?;
+        event(at, &line)
+    }
+
+    /// The next event of a kind about an object; those before it are dropped.
+    pub(crate) fn wait(&self, kinds: &[&str], object: &str, patience: Duration) -> Result<Event> {
+        let until = Instant::now() + patience;
+        loop {
+            let event = self.next(until).with_context(|| format!("{} of {object}", kinds.join(" or ")))?;
+            if kinds.contains(&event.kind.as_str()) && event.object == object {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// What has come by now.
+    pub(crate) fn drain(&self) -> Result<Vec<Event>> {
+        self.lines.try_iter().map(|(at, line)| event(at, &line)).collect()
+    }
+}
+
+fn event(at: Instant, line: &str) -> Result<Event> {
+    let value: Value = serde_json::from_str(line).context("an event is no JSON")?;
+    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    Ok(Event {
+        at,
+        kind: text("kind"),
+        object: text("object"),
+        reason: text("reason"),
+        detail: value["detail"].clone(),
+    })
 }
 
 impl Drop for Cocktail {
