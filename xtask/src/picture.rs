@@ -11,6 +11,8 @@ use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Color, Effects, RgbColor, Style};
 use anstyle_svg::{Palette, Term};
@@ -21,13 +23,17 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::context::{Context, run as run_command};
 
 /// What is typed: the shop starts, an update fails and goes back, and the reason is asked for.
-const SESSION: [&str; 5] = [
+const SESSION: [&str; 6] = [
     "cocktail up -d cocktail.toml",
     "sed -i s/http.server/http.sever/ cocktail.toml   # a mistake",
     "cocktail apply cocktail.toml --wait",
     "cocktail units",
-    "curl -s http://127.0.0.1:8080/ | head -4         # the old ones never left",
+    "cocktail why web | tail -8",
+    "curl -s -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:8080/   # the old ones never left",
 ];
+
+/// Pause after the first line: what containers use is read every ten seconds.
+const UNTIL_READ: Duration = Duration::from_secs(11);
 
 /// What is done afterwards, unseen.
 const LAST: &str = "cocktail down";
@@ -74,7 +80,10 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     std::os::unix::fs::symlink(&program, bin.join("cocktail"))?;
 
     let mut screen = vt100::Parser::new(ROWS, COLUMNS, 0);
-    let recorded = SESSION.iter().try_for_each(|line| {
+    let recorded = SESSION.iter().enumerate().try_for_each(|(number, line)| {
+        if number == 1 {
+            thread::sleep(UNTIL_READ);
+        }
         let prompt = AnsiColor::BrightBlack.on_default();
         screen.process(format!("{prompt}${prompt:#} {line}\r\n").as_bytes());
         on_terminal(&mut screen, &shop, &bin, line)
