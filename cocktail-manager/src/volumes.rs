@@ -43,7 +43,12 @@ pub(crate) async fn volumes(shared: &Shared) -> Result<Vec<VolumeView>> {
         (server, found)
     };
     let found = join_all(shared.servers.all().into_iter().map(found)).await;
-    Ok(merge(views, &named, found))
+    let views = merge(views, &named, found);
+    for view in views.iter().filter(|view| view.used_bytes > view.size_bytes && view.size_bytes.is_some()) {
+        let VolumeView { path, used_bytes, size_bytes, .. } = view;
+        warn!(path, used_bytes, size_bytes, "a volume holds more than its manifest expects");
+    }
+    Ok(views)
 }
 
 /// What the manifests of now name.
