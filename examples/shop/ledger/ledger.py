@@ -25,9 +25,9 @@ def now():
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def log(event, **facts):
+def log(message, **facts):
     """Writes one JSON object on one line."""
-    print(json.dumps({"at": now(), "container": CONTAINER, "event": event, **facts}), flush=True)
+    print(json.dumps({"time": now(), "level": "info", "msg": message, **facts}), flush=True)
 
 
 class Book:

@@ -17,9 +17,9 @@ def main():
         with urllib.request.urlopen(LEDGER, timeout=10) as answer:
             entries = json.load(answer)["entries"]
     except (OSError, urllib.error.URLError, ValueError, KeyError) as error:
-        print(json.dumps({"event": "no report", "ledger": LEDGER, "error": str(error)}), flush=True)
+        print(json.dumps({"level": "error", "msg": "no report", "ledger": LEDGER, "error": str(error)}), flush=True)
         return 1
-    print(json.dumps({"event": "report", "entries": entries}), flush=True)
+    print(json.dumps({"level": "info", "msg": "report", "entries": entries}), flush=True)
     return 0
 
 

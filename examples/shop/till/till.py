@@ -73,7 +73,7 @@ class Server(http.server.ThreadingHTTPServer):
 def main():
     server = Server(("127.0.0.1", PORT), Handler)
     server.line = Line()
-    print(json.dumps({"container": CONTAINER, "event": "opened"}), flush=True)
+    print(json.dumps({"level": "info", "msg": "opened"}), flush=True)
 
     def end(_number, _frame):
         # `shutdown` waits for the loop below, which runs on this thread: so another one calls it.
@@ -86,7 +86,7 @@ def main():
     while server.line.count:
         time.sleep(0.05)
     server.server_close()
-    print(json.dumps({"container": CONTAINER, "event": "closed"}), flush=True)
+    print(json.dumps({"level": "info", "msg": "closed"}), flush=True)
     return 0
 
 

@@ -22,10 +22,13 @@ ABANDONED_SECONDS = 60.0
 ending = threading.Event()
 
 
-def log(event, **facts):
-    """Writes one JSON object on one line: what `cocktail logs` shows and `jq` reads."""
-    record = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "container": CONTAINER, "event": event}
-    print(json.dumps({**record, **facts}), flush=True)
+def log(message, level="info", **facts):
+    """Writes one JSON object on one line: `cocktail logs` tells it as a line, with `-o json` it is as it stands."""
+    print(json.dumps({"time": now(), "level": level, "msg": message, **facts}), flush=True)
+
+
+def now():
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def take():
@@ -53,7 +56,7 @@ def work(name, taken):
         draft.replace(done)
         taken.unlink()
     except OSError as error:
-        log("failed", file=name, error=str(error))
+        log("failed", "error", file=name, error=str(error))
     else:
         log("done", file=name, words=result["words"])
 
@@ -78,7 +81,7 @@ def main():
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     if not QUEUE.is_dir():
-        log("no queue", folder=str(QUEUE))
+        log("no queue", "error", folder=str(QUEUE))
         return 1
     log("started", queue=str(QUEUE))
     jobs, report_at = 0, time.monotonic() + REPORT_SECONDS
