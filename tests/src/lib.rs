@@ -19,9 +19,11 @@ pub mod ports;
 pub mod process;
 pub mod program;
 pub mod shape;
+pub mod terminal;
 
 pub use client::{Client, Report};
 pub use home::{Home, Manager};
 pub use load::{Load, LoadReport, Shape};
 pub use output::Output;
 pub use process::Process;
+pub use terminal::Terminal;

@@ -9,9 +9,15 @@ mod crash;
 mod disk;
 mod embed;
 mod faults;
+mod handover;
+mod jobs;
 mod manifests;
 mod production;
+mod rollouts;
+mod scaling;
+mod services;
 mod shop;
+mod unit_table;
 mod workers;
 
 use cocktail_tests::Home;

@@ -1,13 +1,7 @@
 //! `exec` and `logs`.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::process::Stdio;
-
 use cocktail_tests::home::PATIENCE;
-use cocktail_tests::{Home, Manager, program};
-use rustix::fs::OFlags;
-use rustix::pty::OpenptFlags;
+use cocktail_tests::{Home, Manager, Terminal, program};
 
 /// A Home with one container that counts aloud; its id.
 fn ticking() -> (Home, String) {
@@ -48,34 +42,17 @@ fn exec_hands_through_streams_and_the_exit_code() {
 #[test]
 fn exec_with_a_terminal_is_interactive_and_gives_it_back() {
     let (home, id) = ticking();
-    let terminal = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    rustix::pty::grantpt(&terminal).unwrap();
-    rustix::pty::unlockpt(&terminal).unwrap();
-    let name = rustix::pty::ptsname(&terminal, Vec::new()).unwrap();
-    let inner = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, 0.into()).unwrap();
-    let size = rustix::termios::Winsize { ws_row: 33, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&inner, size).unwrap();
-    let before = rustix::termios::tcgetattr(&inner).unwrap();
-
-    let mut command = home.command(&["exec", "-it", &id, "--", "sh"]);
-    let stream = || Stdio::from(inner.try_clone().unwrap());
-    let mut child = command.stdin(stream()).stdout(stream()).stderr(stream()).spawn().unwrap();
-    let mut outer = File::from(terminal);
+    let mut terminal = Terminal::open(33, 99);
+    let before = terminal.modes();
+    let mut child = terminal.spawn(home.command(&["exec", "-it", &id, "--", "sh"]));
     // Blanks keep the echo of what is typed apart from what is answered.
-    outer.write_all(b"test -t 0 && echo 'is''atty'; echo answer $((6*7)); stty size; exit 3\r").unwrap();
-    let mut said = String::new();
-    let mut reader = outer.try_clone().unwrap();
-    let mut buffer = [0; 4096];
-    while !said.contains("33 99") {
-        let read = reader.read(&mut buffer).unwrap();
-        said.push_str(&String::from_utf8_lossy(&buffer[..read]));
-    }
+    terminal.enter("test -t 0 && echo 'is''atty'; echo answer $((6*7)); stty size; exit 3\r");
+    let said = terminal.shows("33 99");
     let code = program::end_of(&mut child, PATIENCE).and_then(|status| status.code());
     child.wait().unwrap();
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("isatty") && said.contains("answer 42"), "{said}");
-    let after = rustix::termios::tcgetattr(&inner).unwrap();
-    assert_eq!(format!("{before:?}"), format!("{after:?}"), "the terminal was not given back as it was");
+    assert_eq!(before, terminal.modes(), "the terminal was not given back as it was");
     home.finish();
 }
 
