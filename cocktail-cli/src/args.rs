@@ -95,6 +95,11 @@ Examples:
     Endpoints,
     /// List volumes: what they hold, who has them, and those that nobody uses any more
     Volumes,
+    /// Watch what every Unit does, live; without a terminal print it once
+    #[command(after_help = "\
+Keys: arrows select, Enter opens the containers of a Unit, s sorts by the next column, l shows the last lines, w shows \
+why, Esc goes back, q ends.")]
+    Top,
     /// Print metrics of the Manager, its Units and containers, as Prometheus gets them
     #[command(after_help = "\
 [manager] metrics = \"127.0.0.1:9464\" in the settings lets Prometheus scrape them over TCP.")]

@@ -23,6 +23,7 @@ mod serve;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod top;
 mod up;
 
 use std::io;
@@ -100,6 +101,7 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         Command::Servers => list::servers(&*connect().await?, ui).await,
         Command::Endpoints => list::endpoints(&*connect().await?, ui).await,
         Command::Volumes => volumes::volumes(&*connect().await?, ui).await,
+        Command::Top => top::top(connect().await?, ui).await,
         Command::Metrics => ui.data(&cocktail_api::metrics(&*connect().await?).await?),
         Command::Ops => list::operations(&*connect().await?, ui).await,
         Command::Events(args) => events::events(&*connect().await?, args, ui).await,

@@ -86,6 +86,12 @@ pub(crate) async fn objects(
     ui: &mut Ui,
 ) -> Outcome {
     let before = before(manager, args.wait).await?;
+    let doing = match verb {
+        Verb::Stop => "stopping",
+        Verb::Start => "starting",
+        Verb::Restart => "restarting",
+        Verb::Remove => "removing",
+    };
     let mut units: Vec<UnitId> = Vec::new();
     for object in &args.objects {
         let answer = match verb {
@@ -94,7 +100,14 @@ pub(crate) async fn objects(
             Verb::Restart => manager.restart(object, actor).await,
             Verb::Remove => manager.remove(object, actor).await,
         };
-        units.extend(answer?);
+        match answer {
+            Ok(concerned) => units.extend(concerned),
+            Err(error) => {
+                // What was done for the objects before stays done, so that it has to be told.
+                units.iter().for_each(|unit| ui.note(&format!("{doing} {unit}")));
+                return Err(error.into());
+            }
+        }
     }
     units.sort();
     units.dedup();
@@ -107,12 +120,12 @@ pub(crate) async fn objects(
         progress::until(manager, &units, goal, deadline, ui).await?;
     }
     let done = match verb {
-        Verb::Stop => "stopping",
-        Verb::Start => "starting",
-        Verb::Restart => "restarting",
-        Verb::Remove => "removing",
+        Verb::Stop => "stopped",
+        Verb::Start => "started",
+        Verb::Restart => "restarted",
+        Verb::Remove => "removed",
     };
-    told(&units, if args.wait.wait.is_some() { "done with" } else { done }, ui)
+    told(&units, if args.wait.wait.is_some() { done } else { doing }, ui)
 }
 
 /// `down`, up to the point where nothing of any Unit is left.

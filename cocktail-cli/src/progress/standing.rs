@@ -238,7 +238,12 @@ mod tests {
         let again = updated(&old, with("rolled-back", "2"));
         assert!(matches!(again, Standing::Failed(_)), "the same file failed a second time: {again:?}");
         let paused = with("paused", "1");
-        let scaled = standing(&unit_id("web"), Goal::Ready { before: &[paused.clone()] }, &[paused.clone()], &[]);
+        let scaled = standing(
+            &unit_id("web"),
+            Goal::Ready { before: std::slice::from_ref(&paused) },
+            std::slice::from_ref(&paused),
+            &[],
+        );
         assert_eq!(scaled, Standing::Done("the rollout is paused".into()));
         assert!(matches!(updated(&paused, paused.clone()), Standing::Failed(_)), "what was applied does not run");
     }

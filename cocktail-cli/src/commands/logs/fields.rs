@@ -30,7 +30,7 @@ pub(super) fn told(mut fields: Map<String, Value>, colour: bool) -> Option<Strin
             fields.entry(key).or_insert(value);
         }
     }
-    let level = take(&mut fields, &LEVEL, |value| level(value)).map(|(_, level)| level);
+    let level = take(&mut fields, &LEVEL, level).map(|(_, level)| level);
     let message = take(&mut fields, &MESSAGE, |value| value.as_str().map(str::to_owned)).map(|(_, message)| message);
     if level.is_none() && message.is_none() {
         return None;
