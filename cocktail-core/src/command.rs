@@ -242,9 +242,7 @@ impl State {
         let Some(quota) = self.quota(&id.service) else { return Ok(()) };
         let others = self.units.iter().filter(|(other, _)| other.service == id.service && *other != id);
         let (mut cpu, mut memory) = (0_u64, 0_u64);
-        let all = others
-            .map(|(_, unit)| (unit.spec.template.resources, unit.goal()))
-            .chain([(resources, desired)]);
+        let all = others.map(|(_, unit)| (unit.spec.template.resources, unit.goal())).chain([(resources, desired)]);
         for (resources, count) in all {
             cpu = cpu.saturating_add(resources.cpu.0.saturating_mul(count.into()));
             memory = memory.saturating_add(resources.memory.0.saturating_mul(count.into()));

@@ -7,17 +7,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Damping, Resources, Scaling};
+use crate::spec::{Resources, Scaling};
 use crate::time::{ManagerTime, human};
 use crate::view::ConsideredView;
 
 /// Deviation from the target that asks for nothing, as a share of it.
 const TOLERANCE: f64 = 0.1;
-/// Counts that a window holds at most.
-const WINDOW: usize = 4096;
+/// Counts that a window holds at most: an hour of ten a second.
+const WINDOW: usize = 40_000;
 
 /// Bounds of a count by the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,16 +128,15 @@ impl ScalingPolicy for TargetTracking {
             }
         }
         // The first of equals: the same input gives the same answer.
-        let best = all.iter().enumerate().max_by_key(|(at, (count, ..))| (*count, usize::MAX - at)).map(|(at, _)| at)?;
+        let best =
+            all.iter().enumerate().max_by_key(|(at, (count, ..))| (*count, usize::MAX - at)).map(|(at, _)| at)?;
         let (mut count, _, mut because) = all.swap_remove(best);
         if count == 0 && !is_idle(input) {
             count = 1;
             because.push_str("; one stays, since it is not known to be idle");
         }
-        let considered = all
-            .into_iter()
-            .map(|(_, option, rejected_because)| ConsideredView { option, rejected_because })
-            .collect();
+        let considered =
+            all.into_iter().map(|(_, option, rejected_because)| ConsideredView { option, rejected_because }).collect();
         Some(Wanted { count, because, considered })
     }
 }
@@ -185,9 +185,10 @@ fn count_for(sum: f64, target: f64, ready: usize, desired: u32) -> u32 {
 
 /// Whether it is known that nobody uses it.
 fn is_idle(input: &ScalingInput<'_>) -> bool {
-    input.samples.iter().all(|sample| {
-        sample.traffic.is_some_and(|traffic| traffic.in_flight == 0 && traffic.rps == 0.0)
-    })
+    input
+        .samples
+        .iter()
+        .all(|sample| sample.traffic.is_some_and(|traffic| traffic.in_flight == 0 && traffic.rps == 0.0))
 }
 
 fn rounded(value: f64) -> String {
@@ -198,13 +199,15 @@ fn rounded(value: f64) -> String {
 /// Recent counts that a policy asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
-    counts: VecDeque<(ManagerTime, Wanted)>,
+    counts: VecDeque<(ManagerTime, u32)>,
+    latest: Wanted,
 }
 
 impl Window {
     /// Adds a count and forgets those that no damping looks at any more.
     pub fn add(&mut self, now: ManagerTime, wanted: Wanted, scaling: &Scaling) {
-        self.counts.push_back((now, wanted));
+        self.counts.push_back((now, wanted.count));
+        self.latest = wanted;
         let longest = scaling.up.stabilize.max(scaling.down.stabilize);
         // One that is older than the window says that the whole window has been seen.
         while self.counts.len() > WINDOW || self.counts.get(1).is_some_and(|(at, _)| *at + longest <= now) {
@@ -213,13 +216,12 @@ impl Window {
     }
 
     /// The counts of the last `span`, if it has been seen as a whole.
-    fn over(&self, now: ManagerTime, span: std::time::Duration) -> Option<impl Iterator<Item = &Wanted> + '_> {
+    fn over(&self, now: ManagerTime, span: Duration) -> Option<impl Iterator<Item = u32> + '_> {
         let (first, _) = self.counts.front()?;
-        let seen = *first + span <= now;
         let last = self.counts.len() - 1;
-        seen.then(|| {
+        (*first + span <= now).then(|| {
             let all = self.counts.iter().enumerate();
-            all.filter(move |(index, (at, _))| *index == last || *at + span > now).map(|(_, (_, wanted))| wanted)
+            all.filter(move |(index, (at, _))| *index == last || *at + span > now).map(|(_, (_, count))| *count)
         })
     }
 }
@@ -234,11 +236,11 @@ pub fn damp(
     (min, max): (u32, u32),
 ) -> Option<Wanted> {
     let now = window.counts.back().map(|(at, _)| *at)?;
-    let up = window.over(now, scaling.up.stabilize).and_then(|counts| counts.min_by_key(|wanted| wanted.count));
-    let down = window.over(now, scaling.down.stabilize).and_then(|counts| counts.max_by_key(|wanted| wanted.count));
+    let up = window.over(now, scaling.up.stabilize).and_then(Iterator::min);
+    let down = window.over(now, scaling.down.stabilize).and_then(Iterator::max);
     let (wanted, damping, since) = match (up, down) {
-        (Some(up), _) if up.count.clamp(min, max) > desired => (up, &scaling.up, memory.last_up),
-        (_, Some(down)) if down.count.clamp(min, max) < desired => {
+        (Some(up), _) if up.clamp(min, max) > desired => (up, &scaling.up, memory.last_up),
+        (_, Some(down)) if down.clamp(min, max) < desired => {
             (down, &scaling.down, memory.last_up.max(memory.last_down))
         }
         _ => return None,
@@ -246,24 +248,21 @@ pub fn damp(
     if since.is_some_and(|since| since + damping.cooldown > now) {
         return None;
     }
-    let goal = wanted.count.clamp(min, max);
+    let goal = wanted.clamp(min, max);
     let step = if damping.step == 0 { u32::MAX } else { damping.step };
     let count = goal.clamp(desired.saturating_sub(step), desired.saturating_add(step));
-    Some(Wanted { count, because: explain(wanted, damping, count, goal, (min, max)), considered: wanted.considered.clone() })
-}
-
-fn explain(wanted: &Wanted, damping: &Damping, count: u32, goal: u32, (min, max): (u32, u32)) -> String {
-    let mut text = wanted.because.clone();
-    if goal != wanted.count {
-        text = format!("{text}; {min} to {max} are allowed");
+    let mut because = window.latest.because.clone();
+    if !damping.stabilize.is_zero() {
+        let least = if wanted > desired { "at least" } else { "at most" };
+        because = format!("{because}; {least} {wanted} for {}", human(damping.stabilize));
+    }
+    if goal != wanted {
+        because = format!("{because}; {min} to {max} are allowed");
     }
     if count != goal {
-        text = format!("{text}; at most {} at a time", damping.step);
+        because = format!("{because}; {} at a time", damping.step);
     }
-    if !damping.stabilize.is_zero() {
-        text = format!("{text}; so for {}", human(damping.stabilize));
-    }
-    text
+    Some(Wanted { count, because, considered: window.latest.considered.clone() })
 }
 
 #[cfg(test)]

@@ -75,13 +75,8 @@ impl Unit {
     pub fn new(spec: UnitSpec, at: WallTime, actor: &str) -> Self {
         let revision = Revision(1);
         let digest = digest(&spec.template);
-        let first = RevisionRecord {
-            revision,
-            digest: digest.clone(),
-            at,
-            actor: actor.to_owned(),
-            outcome: "serving".into(),
-        };
+        let first =
+            RevisionRecord { revision, digest: digest.clone(), at, actor: actor.to_owned(), outcome: "serving".into() };
         Self {
             revision,
             newest: revision,

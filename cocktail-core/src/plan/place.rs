@@ -213,12 +213,7 @@ fn room(
     Ok(Candidate { server: server.id.clone(), free, same_unit })
 }
 
-fn lease(
-    draft: &mut Draft<'_>,
-    unit: &Unit,
-    server: &ServerId,
-    template: &Template,
-) -> Result<Vec<(Name, u16)>, Hold> {
+fn lease(draft: &mut Draft<'_>, unit: &Unit, server: &ServerId, template: &Template) -> Result<Vec<(Name, u16)>, Hold> {
     if template.ports.is_empty() {
         return Ok(Vec::new());
     }

@@ -69,7 +69,9 @@ impl State {
         let ports: Vec<EndpointView> = self
             .endpoint_views()
             .into_iter()
-            .filter(|view| id.service.as_str() == view.service && id.map.as_str() == view.map && id.unit.as_str() == view.unit)
+            .filter(|view| {
+                id.service.as_str() == view.service && id.map.as_str() == view.map && id.unit.as_str() == view.unit
+            })
             .collect();
         let previous = unit.history.iter().rev().find(|record| record.revision < unit.revision);
         let diff = previous.and_then(|record| {
@@ -140,7 +142,6 @@ impl State {
         }
         views
     }
-
 }
 
 fn kind(kind: VolumeKind) -> &'static str {

@@ -193,7 +193,14 @@ impl State {
         self.wake(until, &record.unit);
     }
 
-    pub(super) fn probed(&mut self, container: &ContainerId, generation: Generation, probe: ProbeKind, ok: bool, detail: &str) {
+    pub(super) fn probed(
+        &mut self,
+        container: &ContainerId,
+        generation: Generation,
+        probe: ProbeKind,
+        ok: bool,
+        detail: &str,
+    ) {
         self.change(container, |state, record| {
             let running = matches!(record.state, ContainerState::Loading | ContainerState::Ready);
             if record.generation != generation || !running {

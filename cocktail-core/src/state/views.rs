@@ -70,9 +70,8 @@ impl State {
             .iter()
             .filter(|container| container.revision != unit.revision || container.replace.is_some())
             .count();
-        let alike = containers
-            .iter()
-            .any(|container| container.revision == unit.revision && container.replace.is_some());
+        let alike =
+            containers.iter().any(|container| container.revision == unit.revision && container.replace.is_some());
         let usage = containers.iter().fold(UsageView::default(), |sum, container| UsageView {
             cpu_millis: sum.cpu_millis + container.usage.cpu_millis,
             memory_bytes: sum.memory_bytes + container.usage.memory_bytes,

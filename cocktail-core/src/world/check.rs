@@ -116,7 +116,8 @@ fn ports(state: &State) {
 
 /// A port whose socket is handed over is held by whoever got it last.
 fn is_shared(state: &State, holder: &ContainerId, port: u16) -> bool {
-    let record = state.containers.get(holder).unwrap_or_else(|| panic!("port {port} is held by {holder}, which is gone"));
+    let record =
+        state.containers.get(holder).unwrap_or_else(|| panic!("port {port} is held by {holder}, which is gone"));
     let template = state.units[&record.unit].template(record.revision);
     assert!(record.holds_ports(), "port {port} is held by {holder}, which has ended");
     template.ports.iter().any(|spec| spec.fixed == Some(port) && spec.inherit)

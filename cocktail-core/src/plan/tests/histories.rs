@@ -69,9 +69,8 @@ fn an_answer() -> impl Strategy<Value = Answer> {
 
 fn an_apply() -> impl Strategy<Value = Action> {
     let unit = prop::option::weighted(0.85, (0_u32..5, 0_u8..3));
-    (prop::collection::vec(unit, UNITS.len()), 1_u32..12, 1_u32..3, any::<bool>(), any::<bool>()).prop_map(
-        |(units, quota, surge, replace, canary)| Action::Apply { units, quota, surge, replace, canary },
-    )
+    (prop::collection::vec(unit, UNITS.len()), 1_u32..12, 1_u32..3, any::<bool>(), any::<bool>())
+        .prop_map(|(units, quota, surge, replace, canary)| Action::Apply { units, quota, surge, replace, canary })
 }
 
 fn a_rollout_action() -> impl Strategy<Value = RolloutAction> {
