@@ -84,8 +84,9 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         if number == 1 {
             thread::sleep(UNTIL_READ);
         }
-        let prompt = AnsiColor::BrightBlack.on_default();
-        screen.process(format!("{prompt}${prompt:#} {line}\r\n").as_bytes());
+        let before = if number == 0 { "" } else { "\r\n" };
+        let (prompt, typed) = (AnsiColor::BrightBlack.on_default(), AnsiColor::BrightWhite.on_default().bold());
+        screen.process(format!("{before}{prompt}${prompt:#} {typed}{line}{typed:#}\r\n").as_bytes());
         on_terminal(&mut screen, &shop, &bin, line)
     });
     let mut unseen = vt100::Parser::new(ROWS, COLUMNS, 0);
