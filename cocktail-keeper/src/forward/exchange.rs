@@ -78,8 +78,9 @@ impl Traffic {
 pub(super) struct Exchange {
     /// Since when the client waits for an answer.
     asked: Option<Instant>,
-    /// The request, as long as it may be sent again.
+    /// The beginning of the last request; all of it while it may be sent again.
     request: Vec<u8>,
+    repeatable: bool,
     /// The beginning of the last answer.
     head: Vec<u8>,
     /// How long the last answer is so far.
@@ -98,23 +99,19 @@ impl Exchange {
             self.asked = Some(Instant::now());
             traffic.in_flight.fetch_add(1, Ordering::Relaxed);
             self.request.clear();
-            if is_idempotent(bytes) {
-                self.request.extend_from_slice(bytes);
-            }
-        } else if !self.request.is_empty() {
-            if self.request.len() + bytes.len() > KEPT {
-                self.request = Vec::new();
-            } else {
-                self.request.extend_from_slice(bytes);
-            }
+            self.repeatable = is_idempotent(bytes);
         }
+        let most = if self.repeatable { KEPT } else { HEAD };
+        let room = most.saturating_sub(self.request.len());
+        self.repeatable &= bytes.len() <= room;
+        self.request.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
     /// The backend has sent `bytes`.
     pub(super) fn answered(&mut self, traffic: &Traffic, bytes: &[u8]) {
         if let Some(asked) = self.asked.take() {
             traffic.answered(asked);
-            self.request.clear();
+            self.repeatable = false;
             self.head.clear();
             self.length = 0;
         }
@@ -125,7 +122,7 @@ impl Exchange {
 
     /// The request that has no answer yet and may be sent again; the exchange is over on this backend.
     pub(super) fn take_request(&mut self, traffic: &Traffic) -> Option<Vec<u8>> {
-        if self.asked.is_none() || self.request.is_empty() {
+        if self.asked.is_none() || !self.repeatable {
             return None;
         }
         self.asked = None;
@@ -133,9 +130,9 @@ impl Exchange {
         Some(std::mem::take(&mut self.request))
     }
 
-    /// Whether nothing is on its way, surely: the last answer was HTTP/1.1, complete, and promised to go on.
+    /// Whether nothing is on its way, surely, and both sides mean to go on: HTTP/1.1, and a complete answer.
     pub(super) fn is_idle(&self) -> bool {
-        self.asked.is_none() && is_complete(&self.head, self.length).unwrap_or(false)
+        self.asked.is_none() && goes_on(&self.request) && is_complete(&self.head, self.length).unwrap_or(false)
     }
 
     /// Whether any answer has begun.
@@ -164,6 +161,20 @@ fn is_idempotent(bytes: &[u8]) -> bool {
     METHODS.iter().any(|method| bytes.starts_with(method)) && is_request(bytes)
 }
 
+/// Whether who sent this request expects its connection to stay after the answer.
+fn goes_on(head: &[u8]) -> bool {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    request.parse(head).is_ok_and(|status| status.is_complete())
+        && request.version == Some(1)
+        && !closes(request.headers)
+}
+
+/// Whether this is the last message of its connection.
+fn closes(fields: &[httparse::Header<'_>]) -> bool {
+    values(fields, "connection").any(|value| value.split(',').any(|it| it.trim().eq_ignore_ascii_case("close")))
+}
+
 /// Whether an answer of which `head` is the beginning is complete after `length` bytes, and lets the connection go on.
 /// `None` where that cannot be told: of chunks, only who has read them all knows which is the last.
 fn is_complete(head: &[u8], length: u64) -> Option<bool> {
@@ -176,7 +187,7 @@ fn is_complete(head: &[u8], length: u64) -> Option<bool> {
         return None;
     }
     let fields = &*answer.headers;
-    if values(fields, "connection").any(|value| value.split(',').any(|it| it.trim().eq_ignore_ascii_case("close"))) {
+    if closes(fields) {
         return Some(false);
     }
     if values(fields, "transfer-encoding").next().is_some() {
@@ -237,6 +248,17 @@ mod tests {
         }
         assert!(!after(&[]).is_idle(), "a request waits");
         assert!(!Exchange::default().is_idle(), "nothing was said yet");
+    }
+
+    #[test]
+    fn a_client_that_asked_for_the_end_gets_it() {
+        for request in [&b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"[..], b"GET / HTTP/1.0\r\n\r\n"] {
+            let traffic = Traffic::default();
+            let mut exchange = Exchange::default();
+            exchange.sent(&traffic, request);
+            exchange.answered(&traffic, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            assert!(!exchange.is_idle(), "{}", String::from_utf8_lossy(request));
+        }
     }
 
     #[test]

@@ -103,7 +103,16 @@ impl Relay {
             exchange.sent(&traffic, &request);
         }
         let up = Direction { rest: request, ..Direction::default() };
-        Self { client: Some(client), backend, up, down: Direction::default(), exchange, traffic, told: None, answered: false }
+        Self {
+            client: Some(client),
+            backend,
+            up,
+            down: Direction::default(),
+            exchange,
+            traffic,
+            told: None,
+            answered: false,
+        }
     }
 }
 

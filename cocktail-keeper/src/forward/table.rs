@@ -332,7 +332,8 @@ impl ServiceState {
             waiting: self.waiting.get(),
             total: self.total.get(),
             refused: self.refused.get(),
-            requests: self.answered.get() + backends.iter().map(|known| known.traffic.requests.load(Ordering::Relaxed)).sum::<u64>(),
+            requests: self.answered.get()
+                + backends.iter().map(|known| known.traffic.requests.load(Ordering::Relaxed)).sum::<u64>(),
             backends: backends.iter().map(info).collect(),
         }
     }
