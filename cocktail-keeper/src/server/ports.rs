@@ -11,12 +11,17 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{fd::OwnedFd, linux::net::SocketAddrExt, unix::net::UnixDatagram},
+    rc::Rc,
     sync::Arc,
 };
 
 use socket2::Socket;
 
-use super::{Server, containers::Phase, handover, io_refusal};
+use super::{
+    Server,
+    containers::{Container, Phase},
+    handover, io_refusal,
+};
 use crate::{
     procfs,
     protocol::{PortSpec, Refusal},
@@ -53,7 +58,13 @@ pub(super) type Proof = Vec<Socket>;
 /// Takes and proves ports for a container. On failure none is taken that was not held before.
 pub(super) fn prove(server: &Server, container: &str, ports: &[PortSpec]) -> Result<Proof, Refusal> {
     let from_workers = |port: &PortSpec| handover::from_workers(server, port);
-    server.ports.borrow_mut().prove(container, ports, &from_workers)
+    // Who gets the port of one that has ended is the Manager's to say, and it may say so before it gives the port back.
+    let ended = |holder: &str| {
+        let phase = |holder: Rc<Container>| matches!(holder.record.borrow().phase, Phase::Exited(_));
+        server.container(holder).map_or(true, phase)
+    };
+    let ways = Ways { ended: &ended, from: &from_workers };
+    server.ports.borrow_mut().prove(container, ports, &ways)
 }
 
 /// The sockets that a worker inherits, listening, with their names.
@@ -83,16 +94,21 @@ pub(super) fn release(server: &Server, ports: &[u16]) {
     server.ports.borrow_mut().release(rested);
 }
 
-/// A way to the socket of an inherited port that a worker has and this keeper has not.
-type FromWorkers<'a> = &'a dyn Fn(&PortSpec) -> Result<OwnedFd, Option<String>>;
+/// What else is known here than who holds what.
+struct Ways<'a> {
+    /// Whether a container has ended, or is not here any more.
+    ended: &'a dyn Fn(&str) -> bool,
+    /// A way to the socket of an inherited port that a worker has and this keeper has not.
+    from: &'a dyn Fn(&PortSpec) -> Result<OwnedFd, Option<String>>,
+}
 
 impl PortTable {
-    fn prove(&mut self, container: &str, ports: &[PortSpec], from: FromWorkers<'_>) -> Result<Proof, Refusal> {
+    fn prove(&mut self, container: &str, ports: &[PortSpec], ways: &Ways<'_>) -> Result<Proof, Refusal> {
         let mut proof = Vec::new();
         let mut taken = Vec::new();
         for port in ports {
             let before = self.held.contains_key(&port.port);
-            match self.prove_one(container, port, &mut proof, from) {
+            match self.prove_one(container, port, &mut proof, ways) {
                 Ok(()) if before => {}
                 Ok(()) => taken.push(port.port),
                 Err(refusal) => {
@@ -109,7 +125,7 @@ impl PortTable {
         container: &str,
         port: &PortSpec,
         proof: &mut Proof,
-        from: FromWorkers<'_>,
+        ways: &Ways<'_>,
     ) -> Result<(), Refusal> {
         let number = port.port;
         if number == 0 {
@@ -123,12 +139,16 @@ impl PortTable {
                 container.clone_into(&mut held.container);
                 return Ok(());
             }
+            if !port.inherit && held.container != container && (ways.ended)(&held.container) {
+                container.clone_into(&mut held.container);
+                held.inherited = None;
+            }
             if held.container != container {
                 let holder = format!("container {}", held.container);
                 if !port.inherit || held.inherited.is_some() {
                     return Err(taken(Some(holder)));
                 }
-                match from(port) {
+                match (ways.from)(port) {
                     Ok(socket) => handed = Some(socket),
                     Err(None) => return Err(taken(Some(holder))),
                     // It may have closed it.
@@ -157,7 +177,7 @@ impl PortTable {
                 Err(e) if e.kind() != io::ErrorKind::AddrInUse => return Err(refusal(e)),
                 Err(_) if unhanded.is_some() => return Err(taken(unhanded)),
                 // A worker whose record says nothing of ports may have it.
-                Err(e) => from(port).map_err(|_| refusal(e))?,
+                Err(e) => (ways.from)(port).map_err(|_| refusal(e))?,
             }),
             None => {
                 proof.append(&mut bind_everywhere(number).map_err(refusal)?);

@@ -61,11 +61,15 @@ async fn the_workers_port() {
     keeper.client.prepare(prepare("a", 1, port, false)).await.unwrap();
     let serve = format!("exec python3 -m http.server {port} --bind 127.0.0.1");
     keeper.client.start(keeper.start("a", 1, &["sh", "-c", &serve])).await.unwrap();
+    let running = keeper.client.prepare(prepare("b", 1, port, false)).await.unwrap_err();
+    assert!(running.to_string().contains("container a"), "{running}");
     while std::net::TcpStream::connect(local(port)).is_err() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     keeper.client.stop("a", 1, TERM).await.unwrap();
     assert_eq!(keeper.client.list().await.unwrap().ports, [port], "held until it is released");
+    keeper.client.prepare(prepare("b", 1, port, false)).await.expect("the one before has ended");
+    keeper.client.prepare(prepare("a", 2, port, false)).await.expect_err("it is another's now");
     keeper.client.release_ports(vec![port, port, 1]).await.unwrap();
     assert_eq!(keeper.client.list().await.unwrap().ports, Vec::<u16>::new());
 }
