@@ -12,11 +12,13 @@ pub mod wave;
 
 use std::time::Duration;
 
-/// First pause between two looks at a worker that is coming up.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Shortest pause between two looks at a worker that is coming up.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+/// Longer pauses are this share of the time that it has taken so far.
+const SHARE: u32 = 12;
 
-/// Pauses between looks at a worker that is coming up, as ours makes them: each twice as long as the one before, up to
-/// what the probe asks for.
-pub fn pauses(every: Duration) -> impl Iterator<Item = Duration> {
-    std::iter::successors(Some(FIRST_PAUSE), |pause| Some(pause.saturating_mul(2))).map(move |pause| pause.min(every))
+/// The pause before the next look at a worker that is coming up since `elapsed`, as ours makes it: in proportion to the
+/// time that it takes, up to what the probe asks for.
+pub fn pause(elapsed: Duration, every: Duration) -> Duration {
+    (elapsed / SHARE).max(SHORTEST_PAUSE).min(every)
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cocktail_benches::load::REQUEST;
+use cocktail_benches::pause;
 use cocktail_benches::wave::complete;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -90,10 +91,9 @@ impl Job {
         command.args(&self.argv[1..]).env("PORT", port.to_string()).stdin(Stdio::null());
         let worker = Worker(command.spawn().with_context(|| format!("cannot start {}", self.argv[0]))?);
         let begin = Instant::now();
-        let mut pauses = cocktail_benches::pauses(self.every);
         while !answers(port) {
             ensure!(begin.elapsed() < PATIENCE, "a worker does not answer");
-            thread::sleep(pauses.next().unwrap_or(self.every));
+            thread::sleep(pause(begin.elapsed(), self.every));
         }
         Ok(worker)
     }
