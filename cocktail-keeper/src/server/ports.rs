@@ -139,7 +139,8 @@ impl PortTable {
                 container.clone_into(&mut held.container);
                 return Ok(());
             }
-            if !port.inherit && held.container != container && (ways.ended)(&held.container) {
+            let own = !port.inherit || held.inherited.is_none();
+            if own && held.container != container && (ways.ended)(&held.container) {
                 container.clone_into(&mut held.container);
                 held.inherited = None;
             }

@@ -68,7 +68,8 @@ async fn the_workers_port() {
     }
     keeper.client.stop("a", 1, TERM).await.unwrap();
     assert_eq!(keeper.client.list().await.unwrap().ports, [port], "held until it is released");
-    keeper.client.prepare(prepare("b", 1, port, false)).await.expect("the one before has ended");
+    keeper.client.prepare(prepare("b", 1, port, true)).await.expect("the one before has ended");
+    keeper.client.prepare(prepare("b", 1, port, false)).await.expect("it is its own");
     keeper.client.prepare(prepare("a", 2, port, false)).await.expect_err("it is another's now");
     keeper.client.release_ports(vec![port, port, 1]).await.unwrap();
     assert_eq!(keeper.client.list().await.unwrap().ports, Vec::<u16>::new());
