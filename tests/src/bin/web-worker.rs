@@ -31,6 +31,7 @@ use std::{env, io, process};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -193,6 +194,9 @@ async fn answer(worker: &Rc<Worker>, request: &Request<Incoming>) -> Response<Fu
         _ => (StatusCode::NOT_FOUND, String::new()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
+    if request.uri().path() == "/numbers" {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
     *response.status_mut() = status;
     response
 }
