@@ -82,6 +82,9 @@ fn readiness(view: &UnitView, before: Option<&UnitView>, updated: bool) -> Stand
         // Nothing served before, so there is nothing to watch over: it is there when it is ready.
         "running" if rollout.from.is_none() && rollout.to.is_some() && is_complete(view) => done(view),
         "running" if view.job && is_complete(view) => done(view),
+        // Without a container there is nothing to replace: the rollout goes on when the first is wanted.
+        "running" if view.desired == 0 => done(view),
+        "rolling-back" if view.desired == 0 => Standing::Failed(going_back(view)),
         "running" => Standing::Waiting(progress(view)),
         "rolling-back" => Standing::Waiting(going_back(view)),
         "paused" => Standing::Waiting(progress(view)),
@@ -98,6 +101,7 @@ fn way_back(view: &UnitView, to: Option<u64>) -> Standing {
             Standing::Failed(format!("revision {} took its place meanwhile", view.revision))
         }
         "paused" => Standing::Failed(paused(view)),
+        "rolling-back" | "running" if view.desired == 0 => done(view),
         "rolling-back" | "running" => Standing::Waiting(progress(view)),
         _ if is_complete(view) => done(view),
         _ => Standing::Waiting(view.reason.clone()),
@@ -263,6 +267,14 @@ mod tests {
         assert!(matches!(back("paused", Some(1)), Standing::Failed(_)));
         assert!(matches!(back("running", Some(9)), Standing::Failed(_)));
         assert_eq!(back("completed", Some(1)), done());
+    }
+
+    #[test]
+    fn without_a_container_there_is_nothing_to_wait_for() {
+        let none = |state: &str| UnitView { desired: 0, ready: 0, updated: 0, ..with(state, "2") };
+        assert_eq!(updated(&with("completed", "1"), none("running")), done());
+        assert!(matches!(updated(&with("completed", "1"), none("rolling-back")), Standing::Failed(_)));
+        assert_eq!(standing(&unit_id("web"), Goal::Back { to: Some(1) }, &[none("rolling-back")], &[]), done());
     }
 
     #[test]
