@@ -108,3 +108,18 @@ fn an_entry_with_an_unknown_zone_is_named_and_the_others_count() {
     assert!(problem.contains("Mars/Base"), "{problem}");
     assert_eq!(schedule.in_force(at("2026-06-01T12:00:00Z")).unwrap().0, 1);
 }
+
+#[test]
+fn bounds_are_news_only_while_the_schedule_says_them() {
+    let text = "service = \"shop\"\n[maps.prod.units.web]\ncommand = [\"x\"]\n\
+                scale = { max = 9, schedule = [{ cron = \"0 8 * * *\", min = 2, max = 4 }] }\n";
+    let file = cocktail_core::manifest::parse(text, "shop.toml".as_ref(), "/".as_ref()).unwrap();
+    let spec = file.service.unwrap().maps.into_values().next().unwrap().units.into_values().next().unwrap();
+    let mut unit = Unit::new(spec, cocktail_core::time::WallTime(0), "test");
+    let (said, other) = (Bounds { min: 2, max: 4 }, Bounds { min: 2, max: 5 });
+    assert!(is_news(Some(&unit), Some(said)));
+    assert!(!is_news(Some(&unit), Some(other)), "another manifest was applied meanwhile");
+    assert!(!is_news(None, Some(said)), "the Unit is gone");
+    unit.bounds = Some(said);
+    assert!(!is_news(Some(&unit), Some(said)));
+}

@@ -34,6 +34,8 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Shortest pause after a turn that wrote: in a burst, what arrives meanwhile is one turn and one commit. The first
 /// event after a quiet time does not wait.
 const PACE: Duration = Duration::from_millis(5);
+/// Calls under way that are no burst: what is waited for then comes one by one, and a pause would only hold it up.
+const FEW: usize = 16;
 /// Longest such pause; it is twice as long as the last turn took, so that a large state is looked at less often in a burst.
 const LONGEST_PACE: Duration = Duration::from_millis(50);
 /// Longest wait for calls under way when the Manager ends.
@@ -304,7 +306,8 @@ impl Writer {
             let committed = Committed { seq: self.seq, at: turn.at, events: Arc::new(turn.events) };
             // No follower is no error.
             let _ = self.shared.committed.send(committed);
-            self.paced = Some(Instant::now() + (began.elapsed() * 2).clamp(PACE, LONGEST_PACE));
+            let burst = self.state.operations.len() > FEW;
+            self.paced = burst.then(|| Instant::now() + (began.elapsed() * 2).clamp(PACE, LONGEST_PACE));
         }
         for (reply, commanded) in replies {
             let _ = reply.send(Ok(commanded));

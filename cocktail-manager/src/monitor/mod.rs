@@ -232,3 +232,39 @@ fn hundredths(value: f64) -> f64 {
 fn thousandths(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_gone_is_forgotten_and_totals_only_grow() {
+        let monitor = Monitor::new(Duration::from_secs(1));
+        let (unit, id) = (UnitId::try_from("shop/prod/web".to_owned()).unwrap(), ContainerId::new("web-1"));
+        let mut scene = Scene { units: [unit.clone()].into(), ..Scene::default() };
+        let watched =
+            scene::Watched { unit: unit.clone(), server: ServerId::new("here"), ready: true, runs: true, routed: true };
+        scene.containers.insert(id.clone(), watched);
+        let round = |requests_total| {
+            let usage = cocktail_core::view::UnitUsage { requests_total, ..Default::default() };
+            let report = UsageReport { units: BTreeMap::from([(unit.to_string(), usage)]), ..UsageReport::default() };
+            let reading = ring::Reading::default();
+            let (units, containers) =
+                (BTreeMap::from([(unit.clone(), reading)]), BTreeMap::from([(id.clone(), reading)]));
+            Round { report, units, containers, ..Round::default() }
+        };
+        monitor.keep(&scene, round(40));
+        monitor.keep(&scene, round(2));
+        assert_eq!(monitor.usage().units["shop/prod/web"].requests_total, 42);
+        let rings = || {
+            let kept = monitor.lock();
+            (kept.units.len(), kept.containers.len(), kept.requests.len())
+        };
+        assert_eq!(rings(), (1, 1, 1));
+        scene.containers.clear();
+        monitor.keep(&scene, Round::default());
+        assert_eq!(rings(), (1, 0, 1));
+        monitor.keep(&Scene::default(), Round::default());
+        assert_eq!(rings(), (0, 0, 0));
+    }
+}

@@ -244,8 +244,10 @@ async fn logs_of_a_unit_are_one_log_by_time() {
         let tail = LogOptions { follow, tail: Some(3), ..LogOptions::default() };
         assert_eq!(lines(&manager, &tail, 3).await, all[3..], "follow: {follow}");
         // The last two that hold the text, not those among the last two.
-        let grep = LogOptions { grep: Some("GET".into()), ..LogOptions { tail: Some(2), ..tail.clone() } };
-        assert_eq!(lines(&manager, &grep, 2).await, ["b3 GET", "a4 GET"], "follow: {follow}");
+        let grep = LogOptions { grep: Some("a".into()), tail: Some(2), ..tail.clone() };
+        assert_eq!(lines(&manager, &grep, 2).await, ["a4 GET", "a5 PUT"], "follow: {follow}");
+        let first = LogOptions { grep: Some("a1".into()), ..grep };
+        assert_eq!(lines(&manager, &first, 1).await, ["a1 GET"], "follow: {follow}");
     }
     let since = LogOptions { since: Some(cocktail_core::time::WallTime(4)), ..LogOptions::default() };
     assert_eq!(lines(&manager, &since, 9).await, all[3..]);
