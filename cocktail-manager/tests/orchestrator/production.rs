@@ -139,7 +139,7 @@ async fn metrics_are_scraped_from_ready_containers_and_scale_them() {
     manager.apply(&[unit], &Actor::embedder()).await.expect("applied");
     let request = asked.recv().await.expect("a request");
     assert!(request.starts_with("GET /metrics?all HTTP/1.1\r\n"), "{request}");
-    loop {
+    for _ in 0..3000 {
         let report = manager.usage().await.expect("usage");
         if let Some(jobs) = report.units.get("shop/prod/web").and_then(|unit| unit.sample.custom.get("jobs")) {
             assert_eq!(*jobs, 42.0);
@@ -147,6 +147,7 @@ async fn metrics_are_scraped_from_ready_containers_and_scale_them() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    panic!("never scraped: {:#?}", manager.usage().await);
 }
 
 #[tokio::test(start_paused = true)]
