@@ -9,7 +9,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::failure::{Failure, Outcome};
 
@@ -21,12 +24,7 @@ const MAX_BYTES: u64 = 10 << 20;
 /// # Errors
 /// `COCKTAIL_LOG` is no filter.
 pub(crate) fn to_stderr(default: &str) -> Outcome {
-    tracing_subscriber::fmt()
-        .with_env_filter(filter(default)?)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .try_init()
-        .map_err(|error| Failure::Failed(format!("cannot begin to log: {error}")))
+    begin(default, io::stderr)
 }
 
 /// Begins to log to a file.
@@ -36,18 +34,29 @@ pub(crate) fn to_stderr(default: &str) -> Outcome {
 pub(crate) fn to_file(path: PathBuf) -> Outcome {
     let file = Rotating::open(path.clone(), MAX_BYTES)
         .map_err(|error| Failure::Failed(format!("cannot open {}: {error}", path.display())))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter("info")?)
-        .with_writer(Mutex::new(file))
-        .with_ansi(false)
-        .try_init()
-        .map_err(|error| Failure::Failed(format!("cannot begin to log: {error}")))
+    begin("info", Mutex::new(file))
 }
 
-fn filter(default: &str) -> Outcome<EnvFilter> {
-    let wanted = std::env::var("COCKTAIL_LOG").ok().filter(|text| !text.is_empty());
+/// Begins to log, and to send traces where the environment asks for them.
+fn begin<W>(default: &str, writer: W) -> Outcome
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = fmt::layer().with_writer(writer).with_ansi(false).with_filter(filter("COCKTAIL_LOG", default)?);
+    let registry = tracing_subscriber::registry().with(lines);
+    #[cfg(feature = "otel")]
+    let registry = registry.with(crate::traces::layer()?);
+    registry.try_init().map_err(|error| Failure::Failed(format!("cannot begin to log: {error}")))
+}
+
+/// The filter that a variable holds, or the default.
+///
+/// # Errors
+/// It holds something else.
+pub(crate) fn filter(variable: &str, default: &str) -> Outcome<EnvFilter> {
+    let wanted = std::env::var(variable).ok().filter(|text| !text.is_empty());
     EnvFilter::try_new(wanted.as_deref().unwrap_or(default))
-        .map_err(|error| Failure::Usage(format!("COCKTAIL_LOG is no filter like cocktail_manager=debug,warn: {error}")))
+        .map_err(|error| Failure::Usage(format!("{variable} is no filter like cocktail_manager=debug,warn: {error}")))
 }
 
 /// Opens a log file for appending, for us alone; a link in its place is refused.

@@ -24,6 +24,7 @@ mod terminal;
 #[cfg(test)]
 mod testing;
 mod top;
+mod traces;
 mod up;
 
 use std::io;
@@ -75,6 +76,8 @@ fn run(cli: Cli, ui: &mut Ui) -> Outcome {
     let outcome = runtime.block_on(dispatch(cli.command, &cli.global, ui));
     // A read of a terminal that never returns must not keep the program.
     runtime.shutdown_background();
+    #[cfg(feature = "otel")]
+    traces::end();
     outcome
 }
 

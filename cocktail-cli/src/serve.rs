@@ -12,6 +12,7 @@ use crate::log;
 use crate::manager_link;
 use crate::manifests;
 use crate::output::Ui;
+use crate::traces;
 
 /// Runs a Manager until a signal, which leaves the workers running for the next one.
 ///
@@ -30,6 +31,7 @@ pub(crate) async fn serve(args: &ServeArgs, global: &Global, from: &Surroundings
         let text = format!("a Manager runs for {} already{pid}", dir.path().display());
         return Err(Failure::Manager(cocktail_core::error::Error::refused(text)));
     }
+    traces::missing().into_iter().for_each(|text| ui.note(text));
     let mut interrupt = Interrupt::listen()?;
     let daemon = Daemon::start(&dir, chosen.settings, args.background).await?;
     let socket = dir.socket().display().to_string();

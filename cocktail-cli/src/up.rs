@@ -37,6 +37,7 @@ use crate::manager_link;
 use crate::manifests::{self, Chosen};
 use crate::output::Ui;
 use crate::progress::{self, Goal};
+use crate::traces;
 
 /// Longest wait for Units to stop at the end; each has its own grace before it is ended by force.
 const STOP: Duration = Duration::from_secs(120);
@@ -227,6 +228,7 @@ impl Host {
             }
             return Ok(Self::Joined(manager));
         }
+        traces::missing().into_iter().for_each(|text| ui.note(text));
         if detach {
             return Ok(Self::Background(background::start(dir, &chosen).await?));
         }

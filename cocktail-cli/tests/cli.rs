@@ -645,3 +645,23 @@ fn top_gives_the_terminal_back_after_a_key_and_after_a_signal() {
         assert!(rest.contains("\x1b[?1049l"), "the other screen was left: {rest:?}");
     }
 }
+
+#[cfg(not(feature = "otel"))]
+#[test]
+fn who_asks_for_traces_is_told_how_to_get_them() {
+    let folder = Folder::new();
+    for wanted in [true, false] {
+        let mut command = folder.command("up -d empty.toml");
+        command.env_remove("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+        if wanted {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
+        }
+        let run = Run::of(command.output().unwrap());
+        assert_eq!(
+            (run.code, run.people.matches("--features otel").count()),
+            (Some(0), usize::from(wanted)),
+            "{run:?}"
+        );
+        assert_eq!(folder.run("down").code, Some(0));
+    }
+}

@@ -3,6 +3,7 @@
 use cocktail_core::view::{EndpointView, UnitView};
 
 use crate::commands::list::{address, unit_name};
+use crate::progress::counted;
 
 /// One line for each service port, and one for each Unit without any: `web  http://127.0.0.1:8080 → 3 ready`.
 pub(super) fn summary(units: &[UnitView], endpoints: &[EndpointView]) -> String {
@@ -10,7 +11,7 @@ pub(super) fn summary(units: &[UnitView], endpoints: &[EndpointView]) -> String 
     for unit in units {
         let alone = units.iter().filter(|other| other.unit == unit.unit).count() == 1;
         let name = if alone { unit.unit.clone() } else { unit_name(unit) };
-        let ready = format!("{} ready", unit.ready);
+        let ready = if unit.job { counted(unit) } else { format!("{} ready", unit.ready) };
         let mine = endpoints.iter().filter(|endpoint| {
             (&endpoint.service, &endpoint.map, &endpoint.unit) == (&unit.service, &unit.map, &unit.unit)
         });
@@ -59,12 +60,14 @@ mod tests {
         let mut database = endpoint("db", Some(5432), 1);
         database.port_name = "sql".into();
         database.address = "::1".into();
-        let units = [unit("web", 3, 3), unit("db", 1, 1), unit("worker", 2, 2)];
+        let job = UnitView { job: true, succeeded: 2, ..unit("import", 2, 0) };
+        let units = [unit("web", 3, 3), unit("db", 1, 1), unit("worker", 2, 2), job];
         let endpoints = [endpoint("web", Some(8080), 3), database, endpoint("worker", None, 2)];
         let expected = "\
 web     http://127.0.0.1:8080 → 3 ready
 db      [::1]:5432            → 1 ready
 worker  2 ready
+import  2/2 done
 ";
         assert_eq!(summary(&units, &endpoints), expected);
     }
