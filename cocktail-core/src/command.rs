@@ -113,7 +113,8 @@ impl State {
                     .iter()
                     .filter_map(|id| self.units.get(id))
                     .flat_map(|unit| self.of(unit))
-                    .filter(|container| container.is_wanted() && has_started(container))
+                    .filter(|container| container.replace.is_none())
+                    .filter(|container| container.is_done() || container.is_wanted() && has_started(container))
                     .filter(|container| !matches!(&object, Object::Container(only) if *only != container.id))
                     .map(|container| Event::ReplaceAsked { container: container.id.clone(), because: because.clone() })
                     .collect();

@@ -289,9 +289,9 @@ pub struct Container {
     /// Decisions about it.
     #[serde(default)]
     pub why: WhyLog,
-    /// Last reading; soft.
+    /// Last reading of what runs, if there was one; soft.
     #[serde(skip)]
-    pub usage: Sample,
+    pub usage: Option<Sample>,
 }
 
 /// One port of a container.

@@ -79,6 +79,8 @@ pub struct ScalingInput<'a> {
     pub resources: Resources,
     /// Readings of the ready containers that had a whole interval to be read in.
     pub samples: &'a [&'a Sample],
+    /// Ready containers without a reading. What they do is unknown, which is no reason for fewer.
+    pub unread: u32,
     /// The count now, containers on their way included.
     pub desired: u32,
     /// Fewest that it may be.
@@ -113,19 +115,23 @@ impl ScalingPolicy for TargetTracking {
         if input.samples.is_empty() {
             return None;
         }
+        let read = input.samples.len();
         let mut all: Vec<(u32, String, String)> = Vec::new();
-        for (metric, target) in &input.scaling.targets {
-            if let Some((sum, shown)) = sum_of(metric, input)
-                && *target > 0.0
-            {
-                let count = count_for(sum, *target, input.samples.len(), input.desired);
-                let because = format!(
-                    "{metric} is {shown} over {} containers, {} each are wanted: {count}",
-                    input.samples.len(),
-                    rounded(*target)
-                );
-                all.push((count, metric.clone(), because));
+        let mut unknown = Vec::new();
+        for (metric, target) in input.scaling.targets.iter().filter(|(_, target)| **target > 0.0) {
+            let Some((sum, shown)) = sum_of(metric, input) else {
+                let rejected_because = format!("none of {read} containers reports it");
+                unknown.push(ConsideredView { option: metric.clone(), rejected_because });
+                continue;
+            };
+            let mut count = count_for(sum, *target, read, input.desired);
+            let wanted = rounded(*target);
+            let mut because = format!("{metric} is {shown} over {read} containers, {wanted} each are wanted: {count}");
+            if input.unread > 0 && count < input.desired {
+                count = count.saturating_add(input.unread).min(input.desired);
+                because = format!("{because}, and {} of which nothing is known", input.unread);
             }
+            all.push((count, metric.clone(), because));
         }
         // The first of equals: the same input gives the same answer.
         let best =
@@ -135,8 +141,8 @@ impl ScalingPolicy for TargetTracking {
             count = 1;
             because.push_str("; one stays, since it is not known to be idle");
         }
-        let considered =
-            all.into_iter().map(|(_, option, rejected_because)| ConsideredView { option, rejected_because }).collect();
+        let others = all.into_iter().map(|(_, option, rejected_because)| ConsideredView { option, rejected_because });
+        let considered = others.chain(unknown).collect();
         Some(Wanted { count, because, considered })
     }
 }

@@ -137,11 +137,11 @@ mod tests {
     #[test]
     fn what_a_container_has_is_joined_with_what_the_disk_holds() {
         let found = vec![(ServerId::new("here"), vec![found("shop/prod/web/data", 7)])];
-        let views = merge(vec![view("data", "shop/prod/web/data"), view("src", "/home/src")], &Named::new(), found);
+        let views = merge(vec![view("data", "shop/prod/web/data"), view("src", "/srv/src")], &Named::new(), found);
         let [data, bind] = &views[..] else { panic!("two volumes: {views:#?}") };
         assert_eq!((data.path.as_str(), data.used_bytes), ("/data/volumes/shop/prod/web/data", Some(7)));
         assert_eq!((data.kind.as_str(), data.containers.len()), ("shared", 1));
-        assert_eq!((bind.path.as_str(), bind.used_bytes), ("/home/src", None), "what is not ours is not counted");
+        assert_eq!((bind.path.as_str(), bind.used_bytes), ("/srv/src", None), "what is not ours is not counted");
     }
 
     #[test]

@@ -73,7 +73,11 @@ fn failure(draft: &Draft<'_>, unit: &Unit, rollout: &Rollout) -> Option<String> 
         let id = &container.id;
         let late = container.deadline.is_some_and(|deadline| deadline <= now);
         match container.state {
-            ContainerState::Backoff { .. } | ContainerState::Failed => Some(format!("{id}: {}", container.reason)),
+            ContainerState::Backoff { .. } | ContainerState::Failed => {
+                // It is not started again, whatever its back-off says.
+                let reason = container.reason.split("; restart ").next().unwrap_or_default();
+                Some(format!("{id}: {reason}"))
+            }
             _ if container.crashes > 0 && container.state.is_live() => {
                 let exit = container.last_exit.map(|exit| format!(": {exit}")).unwrap_or_default();
                 Some(format!("{id} ended by itself{exit}"))

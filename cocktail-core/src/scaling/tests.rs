@@ -14,7 +14,7 @@ fn cpu(millis: u64) -> Sample {
 fn ask(scaling: &Scaling, samples: &[Sample], desired: u32) -> Option<Wanted> {
     let resources = Resources { cpu: CpuMillis(500), memory: Bytes(0) };
     let samples: Vec<&Sample> = samples.iter().collect();
-    TargetTracking.wanted(&ScalingInput { scaling, resources, samples: &samples, desired, min: 0, max: 100 })
+    TargetTracking.wanted(&ScalingInput { scaling, resources, samples: &samples, unread: 0, desired, min: 0, max: 100 })
 }
 
 fn count(scaling: &Scaling, samples: &[Sample], desired: u32) -> Option<u32> {

@@ -10,7 +10,6 @@ use crate::event::{Event, Soft};
 use crate::id::{ContainerId, Generation, OperationId, UnitId};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::PortPool;
-use crate::scaling::Sample;
 use crate::server::Server;
 use crate::spec::ServiceSpec;
 use crate::unit::Unit;
@@ -79,6 +78,7 @@ impl State {
                 self.units.remove(unit);
                 self.soft.held.remove(unit);
                 self.soft.scaling.remove(unit);
+                self.soft.unknown.remove(unit);
                 self.soft.demand.remove(unit);
                 self.soft.routes_changed = true;
                 let UnitId { service, map, .. } = unit;
@@ -298,7 +298,7 @@ impl State {
             completed: false,
             finish_by,
             why: crate::why::WhyLog::default(),
-            usage: Sample::default(),
+            usage: None,
         };
         record.why.record(self.at, "create", because, considered);
         if let Some(pool) = self.ports.get_mut(server) {

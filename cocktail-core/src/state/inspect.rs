@@ -73,13 +73,13 @@ impl State {
                 id.service.as_str() == view.service && id.map.as_str() == view.map && id.unit.as_str() == view.unit
             })
             .collect();
-        let previous = unit.history.iter().rev().find(|record| record.revision < unit.revision);
-        let diff = previous.and_then(|record| {
-            let old = serde_json::to_value(unit.templates.get(&record.revision)?).ok()?;
+        let from = unit.rollout.as_ref().filter(|rollout| rollout.to == unit.revision).and_then(|rollout| rollout.from);
+        let diff = from.or_else(|| unit.previous()).and_then(|from| {
+            let old = serde_json::to_value(unit.templates.get(&from)?).ok()?;
             let new = serde_json::to_value(unit.template(unit.revision)).ok()?;
             let mut changes = Vec::new();
             differences("", &old, &new, &mut changes);
-            Some(json!({ "from": record.revision, "to": unit.revision, "changes": changes }))
+            Some(json!({ "from": from, "to": unit.revision, "changes": changes }))
         });
         json!({
             "unit": self.view_of(id, unit),

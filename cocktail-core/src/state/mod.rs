@@ -105,6 +105,8 @@ struct SoftState {
     ended_now: Vec<Operation>,
     /// What the scaling policy asked for lately.
     scaling: BTreeMap<UnitId, Window>,
+    /// Why it could say nothing at the last reading.
+    unknown: BTreeMap<UnitId, String>,
     /// Units without a ready container at whose service port a client waits.
     demand: BTreeSet<UnitId>,
     policy: Policies,

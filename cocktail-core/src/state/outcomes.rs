@@ -8,7 +8,6 @@ use crate::container::{Container, ContainerState, Step};
 use crate::contract::{Exit, Handle, ProbeKind};
 use crate::id::{ContainerId, Generation, OperationId};
 use crate::operation::{Failure, OperationKind, OperationState};
-use crate::scaling::Sample;
 use crate::spec::{Restart, RestartWhen};
 use crate::time::human;
 use crate::unit::Unit;
@@ -99,7 +98,7 @@ impl State {
             }
             record.last_exit = Some(exit);
             record.handle = None;
-            record.usage = Sample::default();
+            record.usage = None;
             if record.state == ContainerState::Draining {
                 state.step(record, Step::Ended, exit.to_string());
                 record.deadline = None;

@@ -165,7 +165,7 @@ impl State {
     pub(super) fn sampled(&mut self, samples: &BTreeMap<ContainerId, Sample>) {
         for (container, sample) in samples {
             if let Some(record) = self.containers.get_mut(container) {
-                record.usage.clone_from(sample);
+                record.usage = Some(sample.clone());
             }
         }
         let scaled: Vec<UnitId> = self
@@ -185,21 +185,34 @@ impl State {
             return;
         };
         let interval = self.settings.usage;
-        // What just became ready was busy with becoming so.
+        // What just became ready was busy with becoming so, and of what was not read nothing is known.
         let settled = |record: &&Container| {
             record.state == ContainerState::Ready && record.entered + interval <= self.now && record.replace.is_none()
         };
-        let samples: Vec<&Sample> = self.of(unit).filter(settled).map(|record| &record.usage).collect();
+        let settled: Vec<&Container> = self.of(unit).filter(settled).collect();
+        let samples: Vec<&Sample> = settled.iter().filter_map(|record| record.usage.as_ref()).collect();
+        let unread = u32::try_from(settled.len() - samples.len()).unwrap_or(u32::MAX);
         let (min, max) = unit.limits();
         let input = ScalingInput {
             scaling,
             resources: unit.spec.template.resources,
             samples: &samples,
+            unread,
             desired: unit.desired,
             min,
             max,
         };
-        let Some(wanted) = self.soft.policy.scaling.wanted(&input) else { return };
+        let Some(wanted) = self.soft.policy.scaling.wanted(&input) else {
+            let because = if samples.is_empty() {
+                "no container has been ready for a whole interval".to_owned()
+            } else {
+                let metrics: Vec<&str> = scaling.targets.keys().map(String::as_str).collect();
+                format!("none of {} containers reports {}", samples.len(), metrics.join(" or "))
+            };
+            self.soft.unknown.insert(id.clone(), because);
+            return;
+        };
+        self.soft.unknown.remove(id);
         let window = self.soft.scaling.entry(id.clone()).or_default();
         window.add(self.now, wanted, scaling);
         self.touch(id);

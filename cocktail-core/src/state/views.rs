@@ -47,7 +47,7 @@ impl State {
                     Some(PortView { name: lease.name.to_string(), host: host.clone(), port: lease.port? })
                 })
                 .collect(),
-            usage: UsageView { cpu_millis: record.usage.cpu_millis, memory_bytes: record.usage.memory_bytes },
+            usage: usage(record),
         }
     }
 
@@ -72,9 +72,8 @@ impl State {
             .count();
         let alike =
             containers.iter().any(|container| container.revision == unit.revision && container.replace.is_some());
-        let usage = containers.iter().fold(UsageView::default(), |sum, container| UsageView {
-            cpu_millis: sum.cpu_millis + container.usage.cpu_millis,
-            memory_bytes: sum.memory_bytes + container.usage.memory_bytes,
+        let usage = containers.iter().map(|container| usage(container)).fold(UsageView::default(), |sum, one| {
+            UsageView { cpu_millis: sum.cpu_millis + one.cpu_millis, memory_bytes: sum.memory_bytes + one.memory_bytes }
         });
         let done = |failed: bool| {
             let done = containers.iter().filter(|container| container.revision == unit.revision);
@@ -238,6 +237,15 @@ impl State {
                     views.extend(unit.why.views(&id.to_string()));
                     let unready = self.of(unit).filter(|container| container.state != ContainerState::Ready);
                     views.extend(unready.map(|container| self.state_of(container)));
+                    if let Some(because) = self.soft.unknown.get(&id) {
+                        views.push(WhyView {
+                            at: self.at.to_string(),
+                            decision: "keep the count".into(),
+                            object: id.to_string(),
+                            because: because.clone(),
+                            considered: Vec::new(),
+                        });
+                    }
                 }
             }
         }
@@ -308,6 +316,14 @@ fn about(rollout: &Rollout) -> RolloutView {
             && rollout.canary_proved
             && rollout.promote_at.is_none(),
         ..RolloutView::default()
+    }
+}
+
+fn usage(record: &Container) -> UsageView {
+    let sample = record.usage.as_ref();
+    UsageView {
+        cpu_millis: sample.map_or(0, |sample| sample.cpu_millis),
+        memory_bytes: sample.map_or(0, |sample| sample.memory_bytes),
     }
 }
 

@@ -7,7 +7,6 @@ use crate::event::Event;
 use crate::id::{ContainerId, UnitId};
 use crate::plan;
 use crate::ports::PortLease;
-use crate::scaling::Sample;
 use crate::spec::{NoRoom, Resources};
 use crate::state::State;
 use crate::time::{ManagerTime, WallTime};
@@ -75,7 +74,7 @@ fn durable(state: &State) -> State {
         pool.expire(now);
     }
     for record in state.containers.values_mut() {
-        record.usage = Sample::default();
+        record.usage = None;
         record.drained = false;
         record.probe.clear();
         match record.state {
@@ -143,7 +142,7 @@ fn surge(state: &State, id: &UnitId, goal: usize) {
     let old = |record: &Container| record.revision != unit.revision || record.replace.is_some();
     let there: Vec<&Container> = state.of(unit).filter(|record| record.state != ContainerState::Stopped).collect();
     let most = goal + unit.spec.update.surge.max(1) as usize;
-    let counted = there.iter().filter(|record| record.state.is_live() || old(record)).count();
+    let counted = there.iter().filter(|record| !record.is_done() && (record.state.is_live() || old(record))).count();
     if there.iter().any(|record| old(record)) {
         assert!(counted <= most, "{id} has {counted} containers while it updates, {most} are allowed");
     }

@@ -84,6 +84,34 @@ fn an_idle_unit_goes_to_zero_and_a_waiting_client_wakes_it() {
 }
 
 #[test]
+fn a_container_that_was_not_read_is_not_idle() {
+    let mut world = World::new();
+    world.apply(&scaled(1, "cpu = 0.5"));
+    make_ready(&mut world);
+    world.scale("web", 4).expect("it is not refused");
+    make_ready(&mut world);
+    world.pass(Duration::from_secs(10));
+    let busy = Sample { cpu_millis: 500, ..Sample::default() };
+    let first = world.ids("web")[0].clone();
+    for _ in 0..20 {
+        world.note(&Soft::Sampled(BTreeMap::from([(first.clone(), busy.clone())])));
+        world.pass(Duration::from_secs(10));
+    }
+    assert_eq!(world.unit("web").desired, 4, "{:?}", world.state.why("web"));
+}
+
+#[test]
+fn a_metric_that_nobody_reports_is_told() {
+    let mut world = World::new();
+    world.apply(&scaled(1, "queue = 10"));
+    make_ready(&mut world);
+    world.pass(Duration::from_secs(10));
+    load(&mut world, 900, 5.0);
+    let why = world.state.why("web").expect("it exists");
+    assert!(why.iter().any(|why| why.because == "none of 1 containers reports queue"), "{why:?}");
+}
+
+#[test]
 fn bounds_by_the_clock_hold_whatever_the_load_says() {
     let mut world = World::new();
     world.apply(&scaled(1, "cpu = 0.5"));
@@ -136,6 +164,21 @@ fn a_job_that_takes_too_long_is_ended_and_has_failed() {
     let view = &world.state.unit_views()[0];
     assert_eq!((view.succeeded, view.failed), (0, 2));
     assert_eq!(world.container(&world.ids("web")[0]).reason, "failed: not done within 30s");
+}
+
+#[test]
+fn a_job_that_is_done_runs_again_when_a_restart_is_asked_for() {
+    let mut world = World::new();
+    world.apply(&job("when = \"never\""));
+    world.settle();
+    for id in world.ids("web") {
+        world.exit(&id, Exit::Code(1));
+    }
+    world.settle();
+    assert_eq!(world.machine.running().len(), 0);
+    world.restart("web");
+    world.settle();
+    assert_eq!((world.machine.running().len(), world.ids("web").len()), (2, 2));
 }
 
 #[test]
