@@ -135,6 +135,11 @@ impl Exchange {
         self.asked.is_none() && goes_on(&self.request) && is_complete(&self.head, self.length).unwrap_or(false)
     }
 
+    /// Whether neither side has said anything on this connection.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.asked.is_none() && self.request.is_empty() && self.length == 0
+    }
+
     /// Whether any answer has begun.
     pub(super) fn has_answer(&self) -> bool {
         self.length > 0
@@ -248,6 +253,7 @@ mod tests {
         }
         assert!(!after(&[]).is_idle(), "a request waits");
         assert!(!Exchange::default().is_idle(), "nothing was said yet");
+        assert!(Exchange::default().is_untouched() && !after(&[]).is_untouched() && !after(&[b"x"]).is_untouched());
     }
 
     #[test]

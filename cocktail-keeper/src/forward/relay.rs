@@ -42,7 +42,7 @@ pub(super) struct Onward<S = TcpStream> {
     pub(super) client: S,
     /// What the next backend gets first; empty while the client sends nothing.
     pub(super) request: Vec<u8>,
-    /// The backend before had the request already, and did not answer it.
+    /// The backend before had the request already and did not answer it, or ended before anything was said.
     pub(super) repeated: bool,
     /// The backend before answered any other.
     pub(super) answered: bool,
@@ -173,8 +173,14 @@ impl Relay {
             if exchange.is_idle() {
                 return Ok(Turn::Elsewhere(Vec::new(), false));
             }
-            if let (true, Some(request)) = (self.down.ended || broke.is_some(), exchange.take_request(traffic)) {
-                return Ok(Turn::Elsewhere(request, true));
+            if self.down.ended || broke.is_some() {
+                // Nobody knows of this backend yet: the client has said nothing, and was told nothing.
+                if exchange.is_untouched() {
+                    return Ok(Turn::Elsewhere(Vec::new(), true));
+                }
+                if let Some(request) = exchange.take_request(traffic) {
+                    return Ok(Turn::Elsewhere(request, true));
+                }
             }
         }
         match broke {

@@ -429,7 +429,9 @@ async fn serve(counted: Client, client: TcpStream) {
             repeats = 0;
         }
         repeats += u32::from(next.repeated);
-        if repeats > REPEATS || next.request.is_empty() && !service.hears(&next.client).await {
+        // One whose backend ended before a word was said need not be the one who speaks first.
+        let idles = next.request.is_empty() && !next.repeated;
+        if repeats > REPEATS || idles && !service.hears(&next.client).await {
             return;
         }
         onward = next;

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use cocktail_keeper::protocol::{Backend, BindOutcome, Event, Service, ServiceInfo, SetServices};
@@ -14,6 +15,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Notify,
+    time::timeout,
 };
 
 use crate::support::{Keeper, free_port, local, test};
@@ -36,6 +38,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("forward::an_answer_on_its_way_is_finished_before_its_client_goes_on", answer_first),
         test("forward::a_request_without_an_answer_is_sent_again_once_if_that_does_no_harm", again),
         test("forward::an_idle_http_client_does_not_see_its_backend_end", idle_end),
+        test("forward::a_client_that_asks_late_does_not_see_its_backend_end", late_asker),
+        test("forward::clients_that_go_on_all_the_time_are_always_answered", always_answered),
         test("forward::requests_are_counted_with_their_latencies", counted),
         test("forward::the_first_client_that_waits_is_told", waiting_told),
     ]
@@ -339,8 +343,10 @@ enum Does {
     AnswersAndEnds,
     /// Sends a part of an answer, and the rest when it is told to.
     Lingers,
-    /// Closes the connection.
+    /// Closes the connection when it is asked something.
     Dies,
+    /// Closes the connection before it is.
+    DiesUnasked,
 }
 
 /// An HTTP/1.1 backend that answers with its name. Counts requests; `go` lets those that linger go on.
@@ -354,12 +360,17 @@ async fn web(name: &'static str, does: Does) -> (Backend, Arc<AtomicUsize>, Arc<
             let (counted, go) = (Arc::clone(&counted), Arc::clone(&gone));
             tokio::spawn(async move {
                 let mut buf = [0; 1024];
+                if does == Does::DiesUnasked {
+                    drop(stream);
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
                 while stream.read(&mut buf).await.is_ok_and(|length| length > 0) {
                     counted.fetch_add(1, Ordering::SeqCst);
                     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", name.len());
                     let (first, rest) = name.split_at(1);
                     match does {
-                        Does::Dies => return,
+                        Does::Dies | Does::DiesUnasked => return,
                         Does::Lingers => {
                             stream.write_all(format!("{head}{first}").as_bytes()).await.unwrap();
                             go.notified().await;
@@ -481,6 +492,59 @@ async fn idle_end() {
     for _ in 0..3 {
         assert_eq!(request(&mut client, "GET").await.as_deref(), Some("old"));
         go.notify_one();
+    }
+}
+
+async fn late_asker() {
+    let keeper = Keeper::new().await;
+    let (bad, ended, _) = web("bad", Does::DiesUnasked).await;
+    let (good, ..) = web("good", Does::Answers).await;
+    let addr = local(free_port());
+    set(&keeper, service(vec![addr], &[&bad, &good])).await;
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    until(|| ended.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(request(&mut client, "GET").await.as_deref(), Some("good"));
+    // Once more is all: who is ended by every backend is told so, as it would be without a keeper between.
+    set(&keeper, service(vec![addr], &[&bad])).await;
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!(ended.load(Ordering::SeqCst), 3);
+}
+
+async fn always_answered() {
+    let keeper = Keeper::new().await;
+    let (one, ..) = web("one", Does::Answers).await;
+    let (two, ..) = web("two", Does::Answers).await;
+    let (three, ..) = web("three", Does::Answers).await;
+    let addr = local(free_port());
+    set(&keeper, service(vec![addr], &[&one])).await;
+    let done = Arc::new(AtomicUsize::new(0));
+    let asking = (0..16).map(|number| {
+        let done = Arc::clone(&done);
+        tokio::spawn(async move {
+            let mut client = TcpStream::connect(addr).await.unwrap();
+            while done.load(Ordering::SeqCst) == 0 {
+                let answered = timeout(Duration::from_secs(5), request(&mut client, "GET")).await;
+                assert!(answered.expect("an answer comes in time").is_some(), "the connection was ended");
+                tokio::time::sleep(Duration::from_micros(50 * number)).await;
+            }
+        })
+    });
+    let asking: Vec<_> = asking.collect();
+    for round in 0..300 {
+        let table: &[&Backend] = match round % 4 {
+            0 => &[&two],
+            1 => &[&two, &three],
+            2 => &[&three],
+            _ => &[&one],
+        };
+        set(&keeper, service(vec![addr], table)).await;
+        tokio::time::sleep(Duration::from_micros(100 * (round % 17))).await;
+        assert!(!asking.iter().any(|client| client.is_finished()), "in round {round}");
+    }
+    done.store(1, Ordering::SeqCst);
+    for client in asking {
+        client.await.unwrap();
     }
 }
 
