@@ -286,11 +286,12 @@ impl ServiceState {
         self.answered.set(self.answered.get() + backend.traffic.requests.load(Ordering::Relaxed));
     }
 
-    /// The backend with the fewest connections; among equals the one that waited longest.
-    fn pick(&self) -> Option<Rc<BackendState>> {
+    /// The backend with the fewest connections; among equals the one that waited longest. `last` only without another.
+    fn pick(&self, last: Option<&Rc<BackendState>>) -> Option<Rc<BackendState>> {
         let backends = self.backends.borrow();
         let usable = backends.iter().filter(|backend| !backend.ejected.get() && !backend.removed.get());
-        let best = usable.min_by_key(|backend| (backend.active.get(), backend.last_pick.get()))?;
+        let is_last = |backend: &Rc<BackendState>| last.is_some_and(|last| Rc::ptr_eq(last, backend));
+        let best = usable.min_by_key(|backend| (is_last(backend), backend.active.get(), backend.last_pick.get()))?;
         add(&self.picks, 1);
         best.last_pick.set(self.picks.get());
         Some(Rc::clone(best))
@@ -412,9 +413,9 @@ async fn serve(counted: Client, client: TcpStream) {
     let _ = client.set_nodelay(true);
     let _ = SockRef::from(&client).set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)));
     let mut onward = Onward { client, request: Vec::new(), repeated: false, answered: false };
-    let mut repeats = 0;
+    let (mut repeats, mut failed) = (0, None);
     loop {
-        let Some((backend, stream)) = find(service).await else {
+        let Some((backend, stream)) = find(service, failed.as_ref()).await else {
             add(&service.refused, 1);
             return;
         };
@@ -423,8 +424,12 @@ async fn serve(counted: Client, client: TcpStream) {
         let Onward { client, request, .. } = onward;
         // Either side may break off; there is nobody to tell but the other side, whose socket closes now.
         let carried = service.shared.lanes.carry(client, stream, request, &backend.backend.traffic).await;
+        let state = Rc::clone(&backend.backend);
         drop(backend);
         let Ok(Carried::Again(next)) = carried else { return };
+        // A process that dies closes its listener last: for a moment it takes connections as if nothing had happened, and
+        // has fewer of them than all others.
+        failed = next.repeated.then_some(state);
         if next.answered {
             repeats = 0;
         }
@@ -438,12 +443,12 @@ async fn serve(counted: Client, client: TcpStream) {
     }
 }
 
-/// A connection to a backend. Waits for one; `None` when that takes too long.
-async fn find(service: &ServiceState) -> Option<(Use<'_>, TcpStream)> {
+/// A connection to a backend, but for `last` if there is another. Waits for one; `None` when that takes too long.
+async fn find<'a>(service: &'a ServiceState, last: Option<&Rc<BackendState>>) -> Option<(Use<'a>, TcpStream)> {
     let mut held = Held { service, since: None };
     loop {
         let changed = service.changed.notified();
-        let Some(backend) = service.pick() else {
+        let Some(backend) = service.pick(last) else {
             if held.since.is_none() && service.waiting.get() == 0 {
                 service.tell(Event::ClientWaiting { service: service.key.clone() });
             }
