@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::{fs, thread};
 
+use cocktail_tests::home::PATIENCE;
 use cocktail_tests::journal::Journal;
 use cocktail_tests::shape::{self, Is};
 use cocktail_tests::{Home, Load, Manager, Shape, Terminal, http, program};
@@ -325,7 +326,7 @@ fn monitoring() {
     let load = Load::start(port);
     row.home.eventually("the load is counted", || {
         let unit = row.home.unit("web").unwrap();
-        let usage = row.home.ask("/v1/usage").unwrap();
+        let usage = row.home.json(&["top"]);
         let sample = &usage["units"]["shop/prod/web"]["sample"];
         unit["usage"]["cpu_millis"].as_u64() > Some(0)
             && unit["usage"]["memory_bytes"].as_u64() > Some(100_000)
@@ -347,6 +348,16 @@ fn monitoring() {
         line("cocktail_unit_requests_total{")
     };
     row.home.eventually("all of them are counted", || answered() >= 300.0);
+    // The live view, as somebody sees it who sits before a terminal.
+    let mut terminal = Terminal::open(30, 140);
+    let mut command = row.home.command(&["top"]);
+    command.env("TERM", "xterm");
+    let modes = terminal.modes();
+    let mut top = terminal.spawn(command);
+    terminal.shows("web");
+    terminal.enter("q");
+    assert!(program::end_of(&mut top, PATIENCE).unwrap().success());
+    assert_eq!(terminal.modes(), modes, "the terminal was not given back as it was");
     // An hour of points: one of ten seconds, at least, has the load in it.
     for object in ["web".to_owned(), row.home.pids("web").keys().next().unwrap().clone()] {
         row.home.eventually(&format!("{object} has a history"), || {
@@ -453,7 +464,7 @@ fn shell() {
     terminal.enter("test -t 1 && echo $COCKTAIL_CONTAINER 'has'' a terminal'\r");
     terminal.shows(&format!("{id} has a terminal"));
     terminal.enter("exit 7\r");
-    assert_eq!(program::end_of(&mut child, cocktail_tests::home::PATIENCE).unwrap().code(), Some(7));
+    assert_eq!(program::end_of(&mut child, PATIENCE).unwrap().code(), Some(7));
     // Several at a time, and the worker does not notice.
     let shell = |id: &String| row.home.command(&["exec", id, "--", "sh", "-c", "echo $VERSION"]);
     let run = |mut command| thread::spawn(move || program::run(&mut command, b"").ok().stdout);
