@@ -4,6 +4,8 @@
 //! then send the calls of its operations, answer the commands and tell followers. While the store cannot be written
 //! the turn is held: no call is sent, commands are refused, looks are answered, and it goes on by itself.
 
+mod gather;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,17 +29,8 @@ use crate::observe::{self, Change};
 use crate::shared::{Committed, Health, Observation, Request, Shared};
 use crate::{floor, schedule};
 
-/// Inputs that one turn takes at most.
-const BATCH: usize = 4096;
 /// Pause between two attempts to write a turn that is held.
 const RETRY: Duration = Duration::from_millis(200);
-/// Shortest pause after a turn that wrote: in a burst, what arrives meanwhile is one turn and one commit. The first
-/// event after a quiet time does not wait.
-const PACE: Duration = Duration::from_millis(5);
-/// Calls under way that are no burst: what is waited for then comes one by one, and a pause would only hold it up.
-const FEW: usize = 16;
-/// Longest such pause; it is twice as long as the last turn took, so that a large state is looked at less often in a burst.
-const LONGEST_PACE: Duration = Duration::from_millis(50);
 /// Longest wait for calls under way when the Manager ends.
 const FINISH: Duration = Duration::from_secs(2);
 
@@ -126,45 +119,6 @@ impl Writer {
         let open: Vec<_> = self.state.operations.values().cloned().collect();
         for operation in open {
             self.executor.send(&self.state, &operation);
-        }
-    }
-
-    /// Waits for something to do, then takes what else is there.
-    async fn gather(&mut self, gathered: &mut Gathered) {
-        if !self.state.is_dirty() {
-            let wake = self.state.wake_at().map_or_else(far, |at| self.clock.instant(at));
-            let retry = if self.reserve_used { Instant::now() + RETRY * 5 } else { far() };
-            let (mut request, mut observation) = (None, None);
-            tokio::select! {
-                biased;
-                Some(asked) = self.requests.recv() => request = Some(asked),
-                Some(seen) = self.observations.recv() => observation = Some(seen),
-                () = sleep_until(wake.min(retry)) => {}
-            }
-            // Time moves once a turn, so that a replay of the turn sees the same.
-            self.advance();
-            if let Some(request) = request {
-                self.request(request, gathered);
-            }
-            if let Some(observation) = observation {
-                self.observation(observation, gathered);
-            }
-        } else {
-            self.advance();
-        }
-        if let Some(paced) = self.paced.take()
-            && gathered.replies.is_empty()
-        {
-            sleep_until(paced).await;
-        }
-        for _ in 0..BATCH {
-            let Ok(observation) = self.observations.try_recv() else { break };
-            self.observation(observation, gathered);
-        }
-        while gathered.close.is_none()
-            && let Ok(request) = self.requests.try_recv()
-        {
-            self.request(request, gathered);
         }
     }
 
@@ -306,8 +260,7 @@ impl Writer {
             let committed = Committed { seq: self.seq, at: turn.at, events: Arc::new(turn.events) };
             // No follower is no error.
             let _ = self.shared.committed.send(committed);
-            let burst = self.state.operations.len() > FEW;
-            self.paced = burst.then(|| Instant::now() + (began.elapsed() * 2).clamp(PACE, LONGEST_PACE));
+            self.pace(began.elapsed());
         }
         for (reply, commanded) in replies {
             let _ = reply.send(Ok(commanded));
