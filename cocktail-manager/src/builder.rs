@@ -1,6 +1,6 @@
 //! Starts an Orchestrator: takes the lease, loads what the store holds, attaches to what runs, and goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,6 +166,7 @@ impl Builder {
             since_snapshot: 0,
             reserve_used: false,
             paced: None,
+            early: BTreeMap::new(),
             state,
         };
         writer.commit_first(&turn).await?;

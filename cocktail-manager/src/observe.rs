@@ -39,6 +39,17 @@ pub(crate) fn of_runtime(state: &State, event: RuntimeEvent) -> Option<Change> {
     }
 }
 
+/// The container that a probe looked at before its start is known to have happened.
+pub(crate) fn is_early<'a>(state: &State, event: &'a RuntimeEvent) -> Option<&'a ContainerId> {
+    let RuntimeEvent::Probe { container, generation, .. } = event else { return None };
+    let record = state.containers.get(container)?;
+    (record.generation == *generation && is_starting(record)).then_some(container)
+}
+
+fn is_starting(record: &Container) -> bool {
+    matches!(record.state, ContainerState::Preparing | ContainerState::Prepared | ContainerState::Starting)
+}
+
 fn of_probe(record: &Container, generation: Generation, probe: ProbeKind, ok: bool, detail: String) -> Option<Change> {
     let container = record.id.clone();
     let running = matches!(record.state, ContainerState::Loading | ContainerState::Ready);
@@ -72,11 +83,7 @@ pub(crate) fn of_listing(state: &State, server: &ServerId, asked: ManagerTime, l
         }
         match &seen.sighting {
             Sighting::Running(handle) => {
-                let starting = matches!(
-                    record.state,
-                    ContainerState::Preparing | ContainerState::Prepared | ContainerState::Starting
-                );
-                if starting || record.handle.as_ref() != Some(handle) {
+                if is_starting(record) || record.handle.as_ref() != Some(handle) {
                     let (container, generation) = (record.id.clone(), record.generation);
                     events.push(Event::Started { container, generation, handle: handle.clone() });
                 }

@@ -14,7 +14,7 @@ use cocktail_core::command::Commanded;
 use cocktail_core::contract::{LedgerRow, RuntimeEvent, TurnRow};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::event::{Event, Soft, Turn};
-use cocktail_core::id::{Epoch, Seq, ServerId};
+use cocktail_core::id::{ContainerId, Epoch, Seq, ServerId};
 use cocktail_core::operation::Operation;
 use cocktail_core::plan;
 use cocktail_core::state::State;
@@ -61,6 +61,8 @@ pub(crate) struct Writer {
     pub(crate) reserve_used: bool,
     /// When the next turn may begin.
     pub(crate) paced: Option<Instant>,
+    /// What probes found of containers whose start is not known yet. They tell it once.
+    pub(crate) early: BTreeMap<ContainerId, Vec<RuntimeEvent>>,
 }
 
 /// What one turn gathered.
@@ -181,10 +183,12 @@ impl Writer {
                 info!(%server, why, "attaching to the containers of a server again");
                 self.attach(server);
             }
-            Observation::Runtime(_, event) => match observe::of_runtime(&self.state, event) {
-                Some(Change::Durable(event)) => self.durable(event, gathered),
-                Some(Change::Soft(soft)) => self.state.note(&soft),
-                None => {}
+            Observation::Runtime(_, event) => match observe::is_early(&self.state, &event).cloned() {
+                Some(container) => {
+                    self.early.retain(|container, _| self.state.containers.contains_key(container));
+                    self.early.entry(container).or_default().push(event);
+                }
+                None => self.told(event, gathered),
             },
             Observation::Listed { server, asked, before, listing, attached } => {
                 self.health.note_unknown(&server, observe::unknown(&self.state, &before, &listing));
@@ -220,9 +224,24 @@ impl Writer {
         }
     }
 
+    fn told(&mut self, event: RuntimeEvent, gathered: &mut Gathered) {
+        match observe::of_runtime(&self.state, event) {
+            Some(Change::Durable(event)) => self.durable(event, gathered),
+            Some(Change::Soft(soft)) => self.state.note(&soft),
+            None => {}
+        }
+    }
+
     fn durable(&mut self, event: Event, gathered: &mut Gathered) {
         self.state.apply(&event);
+        let early = match &event {
+            Event::Started { container, .. } => self.early.remove(container),
+            _ => None,
+        };
         gathered.events.push(event);
+        for event in early.into_iter().flatten() {
+            self.told(event, gathered);
+        }
     }
 
     /// Decides, commits, acts, answers.

@@ -76,6 +76,17 @@ async fn an_applied_unit_becomes_ready_and_the_same_again_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_probe_finds_before_the_start_is_known_is_not_lost() {
+    let (store, machine) = (store(), Machine::new());
+    *machine.hasty.lock().expect("unpoisoned") = true;
+    let manager = start(&store, &machine).await;
+    manager.apply(&[web()], &Actor::embedder()).await.expect("applied");
+    // The probe has told what it found, and tells it no more.
+    ready(&manager, 1).await;
+    assert_eq!(machine.starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crashed_container_restarts_in_place() {
     let (store, machine) = (store(), Machine::new());
     let manager = start(&store, &machine).await;

@@ -37,6 +37,8 @@ pub(crate) struct Machine {
     pub(crate) volumes: Mutex<Vec<VolumeFound>>,
     /// Output by container.
     pub(crate) output: Mutex<BTreeMap<ContainerId, Vec<(i64, &'static str)>>>,
+    /// Probes find out before the start is over.
+    pub(crate) hasty: Mutex<bool>,
     /// What listings say of the lease.
     pub(crate) descended: Mutex<bool>,
     events: broadcast::Sender<RuntimeEvent>,
@@ -56,6 +58,7 @@ impl Machine {
             traffic: Mutex::default(),
             volumes: Mutex::default(),
             output: Mutex::default(),
+            hasty: Mutex::default(),
             descended: Mutex::default(),
             events: broadcast::channel(64).0,
             name: Name::new("standalone").expect("a name"),
@@ -153,17 +156,21 @@ impl Runtime for Pretend {
         }
     }
     async fn start(&self, launch: &Launch) -> Result<Handle> {
-        let mut running = self.0.running.lock().expect("unpoisoned");
-        if let Some((generation, handle)) = running.get(&launch.container)
-            && *generation == launch.generation
-        {
-            return Ok(handle.clone());
-        }
-        let mut pids = self.0.pids.lock().expect("unpoisoned");
-        *pids += 1;
-        *self.0.starts.lock().expect("unpoisoned") += 1;
-        let handle = Handle { pid: Some(*pids), boot_id: "boot-1".into(), ..Handle::default() };
-        running.insert(launch.container.clone(), (launch.generation, handle.clone()));
+        let handle = {
+            let mut running = self.0.running.lock().expect("unpoisoned");
+            if let Some((generation, handle)) = running.get(&launch.container)
+                && *generation == launch.generation
+            {
+                return Ok(handle.clone());
+            }
+            let mut pids = self.0.pids.lock().expect("unpoisoned");
+            *pids += 1;
+            *self.0.starts.lock().expect("unpoisoned") += 1;
+            let handle = Handle { pid: Some(*pids), boot_id: "boot-1".into(), ..Handle::default() };
+            running.insert(launch.container.clone(), (launch.generation, handle.clone()));
+            handle
+        };
+        let hasty = *self.0.hasty.lock().expect("unpoisoned");
         if launch.probes.iter().any(|probe| probe.kind == ProbeKind::Ready) {
             let (container, generation, events) = (launch.container.clone(), launch.generation, self.0.events.clone());
             tokio::spawn(async move {
@@ -171,6 +178,9 @@ impl Runtime for Pretend {
                 let (kind, detail) = (ProbeKind::Ready, "it pretends well".to_owned());
                 let _ = events.send(RuntimeEvent::Probe { container, generation, kind, ok: true, detail });
             });
+        }
+        if hasty {
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Ok(handle)
     }
