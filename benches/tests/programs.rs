@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use cocktail_benches::load::{self, Plan};
+use cocktail_benches::wave::{self, Phase};
 
 /// A child that ends with the test.
 struct Owned(Child);
@@ -71,10 +72,46 @@ fn the_bare_loop_prints_its_time_and_leaves_no_process() {
         let seconds: f64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
         assert!(seconds > 0.0);
     }
-    for entry in std::fs::read_dir("/proc").unwrap() {
-        let line = std::fs::read(entry.unwrap().path().join("cmdline")).unwrap_or_default();
-        assert!(!line.windows(marker.len()).any(|part| part == marker.as_bytes()), "a sleep was left behind");
-    }
+    assert!(!runs_with(&marker), "a sleep was left behind");
+}
+
+/// Whether a process has an argument that contains the marker.
+fn runs_with(marker: &str) -> bool {
+    let lines = std::fs::read_dir("/proc").unwrap().map(|entry| std::fs::read(entry.unwrap().path().join("cmdline")));
+    lines.flatten().any(|line| line.windows(marker.len()).any(|part| part == marker.as_bytes()))
+}
+
+#[test]
+fn workers_are_replaced_by_hand_and_none_is_left() {
+    let marker = format!("replaced-{}", std::process::id());
+    let output = Command::new(env!("CARGO_BIN_EXE_bench-replace"))
+        .args(["3", "2", "50", env!("CARGO_BIN_EXE_bench-worker"), &marker])
+        .output()
+        .unwrap();
+    let seconds: f64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    assert!(seconds > 0.0);
+    assert!(!runs_with(&marker), "a worker was left behind");
+}
+
+#[test]
+fn a_wave_sends_what_its_rates_add_up_to() {
+    let (_worker, address) = worker();
+    let phases = [
+        Phase::steady(100.0, Duration::from_millis(200)),
+        Phase { from: 100.0, to: 300.0, lasts: Duration::from_millis(200) },
+    ];
+    let outcome = wave::run(address, &phases, Instant::now()).unwrap();
+    assert_eq!((outcome.sent, outcome.failures), (60, Vec::new()));
+}
+
+#[test]
+fn a_wave_counts_each_request_that_is_not_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // Whoever connects is sent away; the thread ends with the test's process.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let outcome = wave::run(address, &[Phase::steady(100.0, Duration::from_millis(100))], Instant::now()).unwrap();
+    assert_eq!((outcome.sent, outcome.failures.len()), (10, 10), "{:?}", outcome.failures);
 }
 
 #[test]
