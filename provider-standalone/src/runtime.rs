@@ -62,7 +62,8 @@ impl StandaloneRuntime {
                 Sighting::Running(handle) if seen => {
                     self.shared.started(&known.launch, handle.pid.unwrap_or_default(), false);
                 }
-                Sighting::Exited(_) | Sighting::Absent if seen => self.shared.ended(container, generation),
+                // One that is absent has not ended: its start may be on its way at this moment.
+                Sighting::Exited(_) if seen => self.shared.ended(container, generation),
                 _ => {}
             }
         }

@@ -59,7 +59,8 @@ async fn what_ended_while_nobody_watched_is_told_with_its_status(machine: &mut M
 
 async fn a_start_whose_answer_was_lost_is_found(machine: &mut Machine) {
     let launch = machine.launch("job-1", &["sleep", "600"]);
-    let never = machine.launch("job-2", &["sleep", "600"]);
+    let port = free_port();
+    let never = machine.web("web-1", port, port, 200, http("/"));
     let handle = machine.run(&launch).await;
     machine.drop_manager();
     machine.epoch = machine.epoch.next();
@@ -67,6 +68,9 @@ async fn a_start_whose_answer_was_lost_is_found(machine: &mut Machine) {
     let listing = machine.attach(&[lost(&launch), lost(&never)]).await.unwrap();
     assert_eq!(listing.containers[&launch.container].sighting, Sighting::Running(handle));
     assert_eq!(listing.containers[&never.container].sighting, Sighting::Absent);
+    // A start that comes after the look is watched as any other.
+    machine.run(&never).await;
+    machine.probed("web-1", true).await;
 }
 
 /// Attaches again when the runtime asks for it.
