@@ -316,7 +316,7 @@ impl Writer {
                 told = true;
             }
             self.health.degraded = Some(format!("the store cannot be written: {}", failed.chain()));
-            if !self.reserve_used && matches!(self.shared.store.use_reserve().await, Ok(true)) {
+            if matches!(self.shared.store.use_reserve().await, Ok(true)) {
                 self.reserve_used = true;
                 continue;
             }

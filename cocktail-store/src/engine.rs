@@ -211,7 +211,7 @@ impl Engine {
     }
 
     pub(crate) fn use_reserve(&self) -> Result<bool> {
-        self.reserve.give_up().map_err(|error| crate::error::disk(error, &self.path, ErrorKind::Unavailable))
+        self.reserve.give_some().map_err(|error| crate::error::disk(error, &self.path, ErrorKind::Unavailable))
     }
 
     pub(crate) fn restore_reserve(&self) -> Result<bool> {

@@ -11,6 +11,9 @@ use rustix::io::Errno;
 /// Size of the ballast. A restart of a worker takes a few KiB of journal, so this is enough for hundreds.
 pub(crate) const SIZE: u64 = 4 << 20;
 
+/// As much as is given up at a time: others may take what the store does not use at once.
+const SLICE: u64 = SIZE / 16;
+
 /// Its name in the data dir.
 pub(crate) const FILE: &str = "ballast";
 
@@ -31,6 +34,19 @@ impl Reserve {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Gives up a part of the ballast. Says whether there was any left.
+    pub(crate) fn give_some(&self) -> io::Result<bool> {
+        let file = match OpenOptions::new().write(true).open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match file.metadata()?.len().saturating_sub(SLICE) {
+            0 => self.give_up(),
+            left => file.set_len(left).map(|()| true),
         }
     }
 
