@@ -54,7 +54,8 @@ impl Reserve {
     pub(crate) fn take(&self) -> io::Result<bool> {
         match fs::symlink_metadata(&self.path) {
             Ok(meta) if meta.blocks() * 512 >= SIZE => return Ok(true),
-            Ok(_) => fs::remove_file(&self.path)?,
+            // What is left of it is worth more than the room for a whole one that is not there.
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -63,6 +64,7 @@ impl Reserve {
         if room.f_bavail.saturating_mul(room.f_frsize) < 2 * SIZE {
             return Ok(false);
         }
+        self.give_up()?;
         match self.make() {
             Ok(()) => Ok(true),
             Err(error) => {
