@@ -18,16 +18,8 @@ pub(crate) type Ready = BTreeMap<UnitId, usize>;
 
 /// Ready containers of every Unit that has some.
 pub(crate) fn ready(state: &State) -> Ready {
-    let mut ready = Ready::new();
-    for record in state.containers.values().filter(|record| record.state == ContainerState::Ready) {
-        match ready.get_mut(&record.unit) {
-            Some(count) => *count += 1,
-            None => {
-                ready.insert(record.unit.clone(), 1);
-            }
-        }
-    }
-    ready
+    let some = |id: &UnitId| Some((id.clone(), state.ready(id))).filter(|(_, count)| *count > 0);
+    state.units.keys().filter_map(some).collect()
 }
 
 /// Units that a turn leaves with fewer ready containers than their floor, which is the least of their goal and what was

@@ -252,7 +252,8 @@ impl Writer {
     ) -> Result<(), End> {
         let began = Instant::now();
         let ready = if self.state.is_dirty() { floor::ready(&self.state) } else { floor::Ready::new() };
-        let decided = plan::decide(&mut self.state);
+        let claims = self.claims();
+        let decided = plan::decide_first(&mut self.state, claims);
         for anomaly in floor::broken(&ready, &self.state, &decided) {
             error!(anomaly, "a step breaks the floor of a unit");
             self.health.anomalies += 1;

@@ -51,7 +51,7 @@ pub(crate) fn run(setup: &Setup) -> Result<Report> {
     }
     report.compared(
         "vs_bare",
-        "a Rust loop of posix_spawn on the same argv, the better of one and two threads in each round",
+        "a Rust loop of posix_spawn on the same argv and environment, the better of one and two threads in each round",
     );
     report.compared(
         "vs_supervisord",
@@ -98,6 +98,8 @@ fn bare_loop(setup: &Setup, size: usize, threads: usize) -> Result<f64> {
     let (sleep, _) = proc::sleep_program()?;
     let mut command = Command::new(setup.program("bench-spawn"));
     command.args([&size.to_string(), &threads.to_string(), &sleep, &proc::unique_sleep()]);
+    let passed = ["PATH", "HOME", "LANG", "TZ"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command.env_clear().envs(passed);
     let output = drivers::run(&mut command)?;
     String::from_utf8_lossy(&output.stdout).trim().parse().context("bench-spawn printed no number")
 }

@@ -1,11 +1,13 @@
 //! The baseline of `spawn`: a bare loop of `posix_spawn`, in one thread or several.
 //!
 //! `bench-spawn COUNT THREADS PROGRAM ARG…` prints the seconds from the first call until the last has returned, then
-//! kills and reaps what it started. `posix_spawn` returns when the program runs, so then all of them do.
+//! kills and reaps what it started. `posix_spawn` returns when the program runs, so then all of them do. They inherit
+//! the environment: with a locale to load a program takes longer to start.
 
 #![expect(clippy::print_stdout, reason = "the result goes to stdout")]
 
 use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
@@ -69,7 +71,8 @@ fn spawn_all(count: usize, argv: &[CString]) -> (Vec<Pid>, Option<String>) {
         (Ok(actions), Ok(attributes)) => (actions, attributes),
         (Err(error), _) | (_, Err(error)) => return (pids, Some(error.to_string())),
     };
-    let environment: [CString; 0] = [];
+    let pairs = std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+    let environment: Vec<CString> = pairs.filter_map(|pair| CString::new(pair).ok()).collect();
     for _ in 0..count {
         match posix_spawn(argv[0].as_c_str(), &actions, &attributes, argv, &environment) {
             Ok(pid) => pids.push(pid),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Plan;
 use crate::container::Container;
 use crate::event::Event;
 use crate::id::{ContainerId, Generation, OperationId, ServerId, UnitId};
@@ -29,9 +30,11 @@ pub(super) struct Draft<'a> {
     pub(super) leaving: BTreeSet<ContainerId>,
     /// Why nothing that is unwell is ended.
     pub(super) frozen: Option<String>,
+    /// Containers that may still be made.
+    claims: usize,
     own_stops: usize,
     last_operation: OperationId,
-    events: Vec<Event>,
+    plan: Plan,
 }
 
 /// Why something that is wanted is not done.
@@ -56,7 +59,7 @@ impl From<PortError> for Hold {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(state: &'a State) -> Self {
+    pub(super) fn new(state: &'a State, claims: usize) -> Self {
         Self {
             state,
             ports: BTreeMap::new(),
@@ -65,18 +68,29 @@ impl<'a> Draft<'a> {
             of_service: BTreeMap::new(),
             leaving: BTreeSet::new(),
             frozen: state.frozen.clone(),
+            claims,
             own_stops: state.own_stops.len(),
             last_operation: state.last_operation,
-            events: Vec::new(),
+            plan: Plan::default(),
         }
     }
 
     pub(super) fn push(&mut self, event: Event) {
-        self.events.push(event);
+        self.plan.events.push(event);
     }
 
-    pub(super) fn into_events(self) -> Vec<Event> {
-        self.events
+    pub(super) fn into_plan(self) -> Plan {
+        self.plan
+    }
+
+    /// Takes one from the containers that may be made; false when none is left, and the Unit has to wait for the next turn.
+    pub(super) fn take_claim(&mut self, id: &UnitId) -> bool {
+        if self.claims == 0 {
+            self.plan.unfinished.insert(id.clone());
+            return false;
+        }
+        self.claims -= 1;
+        true
     }
 
     /// When very many containers turn unwell at once, the fault is elsewhere and killing them makes it worse.
@@ -139,7 +153,7 @@ impl<'a> Draft<'a> {
         deadline: Option<crate::time::ManagerTime>,
     ) {
         self.last_operation = self.last_operation.next();
-        self.events.push(Event::Intended {
+        self.plan.events.push(Event::Intended {
             operation: Box::new(Operation {
                 id: self.last_operation,
                 kind,

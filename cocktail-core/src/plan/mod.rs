@@ -36,11 +36,14 @@ const PASSES: usize = 64;
 pub struct Plan {
     /// The decisions.
     pub events: Vec<Event>,
+    /// Units that miss more containers than were allowed to be made.
+    pub unfinished: BTreeSet<UnitId>,
 }
 
-/// One pass over the Units in `touched`. Reads nothing but the state; the same state gives the same plan.
-pub fn plan(state: &State, touched: &BTreeSet<UnitId>) -> Plan {
-    let mut draft = Draft::new(state);
+/// One pass over the Units in `touched` that makes at most `claims` containers. Reads nothing but the state; the same
+/// state gives the same plan.
+pub fn plan(state: &State, touched: &BTreeSet<UnitId>, claims: usize) -> Plan {
+    let mut draft = Draft::new(state, claims);
     draft.freeze_or_thaw();
     for id in touched {
         let Some(unit) = state.units.get(id) else { continue };
@@ -57,22 +60,32 @@ pub fn plan(state: &State, touched: &BTreeSet<UnitId>) -> Plan {
             draft.push(Event::UnitForgotten { unit: id.clone() });
         }
     }
-    Plan { events: draft.into_events() }
+    draft.into_plan()
 }
 
 /// Plans and applies until there is nothing left to decide, and returns every decision in order.
 pub fn decide(state: &mut State) -> Vec<Event> {
+    decide_first(state, usize::MAX)
+}
+
+/// As [`decide`], with at most `claims` new containers. Where more are missing the state stays dirty: they are decided in
+/// the next turn, while the first ones start.
+pub fn decide_first(state: &mut State, mut claims: usize) -> Vec<Event> {
     let mut decided = Vec::new();
+    let mut unfinished = BTreeSet::new();
     for _ in 0..PASSES {
         let touched = state.take_dirty();
         if touched.is_empty() {
+            state.put_off(unfinished);
             return decided;
         }
-        let plan = plan(state, &touched);
+        let mut plan = plan(state, &touched, claims);
         for event in &plan.events {
+            claims -= usize::from(matches!(event, Event::Claimed { .. }));
             state.apply(event);
         }
-        decided.extend(plan.events);
+        decided.append(&mut plan.events);
+        unfinished.append(&mut plan.unfinished);
     }
     state.report_anomaly("a turn did not come to an end: the planner repeats itself");
     decided

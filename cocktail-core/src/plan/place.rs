@@ -31,6 +31,9 @@ pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
     let holders = draft.state.of(unit).filter(|container| container.state != ContainerState::Stopped);
     let mut slots: BTreeSet<u32> = holders.filter_map(|container| container.slot).collect();
     for made in 0..missing {
+        if !draft.take_claim(id) {
+            return None;
+        }
         let because = reason(unit, census, made);
         if let Some(hold) = over_quota(draft, id, template, None) {
             return Some(hold);

@@ -311,6 +311,7 @@ impl State {
             server.allocated.memory.0 += reserved.memory.0;
             server.containers += 1;
         }
+        self.count_in(&record);
         self.containers.insert(container.clone(), record);
         if let Some(finish_by) = finish_by {
             self.wake(finish_by, unit);

@@ -11,6 +11,7 @@ mod objects;
 mod outcomes;
 mod progress;
 mod routes;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::objects::Object;
+use self::tally::Tally;
 
 use crate::container::{Container, ContainerState};
 use crate::event::Turn;
@@ -97,6 +99,7 @@ struct SoftState {
     held_dirty: bool,
     running: usize,
     unwell: usize,
+    tallies: BTreeMap<UnitId, Tally>,
     routes_changed: bool,
     resting: BTreeMap<ServerId, BTreeSet<u16>>,
     halting: bool,
@@ -223,6 +226,11 @@ impl State {
         dirty
     }
 
+    /// Has Units looked at again in the next turn.
+    pub(crate) fn put_off(&mut self, units: BTreeSet<UnitId>) {
+        self.soft.dirty.extend(units);
+    }
+
     /// Whether something waits to be looked at.
     pub fn is_dirty(&self) -> bool {
         !self.soft.dirty.is_empty() || self.soft.held_dirty && !self.soft.held.is_empty()
@@ -328,25 +336,6 @@ impl State {
         self.soft.timers.extend(self.own_stops.iter().map(|at| (*at + window, None)));
     }
 
-    /// Containers that run, and those among them that fail their liveness probes.
-    pub(crate) fn wellness(&self) -> (usize, usize) {
-        (self.soft.running, self.soft.unwell)
-    }
-
-    /// Counts a container in, before it is known to be so.
-    fn count_in(&mut self, record: &Container) {
-        let (running, unwell) = wellness_of(record);
-        self.soft.running += usize::from(running);
-        self.soft.unwell += usize::from(unwell);
-    }
-
-    /// Counts a container out, before it changes or goes.
-    fn count_out(&mut self, record: &Container) {
-        let (running, unwell) = wellness_of(record);
-        self.soft.running -= usize::from(running);
-        self.soft.unwell -= usize::from(unwell);
-    }
-
     /// Reports something that should be impossible; the log gets it.
     pub(crate) fn report_anomaly(&mut self, text: impl Into<String>) {
         self.soft.anomalous = self.soft.anomalous.saturating_add(1);
@@ -359,6 +348,7 @@ impl State {
     fn rebuild(&mut self) {
         self.soft = SoftState { policy: std::mem::take(&mut self.soft.policy), ..SoftState::default() };
         self.mark_all();
+        self.count_all();
         self.soft.routes_changed = true;
         let mut timers = BTreeSet::new();
         for container in self.containers.values() {
@@ -376,9 +366,6 @@ impl State {
             {
                 timers.insert((container.entered + unit.spec.update.monitor, Some(container.unit.clone())));
             }
-            let (running, unwell) = wellness_of(container);
-            self.soft.running += usize::from(running);
-            self.soft.unwell += usize::from(unwell);
         }
         for (id, unit) in &self.units {
             let rollout = unit.rollout.as_ref().filter(|rollout| rollout.state.is_open());
@@ -403,10 +390,4 @@ impl State {
             self.soft.resting.insert(server.clone(), resting);
         }
     }
-}
-
-/// Whether a container runs, and whether it does so and fails its liveness probe.
-fn wellness_of(record: &Container) -> (bool, bool) {
-    let running = matches!(record.state, ContainerState::Loading | ContainerState::Ready);
-    (running, running && record.unwell.is_some())
 }

@@ -1,7 +1,5 @@
 //! What a runtime reported, applied to the container that it is about.
 
-use std::collections::BTreeSet;
-
 use super::State;
 use crate::backoff::{CRASH_LOOP, delay};
 use crate::container::{Container, ContainerState, Step};
@@ -236,13 +234,8 @@ impl State {
         self.give_back(&record);
         if let Some(unit) = self.units.get_mut(&record.unit) {
             unit.containers.remove(container);
-            let in_use: BTreeSet<_> = unit
-                .containers
-                .iter()
-                .filter_map(|id| self.containers.get(id))
-                .map(|container| container.revision)
-                .collect();
-            unit.forget_templates(&in_use);
+            let in_use = self.soft.tallies.get(&record.unit).map(|tally| tally.revisions.keys().copied().collect());
+            unit.forget_templates(&in_use.unwrap_or_default());
             unit.why.record(self.at, "remove", &format!("{container} is gone: {}", record.reason), &[]);
         }
         if let Some(server) = self.servers.get_mut(&record.server) {
@@ -254,6 +247,9 @@ impl State {
 
     /// The holder ended: its ports rest.
     fn free_ports(&mut self, record: &Container) {
+        if record.ports.is_empty() {
+            return;
+        }
         let until = self.now + self.settings.port_hold_down;
         let others = self.units.get(&record.unit).map(|unit| &unit.containers);
         let shared: Vec<(u16, ContainerId)> = others

@@ -134,10 +134,9 @@ impl State {
             unit.good = Some(unit.revision);
         }
         let (revision, monitor) = (unit.revision, unit.spec.update.monitor);
-        let Some(unit) = self.units.get(&record.unit) else { return };
-        let replacing = |other: &Container| other.replace.is_some() || other.revision != revision;
         // Only what replaces another has to show that it stays ready.
-        if open || self.of(unit).any(replacing) {
+        let replaces = record.replace.is_some() || record.revision != revision;
+        if open || replaces || self.tally(&record.unit).is_some_and(|tally| tally.replaces(revision)) {
             self.wake(self.now + monitor, &record.unit);
         }
     }

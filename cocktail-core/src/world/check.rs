@@ -47,6 +47,11 @@ pub(super) fn state(state: &mut State) {
         assert_eq!(server.containers as usize, on_it.len());
         assert!(cpu <= server.capacity.cpu.0 || !state.is_dirty());
     }
+    let mut counted = state.clone();
+    counted.count_all();
+    let live: Vec<_> = state.units.keys().map(|id| (id, state.tally(id), state.wellness())).collect();
+    let anew: Vec<_> = state.units.keys().map(|id| (id, counted.tally(id), counted.wellness())).collect();
+    assert_eq!(live, anew, "what is counted along the way is what there is");
     let mut all = state.clone();
     all.mark_all();
     assert_eq!(plan::decide(&mut all), [], "a pass over everything finds what the incremental ones missed");

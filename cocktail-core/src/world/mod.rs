@@ -37,6 +37,8 @@ pub(crate) struct World {
     /// The state of the running Manager.
     pub(crate) state: State,
     pub(crate) machine: Machine,
+    /// Containers that one turn makes at most.
+    pub(crate) claims: usize,
     settings: Settings,
     base: Option<Vec<u8>>,
     journal: Vec<Turn>,
@@ -52,8 +54,9 @@ impl World {
     pub(crate) fn with(settings: Settings, cpu: u64) -> Self {
         let state = State::new(store());
         let replayed = state.clone();
+        let machine = Machine::default();
         let mut world =
-            Self { state, machine: Machine::default(), settings, base: None, journal: Vec::new(), replayed };
+            Self { state, machine, claims: usize::MAX, settings, base: None, journal: Vec::new(), replayed };
         world.start_manager();
         world.turn(vec![Event::ServerSeen { server: Box::new(server(cpu)) }]);
         world
@@ -86,21 +89,29 @@ impl World {
         self.command(&Command::Switch { object: object.into(), stopped }).expect("a switch is not refused")
     }
 
-    /// One turn: applies what happened, decides, writes, acts and checks. Returns all of the turn's events.
+    /// One turn, or several where more containers are missing than one may make: applies what happened, decides, writes,
+    /// acts and checks. Returns all events.
     pub(crate) fn turn(&mut self, mut events: Vec<Event>) -> Vec<Event> {
         for event in &events {
             self.state.apply(event);
         }
-        let before = self.state.clone();
-        let decided = plan::decide(&mut self.state);
-        check::decisions(&before, &self.state, &decided);
-        events.extend(decided);
-        if !events.is_empty() {
-            self.write(&events);
-            for event in &events {
-                if let Event::Intended { operation } = event {
-                    self.machine.send(&self.state, operation);
+        let mut first = 0;
+        loop {
+            let before = self.state.clone();
+            let decided = plan::decide_first(&mut self.state, self.claims);
+            check::decisions(&before, &self.state, &decided);
+            events.extend(decided);
+            if first < events.len() {
+                self.write(&events[first..]);
+                for event in &events[first..] {
+                    if let Event::Intended { operation } = event {
+                        self.machine.send(&self.state, operation);
+                    }
                 }
+            }
+            first = events.len();
+            if !self.state.is_dirty() {
+                break;
             }
         }
         check::state(&mut self.state);
@@ -116,6 +127,11 @@ impl World {
         assert_eq!(read, turn, "the journal loses something");
         self.replayed.replay(&read);
         self.journal.push(read);
+    }
+
+    /// What was written, turn by turn.
+    pub(crate) fn turns(&self) -> impl Iterator<Item = &Turn> {
+        self.journal.iter()
     }
 
     /// Time passes.

@@ -20,12 +20,15 @@ const PACE: Duration = Duration::from_millis(5);
 const LONGEST_PACE: Duration = Duration::from_millis(50);
 /// Calls under way that are no burst.
 const FEW: usize = 16;
+/// Containers that the first turn of a burst makes: they start while the many others are decided.
+const FIRST: usize = 64;
 
 impl Writer {
     /// Waits for something to do, then takes what else is there.
     pub(super) async fn gather(&mut self, gathered: &mut Gathered) {
         let mut urgent = true;
-        if !self.state.is_dirty() {
+        let unfinished = self.state.is_dirty();
+        if !unfinished {
             let wake = self.state.wake_at().map_or_else(far, |at| self.clock.instant(at));
             let retry = if self.reserve_used { Instant::now() + RETRY * 5 } else { far() };
             let (mut request, mut observation) = (None, None);
@@ -48,7 +51,7 @@ impl Writer {
             self.advance();
         }
         match self.paced.take() {
-            Some(paced) if gathered.replies.is_empty() => sleep_until(paced).await,
+            Some(paced) if gathered.replies.is_empty() && !unfinished => sleep_until(paced).await,
             None if !urgent => self.linger(gathered).await,
             _ => {}
         }
@@ -97,6 +100,11 @@ impl Writer {
             }
             _ => true,
         }
+    }
+
+    /// How many containers the turn may make.
+    pub(super) fn claims(&self) -> usize {
+        if self.state.operations.len() > FEW { BATCH } else { FIRST }
     }
 
     /// Sets the pause before the next turn, after one that wrote and took that long.

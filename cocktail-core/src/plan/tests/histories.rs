@@ -54,10 +54,18 @@ struct Limits {
     cpu: u64,
     quota: u32,
     budget: u32,
+    claims: usize,
 }
 
-const ROOMY: Limits = Limits { range: PortRange { first: 20_000, last: 20_199 }, cpu: 64_000, quota: 200, budget: 100 };
-const TIGHT: Limits = Limits { range: PortRange { first: 20_000, last: 20_005 }, cpu: 1_500, quota: 9, budget: 2 };
+const ROOMY: Limits = Limits {
+    range: PortRange { first: 20_000, last: 20_199 },
+    cpu: 64_000,
+    quota: 200,
+    budget: 100,
+    claims: usize::MAX,
+};
+const TIGHT: Limits =
+    Limits { range: PortRange { first: 20_000, last: 20_005 }, cpu: 1_500, quota: 9, budget: 2, claims: 2 };
 
 fn a_probe() -> impl Strategy<Value = ProbeKind> {
     prop_oneof![Just(ProbeKind::Ready), Just(ProbeKind::Live)]
@@ -146,7 +154,9 @@ fn world(limits: Limits) -> World {
         budget_window: Duration::from_secs(8),
         ..Settings::default()
     };
-    World::with(settings, limits.cpu)
+    let mut world = World::with(settings, limits.cpu);
+    world.claims = limits.claims;
+    world
 }
 
 /// Does one action; commands that are refused change nothing.

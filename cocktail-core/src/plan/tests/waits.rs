@@ -258,3 +258,16 @@ fn as_many_decisions_are_kept_as_the_settings_say() {
     assert_eq!(world.unit("job").why.iter().count(), 3);
     assert!(world.state.containers.values().all(|record| record.why.iter().count() <= 3));
 }
+
+#[test]
+fn what_is_beyond_the_share_of_a_turn_is_made_in_the_next_ones_and_waits_for_nothing() {
+    let mut world = World::new();
+    world.claims = 3;
+    let events = world.apply(&shop(&[("web", 4, "ports.http = {}"), ("job", 4, "")]));
+    let claimed = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Claimed { .. })).count();
+    assert_eq!((claimed(&events), held(&events)), (8, vec![]));
+    let turns: Vec<usize> = world.turns().map(|turn| claimed(&turn.events)).filter(|count| *count > 0).collect();
+    assert_eq!(turns, [3, 3, 2]);
+    world.settle();
+    assert_eq!((world.ready("web"), world.ready("job")), (4, 4));
+}
