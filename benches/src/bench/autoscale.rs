@@ -78,6 +78,9 @@ pub(crate) fn run(setup: &Setup) -> Result<Report> {
     for failure in all.failures.iter().take(5) {
         report.note(format!("failed: {failure}"));
     }
+    for because in all.too_many.iter().take(5) {
+        report.note(because.clone());
+    }
     Ok(report)
 }
 
@@ -93,6 +96,8 @@ struct Tally {
     failed: f64,
     sent: f64,
     failures: Vec<String>,
+    /// Why there were more than one above the ideal count.
+    too_many: Vec<String>,
 }
 
 impl Tally {
@@ -116,6 +121,8 @@ impl Tally {
                 self.react_ms.push(react.as_secs_f64() * 1000.0);
             }
         }
+        let above = round.changes.iter().filter(|change| round.ideal.above(change.at, change.count) > 1);
+        self.too_many.extend(above.map(|change| format!("{} containers: {}", change.count, change.because)));
         self.failed += round.outcome.failures.len() as f64;
         self.sent += round.outcome.sent as f64;
         self.failures.extend(round.outcome.failures);
@@ -181,7 +188,9 @@ fn once(setup: &Setup, program: &Path, cost: f64, round: u32) -> Result<Round> {
     for event in events.drain()? {
         let at = event.at.saturating_duration_since(begin);
         match event.kind.as_str() {
-            "autoscaled" if event.object == UNIT => changes.push(Change { at, count: count(&event)? }),
+            "autoscaled" if event.object == UNIT => {
+                changes.push(Change { at, count: count(&event)?, because: event.reason.clone() });
+            }
             "started" => started.push(at),
             _ => {}
         }

@@ -21,10 +21,12 @@ pub(super) struct Ideal {
 }
 
 /// A change of the count.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Change {
     pub(super) at: Duration,
     pub(super) count: u32,
+    /// What the policy says about it.
+    pub(super) because: String,
 }
 
 /// A part of a round.
@@ -70,10 +72,15 @@ impl Ideal {
     pub(super) fn overshoot(&self, wave: &Wave, changes: &[Change]) -> u32 {
         let above = |time: Duration| {
             let count = changes.iter().take_while(|change| change.at <= time).last().map_or(1, |change| change.count);
-            let held = Wave { begin: time.saturating_sub(self.held), end: time + STEP };
-            count.saturating_sub(held.times().map(|time| self.count(time)).max().unwrap_or(1))
+            self.above(time, count)
         };
         wave.times().map(above).max().unwrap_or(0)
+    }
+
+    /// By how much a count is above the highest ideal one of the time for which it may stay.
+    pub(super) fn above(&self, time: Duration, count: u32) -> u32 {
+        let held = Wave { begin: time.saturating_sub(self.held), end: time + STEP };
+        count.saturating_sub(held.times().map(|time| self.count(time)).max().unwrap_or(1))
     }
 }
 
@@ -105,7 +112,7 @@ mod tests {
     fn a_count_overshoots_when_it_is_too_high_or_stays_for_too_long() {
         let (ideal, wave) = square();
         let overshoot = |changes: &[(u64, u32)]| {
-            let change = |&(at, count): &(u64, u32)| Change { at: seconds(at), count };
+            let change = |&(at, count): &(u64, u32)| Change { at: seconds(at), count, because: String::new() };
             let changes: Vec<Change> = changes.iter().map(change).collect();
             assert_eq!(wave.actions(&changes), changes.len() as u32);
             ideal.overshoot(&wave, &changes)
