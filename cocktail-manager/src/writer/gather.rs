@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use cocktail_core::event::{Event, Soft};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Gathered, RETRY, Writer, far};
@@ -20,7 +21,7 @@ const PACE: Duration = Duration::from_millis(5);
 const LONGEST_PACE: Duration = Duration::from_millis(50);
 /// Calls under way that are no burst.
 const FEW: usize = 16;
-/// Containers that the first turn of a burst makes: they start while the many others are decided.
+/// Containers that the first turns of a burst make: they start while the many others are decided.
 const FIRST: usize = 64;
 
 impl Writer {
@@ -48,6 +49,8 @@ impl Writer {
                 self.observation(observation, gathered);
             }
         } else {
+            // The calls of the last turn go out before the next one is decided.
+            yield_now().await;
             self.advance();
         }
         match self.paced.take() {
@@ -102,9 +105,9 @@ impl Writer {
         }
     }
 
-    /// How many containers the turn may make.
+    /// How many containers the turn may make: as many as are on their way, so that what runs is not kept waiting for long.
     pub(super) fn claims(&self) -> usize {
-        if self.state.operations.len() > FEW { BATCH } else { FIRST }
+        self.state.operations.len().clamp(FIRST, BATCH)
     }
 
     /// Sets the pause before the next turn, after one that wrote and took that long.
