@@ -105,9 +105,9 @@ impl Writer {
         }
     }
 
-    /// How many containers the turn may make: as many as are on their way, so that what runs is not kept waiting for long.
+    /// How many containers the turn may make: a part of what is on its way, so that its calls are not kept waiting for long.
     pub(super) fn claims(&self) -> usize {
-        self.state.operations.len().clamp(FIRST, BATCH)
+        (self.state.operations.len() / 4).clamp(FIRST, BATCH)
     }
 
     /// Sets the pause before the next turn, after one that wrote and took that long.
