@@ -7,7 +7,7 @@
 //!
 //! On a virtual machine the time for which the hypervisor ran something else counts as CPU time of whoever was running: one
 //! reading then shows many times the load. `up.step = 1` is what a manifest says against that: one reading brings one
-//! container. *overshoot* and *actions* beyond the ideal ones are the worst of each round, and the median of the rounds.
+//! container.
 //!
 //! - *react*: from the moment at which the rate steps up until the journal shows the first extra container started.
 //! - *overshoot*: the most by which the count exceeds the ideal one. Since the manifest says that a count stays for a while
@@ -64,22 +64,12 @@ pub(crate) fn run(setup: &Setup) -> Result<Report> {
         "from a step of the load until the first extra container is started",
     );
     report.figure("react_max_ms", worst(&all.react_ms), "the longest of them");
-    report.figure(
-        "overshoot",
-        median(&all.overshoot),
-        "containers above the ideal count, the worst wave of each round",
-    );
-    report.figure("overshoot_worst", worst(&all.overshoot), "the same, the worst of all rounds");
+    report.figure("overshoot", worst(&all.overshoot), "containers above the ideal count, the worst wave");
     report.figure("actions", median(&all.actions), "changes of the count in a square wave, the median");
     report.figure("ideal_actions", median(&all.ideal_actions), "changes of the ideal count in a square wave");
     report.figure("ramp_actions", median(&all.ramp_actions), "changes of the count in a ramp, the median");
     report.figure("ramp_ideal_actions", median(&all.ramp_ideal_actions), "changes of the ideal count in a ramp");
-    report.figure(
-        "extra_actions",
-        median(&all.extra_actions),
-        "changes beyond the ideal ones, the worst of each round",
-    );
-    report.figure("extra_actions_worst", worst(&all.extra_actions), "the same, the worst of all rounds");
+    report.figure("extra_actions", all.extra_actions, "changes beyond the ideal ones, the worst wave or ramp");
     report.figure("failed", all.failed, "requests without a good answer");
     report.figure("requests", all.sent, "requests sent");
     report.figure("cpu_us", cost * 1e6, "CPU of one answer, measured before, in microseconds");
@@ -106,7 +96,7 @@ struct Tally {
     ideal_actions: Vec<f64>,
     ramp_actions: Vec<f64>,
     ramp_ideal_actions: Vec<f64>,
-    extra_actions: Vec<f64>,
+    extra_actions: f64,
     failed: f64,
     sent: f64,
     failures: Vec<String>,
@@ -116,7 +106,6 @@ struct Tally {
 
 impl Tally {
     fn add(&mut self, round: Round) {
-        let (mut extra, mut overshoot) = (0.0_f64, 0.0_f64);
         for (number, wave) in round.waves.iter().enumerate() {
             let ideal = &round.ideal;
             let (actions, ideal_actions) = (wave.actions(&round.changes), ideal.actions(wave));
@@ -127,8 +116,8 @@ impl Tally {
             };
             ours.push(f64::from(actions));
             best.push(f64::from(ideal_actions));
-            extra = extra.max(f64::from(actions) - f64::from(ideal_actions));
-            overshoot = overshoot.max(f64::from(ideal.overshoot(wave, &round.changes)));
+            self.extra_actions = self.extra_actions.max(f64::from(actions) - f64::from(ideal_actions));
+            self.overshoot.push(f64::from(ideal.overshoot(wave, &round.changes)));
             if !is_ramp {
                 let first = round.started.iter().find(|started| **started >= wave.begin && **started < wave.end);
                 // A wave that brought no container at all counts with its whole length.
@@ -136,8 +125,6 @@ impl Tally {
                 self.react_ms.push(react.as_secs_f64() * 1000.0);
             }
         }
-        self.extra_actions.push(extra);
-        self.overshoot.push(overshoot);
         let above = round.changes.iter().filter(|change| round.ideal.above(change.at, change.count) > 1);
         self.too_many.extend(above.map(|change| format!("{} containers: {}", change.count, change.because)));
         self.failed += round.outcome.failures.len() as f64;
