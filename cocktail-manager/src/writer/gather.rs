@@ -2,7 +2,7 @@
 //!
 //! Start at [`Writer::gather`]. Each turn that writes costs a synced commit, so what comes together is taken together: in a
 //! burst by a pause after each turn, otherwise by holding up only what nobody waits for. The first event after a quiet
-//! time never waits.
+//! time never waits, and neither does what a turn left over because it may make only so many containers.
 
 use std::time::Duration;
 
