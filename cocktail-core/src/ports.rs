@@ -195,8 +195,24 @@ impl PortPool {
     }
 
     /// `port` was found taken by another program: nobody gets it before `until`.
+    ///
+    /// Such ports come in rows, as when another data directory on this machine uses the same range. So the next search
+    /// begins as many ports further on as were poisoned before: the end of the row is found in a few steps, and what was
+    /// passed over is searched when the search comes round again.
     pub fn poison(&mut self, port: u16, until: ManagerTime) {
         self.leases.insert(port, PortLease::Poisoned(until));
+        if !self.range.contains(port) || self.range.is_empty() {
+            return;
+        }
+        let poisoned = self.leases.values().filter(|lease| matches!(lease, PortLease::Poisoned(_))).count();
+        let (length, first) = (self.range.len(), u32::from(self.range.first));
+        let leap = u32::try_from(poisoned.saturating_sub(1)).unwrap_or_default() % length;
+        let here = u32::from(port) - first;
+        let ahead = u32::from(self.next).saturating_sub(first) + length - here;
+        if ahead % length <= leap {
+            let next = first + (here + 1 + leap) % length;
+            self.next = u16::try_from(next).unwrap_or(self.range.first);
+        }
     }
 
     /// Forgets what has ended by `now`; returns the ports that became free.

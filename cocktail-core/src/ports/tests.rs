@@ -93,7 +93,7 @@ fn where_no_port_is_free_the_numbers_say_why() {
     assert_eq!(pool.find(3, LATER, &BTreeSet::from([103])).map_err(|error| error.to_string()), {
         Err("no free port in 100-103: 2 held, 0 resting, 0 taken by other programs".into())
     });
-    assert_eq!(find(&pool, 3, LATER), Ok(vec![102, 103, 101]));
+    assert_eq!(find(&pool, 3, LATER), Ok(vec![103, 101, 102]));
 }
 
 #[test]
@@ -119,4 +119,25 @@ fn a_range_of_one_port_and_the_last_port_of_all_are_ranges() {
     assert_eq!(find(&pool, 1, NOW), Ok(vec![u16::MAX]));
     pool.reserve(u16::MAX, id("a"));
     assert!(find(&pool, 1, NOW).is_err());
+}
+
+#[test]
+fn a_row_of_taken_ports_is_passed_in_growing_steps_and_what_was_passed_over_is_found_later() {
+    let mut pool = PortPool::new(PortRange { first: 1000, last: 1999 });
+    let is_taken = |port: u16| (1000..1600).contains(&port);
+    let mut tries = 0;
+    let port = loop {
+        let port = find(&pool, 1, NOW).expect("there is room")[0];
+        pool.reserve(port, id("a"));
+        if !is_taken(port) {
+            break port;
+        }
+        tries += 1;
+        pool.poison(port, LATER);
+    };
+    assert!(tries < 40, "{tries} tries for a row of 600");
+    assert!(port < 1700, "{port} is far behind the row");
+    // Everything that is free is found, whatever was passed over.
+    let free = 1000 - tries - 1;
+    assert_eq!(find(&pool, free, NOW).map(|ports| ports.len()), Ok(free));
 }
