@@ -14,7 +14,13 @@ use crate::unit::Unit;
 pub(super) fn steer(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Census<'_>) -> bool {
     let Some(rollout) = unit.rollout.as_ref().filter(|rollout| rollout.state.is_moving()) else { return false };
     if census.goal == 0 {
-        return false;
+        // Nothing is to run, so nothing can be watched: what is started later is of the new revision.
+        let gone = census.outdated.is_empty() && census.leaving == 0;
+        let ends = gone && unit.desired == 0 && rollout.state == RolloutState::Running;
+        if ends {
+            step(draft, id, RolloutStep::Finish, false, "no container is wanted".into());
+        }
+        return ends;
     }
     if unit.is_job() {
         // A job is run anew; there is nothing to watch and nothing to go back to.

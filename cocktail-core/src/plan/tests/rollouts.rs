@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::command::Command;
+use crate::command::{Command, Count};
 use crate::container::ContainerState;
 use crate::contract::{Exit, ProbeKind, RolloutAction};
 use crate::error::ErrorKind;
@@ -272,4 +272,15 @@ fn a_rollout_without_containers_has_all_the_time_there_is() {
     world.scale("web", 1).expect("it is not refused");
     world.settle();
     assert_eq!((rollout(&world).state, world.ready("web")), (RolloutState::Completed, 1));
+}
+
+#[test]
+fn a_rollout_of_a_unit_that_wants_no_container_ends_when_the_last_one_has() {
+    let mut world = updating(2, "monitor = \"3s\"");
+    make_ready(&mut world);
+    assert_eq!(rollout(&world).state, RolloutState::Running);
+    world.command(&Command::Scale { unit: "web".into(), count: Count::Exactly(0) }).expect("it is a number");
+    world.settle();
+    assert_eq!((rollout(&world).state, world.of("web").len()), (RolloutState::Completed, 0));
+    assert_eq!(rollout(&world).reason, "no container is wanted");
 }
