@@ -75,7 +75,7 @@ pub enum Count {
 }
 
 /// The events that a command leads to, and the Units that it is about.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Commanded {
     /// To be committed and applied.
     pub events: Vec<Event>,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{Exit, Handle, ProbeKind};
+use crate::fleet::FleetEvent;
 use crate::id::{ContainerId, Epoch, Generation, OperationId, Revision, Seq, ServerId, UnitId};
 use crate::name::Name;
 use crate::operation::{Failure, Operation};
@@ -20,7 +21,7 @@ use crate::time::{ManagerTime, WallTime};
 use crate::view::{ConsideredView, EventView};
 
 /// One turn as it stands in the journal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Turn {
     /// Manager time of the turn.
     pub now: ManagerTime,
@@ -33,7 +34,7 @@ pub struct Turn {
 }
 
 /// A durable change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Event {
     /// A Manager took the lease.
@@ -243,6 +244,11 @@ pub enum Event {
         /// Why; `None` thaws.
         because: Option<String>,
     },
+    /// Something about servers or providers.
+    Fleet {
+        /// What.
+        event: Box<FleetEvent>,
+    },
 }
 
 /// A change that is not journaled.
@@ -278,6 +284,12 @@ pub enum Soft {
     },
     /// The Manager ends and takes its containers along.
     Halt,
+}
+
+impl From<FleetEvent> for Event {
+    fn from(event: FleetEvent) -> Self {
+        Self::Fleet { event: Box::new(event) }
+    }
 }
 
 impl Event {
@@ -356,6 +368,7 @@ impl Event {
             Self::Held { unit, because, .. } => ("held", unit.to_string(), because.clone()),
             Self::Froze { because: Some(because) } => ("frozen", "manager".into(), because.clone()),
             Self::Froze { because: None } => ("thawed", "manager".into(), "decisions go on".into()),
+            Self::Fleet { event } => event.describe(),
         }
     }
 

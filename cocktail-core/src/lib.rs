@@ -15,6 +15,7 @@ pub mod container;
 pub mod contract;
 pub mod error;
 pub mod event;
+pub mod fleet;
 pub mod id;
 pub mod manifest;
 pub mod name;

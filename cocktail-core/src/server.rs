@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::Tenure;
 use crate::id::ServerId;
 use crate::name::Name;
 use crate::spec::Resources;
@@ -41,7 +42,8 @@ pub enum ServerState {
 }
 
 /// What can happen to a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ServerStep {
     /// Its provisioning was intended.
     Provision,
@@ -67,6 +69,25 @@ pub enum ServerStep {
     Fail,
 }
 
+impl ServerStep {
+    /// What the journal calls it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Provision => "server-provisioning",
+            Self::Accepted => "server-accepted",
+            Self::Joined => "server-joined",
+            Self::Admitted => "server-admitted",
+            Self::Cordon => "server-cordoned",
+            Self::Uncordon => "server-uncordoned",
+            Self::Drain => "server-draining",
+            Self::Terminate => "server-terminating",
+            Self::Vanished => "server-gone",
+            Self::Silent => "server-silent",
+            Self::Fail => "server-failed",
+        }
+    }
+}
+
 /// A step that makes no sense in a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a server in state {state} cannot take the step {step:?}")]
@@ -89,11 +110,25 @@ impl ServerState {
             (S::Provisioning, ServerStep::Accepted) => Ok(S::Booting),
             (S::Claimed | S::Provisioning | S::Booting | S::Suspended | S::Lost, ServerStep::Joined) => Ok(S::Joined),
             (S::Joined, ServerStep::Admitted) => Ok(S::Ready),
+            (S::Terminating, ServerStep::Uncordon) => Ok(S::Cordoned),
             (S::Ready, ServerStep::Cordon) => Ok(S::Cordoned),
             (S::Cordoned | S::Draining, ServerStep::Uncordon) => Ok(S::Ready),
             (S::Ready | S::Cordoned, ServerStep::Drain) => Ok(S::Draining),
             (S::Draining | S::Cordoned | S::Failed | S::Lost | S::Booting, ServerStep::Terminate) => Ok(S::Terminating),
-            (S::Terminating | S::Gone | S::Lost, ServerStep::Vanished) => Ok(S::Gone),
+            (
+                S::Claimed
+                | S::Provisioning
+                | S::Booting
+                | S::Joined
+                | S::Ready
+                | S::Cordoned
+                | S::Draining
+                | S::Terminating
+                | S::Gone
+                | S::Failed
+                | S::Lost,
+                ServerStep::Vanished,
+            ) => Ok(S::Gone),
             (S::Joined | S::Ready | S::Cordoned | S::Draining, ServerStep::Silent) => Ok(S::Lost),
             (S::Claimed | S::Provisioning | S::Booting | S::Joined, ServerStep::Fail) => Ok(S::Failed),
             (state, step) => Err(IllegalServerStep { state, step }),
@@ -126,7 +161,7 @@ impl fmt::Display for ServerState {
 }
 
 /// One server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Server {
     /// Ours.
     pub id: ServerId,
@@ -154,6 +189,9 @@ pub struct Server {
     pub allocated: Resources,
     /// Containers on it.
     pub containers: u32,
+    /// How it came, and why it goes.
+    #[serde(default)]
+    pub tenure: Tenure,
 }
 
 #[cfg(test)]

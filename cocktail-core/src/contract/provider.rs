@@ -168,6 +168,9 @@ pub struct ServerSpec {
     pub offering: String,
     /// Zone, where there are zones.
     pub zone: Option<String>,
+    /// How it is paid for; the provider's default when `None`.
+    #[serde(default)]
+    pub kind: Option<OfferingKind>,
 }
 
 /// Our durable intent to have one server.
@@ -178,12 +181,12 @@ pub struct ServerClaim {
 }
 
 /// What became of one claim.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ClaimOutcome {
     /// The server.
     pub server: ServerId,
-    /// The provider's own id, or why not.
-    pub result: Result<String, String>,
+    /// The provider's own id, or why not; the kind of the error names the reaction.
+    pub result: Result<String>,
 }
 
 /// Servers as a provider sees them.
@@ -214,6 +217,9 @@ pub struct ServerObservation {
     pub offering: String,
     /// Address of its containers as the Manager's host reaches them.
     pub address: std::net::IpAddr,
+    /// Who made it, as its tags say; `None` where the provider keeps no tags.
+    #[serde(default)]
+    pub owner: Option<crate::fleet::Owner>,
     /// More that is known, for `inspect`.
     pub labels: BTreeMap<String, String>,
 }

@@ -4,12 +4,15 @@
 //! [`decide`] plans and applies until nothing is left to decide; what it returns is committed in one transaction, and
 //! only then acted on. [`preview()`] says what an apply would lead to.
 //!
+//! What found no room is bought for in [`fleet`], after the Units: servers are claimed, admitted, emptied and given back there.
+//!
 //! Order within a Unit: scale, rollout, count, place, reduce; then, container by container, recover what ended or is unwell and stays,
 //! and collect what has stopped. What always holds: ready containers never drop below the floor because of a decision made here, an operation is intended
 //! before anything is sent, and a container has at most one open operation.
 
 mod count;
 mod draft;
+mod fleet;
 mod place;
 mod preview;
 mod recover;
@@ -19,25 +22,27 @@ mod scale;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::preview::preview;
 
 use self::draft::Draft;
 use crate::event::Event;
 use crate::id::UnitId;
-use crate::state::State;
+use crate::state::{State, Want};
 
 /// Passes after which a turn that still decides is a loop; a turn needs a handful.
 const PASSES: usize = 64;
 
 /// Decisions, in the order in which they are to be applied.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// The decisions.
     pub events: Vec<Event>,
     /// Units that miss more containers than were allowed to be made.
     pub unfinished: BTreeSet<UnitId>,
+    /// Units that found no room, with what they miss.
+    pub(crate) wanting: BTreeMap<UnitId, Want>,
 }
 
 /// One pass over the Units in `touched` that makes at most `claims` containers. Reads nothing but the state; the same
@@ -75,7 +80,7 @@ pub fn decide_first(state: &mut State, mut claims: usize) -> Vec<Event> {
     let mut unfinished = BTreeSet::new();
     for _ in 0..PASSES {
         let touched = state.take_dirty();
-        if touched.is_empty() {
+        if touched.is_empty() && !state.is_fleet_dirty() {
             state.put_off(unfinished);
             return decided;
         }
@@ -86,6 +91,15 @@ pub fn decide_first(state: &mut State, mut claims: usize) -> Vec<Event> {
         }
         decided.append(&mut plan.events);
         unfinished.append(&mut plan.unfinished);
+        state.set_wanting(&touched, plan.wanting);
+        if state.take_fleet_dirty() {
+            let mut events = fleet::decide(state);
+            for event in &events {
+                state.apply(event);
+            }
+            decided.append(&mut events);
+            state.rearm_fleet();
+        }
     }
     state.report_anomaly("a turn did not come to an end: the planner repeats itself");
     decided

@@ -147,6 +147,7 @@ impl State {
                 }
                 self.bound_why(unit);
             }
+            Event::Fleet { event } => self.fleet_event(event),
             Event::Froze { because } => {
                 self.frozen.clone_from(because);
                 self.mark_all();
@@ -252,6 +253,7 @@ impl State {
             // What containers have reserved is ours to know, not the provider's.
             server.allocated = known.allocated;
             server.containers = known.containers;
+            server.tenure.clone_from(&known.tenure);
         }
         let range = self.settings.port_range;
         self.ports.entry(server.id.clone()).or_insert_with(|| PortPool::new(range));
@@ -310,6 +312,7 @@ impl State {
             server.allocated.cpu.0 += reserved.cpu.0;
             server.allocated.memory.0 += reserved.memory.0;
             server.containers += 1;
+            server.tenure.empty = None;
         }
         self.count_in(&record);
         self.containers.insert(container.clone(), record);

@@ -6,6 +6,7 @@
 //! What was asked for may be anything; what is recorded as seen was seen.
 
 mod apply;
+mod fleet;
 mod inspect;
 mod objects;
 mod outcomes;
@@ -26,6 +27,7 @@ use self::tally::Tally;
 
 use crate::container::{Container, ContainerState};
 use crate::event::Turn;
+use crate::fleet::{ProviderRecord, ServerOperation};
 use crate::id::{ContainerId, Epoch, OperationId, ServerId, StoreId, UnitId};
 use crate::name::Name;
 use crate::operation::Operation;
@@ -61,6 +63,12 @@ pub struct State {
     pub containers: BTreeMap<ContainerId, Container>,
     /// Servers by id.
     pub servers: BTreeMap<ServerId, Server>,
+    /// Providers by name.
+    #[serde(default)]
+    pub providers: BTreeMap<Name, ProviderRecord>,
+    /// Operations on servers that have not ended.
+    #[serde(default)]
+    pub server_operations: BTreeMap<OperationId, ServerOperation>,
     /// Port leases by server.
     pub ports: BTreeMap<ServerId, PortPool>,
     /// Operations that have not ended.
@@ -113,6 +121,21 @@ struct SoftState {
     /// Units without a ready container at whose service port a client waits.
     demand: BTreeSet<UnitId>,
     policy: Policies,
+    /// Servers or providers are to be looked at.
+    fleet_dirty: bool,
+    fleet_wake: Option<ManagerTime>,
+    ended_fleet: Vec<ServerOperation>,
+    /// Units that found no room, with how many containers of which revision they miss.
+    wanting: BTreeMap<UnitId, Want>,
+}
+
+/// What a Unit found no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Want {
+    /// Containers.
+    pub(crate) count: u32,
+    /// Of which version.
+    pub(crate) revision: crate::id::Revision,
 }
 
 /// Decisions that an embedder has exchanged.
@@ -147,6 +170,8 @@ impl State {
             units: BTreeMap::new(),
             containers: BTreeMap::new(),
             servers: BTreeMap::new(),
+            providers: BTreeMap::new(),
+            server_operations: BTreeMap::new(),
             ports: BTreeMap::new(),
             operations: BTreeMap::new(),
             ended: VecDeque::new(),
@@ -197,6 +222,12 @@ impl State {
             self.soft.timers.pop_first();
             self.soft.dirty.extend(unit);
         }
+        if self.soft.fleet_wake.is_some_and(|due| due <= self.now) {
+            self.soft.fleet_wake = None;
+            self.soft.fleet_dirty = true;
+            // Something may be bought again.
+            self.touch_held();
+        }
         let window = self.settings.budget_window;
         while self.own_stops.front().is_some_and(|at| *at + window <= self.now) {
             self.own_stops.pop_front();
@@ -209,12 +240,14 @@ impl State {
 
     /// When time alone makes something due, if ever.
     pub fn wake_at(&self) -> Option<ManagerTime> {
-        self.soft.timers.first().map(|(due, _)| *due)
+        let due = self.soft.timers.first().map(|(due, _)| *due);
+        due.into_iter().chain(self.soft.fleet_wake).min()
     }
 
     /// Marks every Unit, as if everything had changed.
     pub fn mark_all(&mut self) {
         self.soft.dirty = self.units.keys().cloned().collect();
+        self.soft.fleet_dirty = true;
     }
 
     /// Units that were touched since the last call.
@@ -231,9 +264,30 @@ impl State {
         self.soft.dirty.extend(units);
     }
 
+    /// Remembers what the Units that were looked at found no room for.
+    pub(crate) fn set_wanting(&mut self, looked_at: &BTreeSet<UnitId>, mut wanting: BTreeMap<UnitId, Want>) {
+        for unit in looked_at {
+            let before = self.soft.wanting.get(unit).copied();
+            let after = wanting.remove(unit);
+            if before == after {
+                continue;
+            }
+            self.soft.fleet_dirty = true;
+            match after {
+                Some(want) => self.soft.wanting.insert(unit.clone(), want),
+                None => self.soft.wanting.remove(unit),
+            };
+        }
+    }
+
+    /// What Units found no room for, in the order of their names.
+    pub(crate) fn wanting(&self) -> impl Iterator<Item = (&UnitId, Want)> {
+        self.soft.wanting.iter().map(|(unit, want)| (unit, *want))
+    }
+
     /// Whether something waits to be looked at.
     pub fn is_dirty(&self) -> bool {
-        !self.soft.dirty.is_empty() || self.soft.held_dirty && !self.soft.held.is_empty()
+        !self.soft.dirty.is_empty() || self.soft.fleet_dirty || self.soft.held_dirty && !self.soft.held.is_empty()
     }
 
     /// Whether the routing table may have changed since the last call.

@@ -240,6 +240,10 @@ impl State {
         }
         if let Some(server) = self.servers.get_mut(&record.server) {
             server.containers = server.containers.saturating_sub(1);
+            if server.containers == 0 {
+                server.tenure.empty = Some(self.now);
+                self.soft.fleet_dirty = true;
+            }
         }
         self.touch_held();
         self.touch(&record.unit);

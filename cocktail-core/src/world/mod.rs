@@ -344,5 +344,6 @@ fn server(cpu: u64) -> Server {
         capacity: Resources { cpu: CpuMillis(cpu), memory: Bytes(1 << 40) },
         allocated: Resources::default(),
         containers: 0,
+        tenure: crate::fleet::Tenure::default(),
     }
 }

@@ -1,0 +1,231 @@
+//! What happens to servers and providers, durably.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Evict, FleetLimits, Orphan, Refused, ServerFailure, ServerOperation};
+use crate::contract::Offering;
+use crate::id::{ContainerId, OperationId, ServerId};
+use crate::name::Name;
+use crate::server::{Server, ServerStep};
+use crate::spec::Resources;
+use crate::time::{ManagerTime, WallTime};
+
+/// A durable change of servers or providers; part of [`crate::event::Event`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "what")]
+pub enum FleetEvent {
+    /// A provider was connected, or what it offers has changed.
+    ProviderSeen {
+        /// The provider.
+        provider: Name,
+        /// It can be asked for more servers.
+        grows: bool,
+        /// Limits and times.
+        limits: FleetLimits,
+        /// What can be bought.
+        offerings: Vec<Offering>,
+    },
+    /// Nothing is bought from a provider any more, or again.
+    BuyingStopped {
+        /// The provider.
+        provider: Name,
+        /// Why and until when; `None` allows it again.
+        refused: Option<Refused>,
+    },
+    /// A server is intended.
+    Claimed {
+        /// As it will be.
+        server: Box<Server>,
+    },
+    /// An operation on servers is durable; its call may be sent now.
+    Intended {
+        /// The operation.
+        operation: Box<ServerOperation>,
+    },
+    /// A call gave no answer that says what became of it, or was asked to wait: the same call is sent again.
+    Delayed {
+        /// The operation.
+        operation: OperationId,
+        /// Not before this time.
+        until: ManagerTime,
+        /// Why.
+        because: String,
+    },
+    /// The provider makes a server.
+    Accepted {
+        /// The server.
+        server: ServerId,
+        /// The provider's id of it.
+        provider_id: String,
+    },
+    /// The provider surely does not make a server.
+    Refused {
+        /// The server.
+        server: ServerId,
+        /// Why.
+        failure: ServerFailure,
+    },
+    /// A server answers.
+    Joined {
+        /// The server.
+        server: ServerId,
+        /// Its boot.
+        incarnation: String,
+        /// What containers can use.
+        capacity: Resources,
+        /// Where its containers are reached.
+        address: IpAddr,
+    },
+    /// A server takes a step of its life.
+    Stepped {
+        /// The server.
+        server: ServerId,
+        /// The step.
+        step: ServerStep,
+        /// Why.
+        because: String,
+    },
+    /// A server shall be emptied, or need not be any more.
+    Evicting {
+        /// The server.
+        server: ServerId,
+        /// How; `None` calls it off.
+        evict: Option<Evict>,
+    },
+    /// A container need not be replaced any more.
+    ReplaceDropped {
+        /// The container.
+        container: ContainerId,
+        /// Why.
+        because: String,
+    },
+    /// A container is gone together with its server.
+    ContainerLost {
+        /// The container.
+        container: ContainerId,
+        /// Why.
+        because: String,
+    },
+    /// The provider gives a server back.
+    Released {
+        /// The server.
+        server: ServerId,
+    },
+    /// The provider would not let a server go.
+    Kept {
+        /// The server.
+        server: ServerId,
+        /// Why.
+        failure: ServerFailure,
+        /// It is not asked again before this time.
+        until: ManagerTime,
+    },
+    /// A complete listing does not name a server, or names it again.
+    Listed {
+        /// The server.
+        server: ServerId,
+        /// Whether it was named.
+        present: bool,
+    },
+    /// A server is no more.
+    Gone {
+        /// The server.
+        server: ServerId,
+        /// How that is known.
+        because: String,
+    },
+    /// A server that is no more is forgotten.
+    Forgotten {
+        /// The server.
+        server: ServerId,
+    },
+    /// A server with our tag that no claim is about.
+    OrphanSeen {
+        /// The provider.
+        provider: Name,
+        /// The provider's id of it.
+        provider_id: String,
+        /// What is known of it.
+        orphan: Orphan,
+    },
+    /// A second complete listing has shown an orphan: it goes.
+    OrphanCondemned {
+        /// The provider.
+        provider: Name,
+        /// The provider's id of it.
+        provider_id: String,
+        /// When that listing was made.
+        as_of: WallTime,
+    },
+    /// An orphan is no more.
+    OrphanGone {
+        /// The provider.
+        provider: Name,
+        /// The provider's id of it.
+        provider_id: String,
+    },
+}
+
+impl FleetEvent {
+    /// What the event is called, what it is about, and why it happened.
+    pub fn describe(&self) -> (&'static str, String, String) {
+        match self {
+            Self::ProviderSeen { provider, offerings, .. } => {
+                ("provider-seen", provider.to_string(), format!("{} offerings", offerings.len()))
+            }
+            Self::BuyingStopped { provider, refused: Some(refused) } => {
+                ("buying-stopped", provider.to_string(), refused.because.clone())
+            }
+            Self::BuyingStopped { provider, refused: None } => {
+                ("buying-resumed", provider.to_string(), "servers may be bought again".into())
+            }
+            Self::Claimed { server } => ("server-claimed", server.id.to_string(), server.reason.clone()),
+            Self::Intended { operation } => {
+                let kind = match operation.kind.as_str() {
+                    "provision" => "provision-intended",
+                    _ => "terminate-intended",
+                };
+                (kind, format!("operation {}", operation.id), operation.because.clone())
+            }
+            Self::Delayed { operation, because, .. } => {
+                ("call-delayed", format!("operation {operation}"), because.clone())
+            }
+            Self::Accepted { server, provider_id } => {
+                ("server-accepted", server.to_string(), format!("the provider makes it as {provider_id}"))
+            }
+            Self::Refused { server, failure } => ("server-refused", server.to_string(), failure.message.clone()),
+            Self::Joined { server, incarnation, .. } => {
+                ("server-joined", server.to_string(), format!("boot {incarnation}"))
+            }
+            Self::Stepped { server, step, because } => (step.as_str(), server.to_string(), because.clone()),
+            Self::Evicting { server, evict: Some(evict) } => {
+                ("server-emptying", server.to_string(), evict.because.clone())
+            }
+            Self::Evicting { server, evict: None } => {
+                ("server-kept", server.to_string(), "it is not emptied any more".into())
+            }
+            Self::ReplaceDropped { container, because } => ("replace-dropped", container.to_string(), because.clone()),
+            Self::ContainerLost { container, because } => ("container-lost", container.to_string(), because.clone()),
+            Self::Released { server } => ("server-released", server.to_string(), "the provider ends it".into()),
+            Self::Kept { server, failure, .. } => ("server-kept", server.to_string(), failure.message.clone()),
+            Self::Listed { server, present: true } => {
+                ("server-found", server.to_string(), "a listing names it again".into())
+            }
+            Self::Listed { server, present: false } => {
+                ("server-missed", server.to_string(), "a complete listing does not name it".into())
+            }
+            Self::Gone { server, because } => ("server-gone", server.to_string(), because.clone()),
+            Self::Forgotten { server } => ("server-forgotten", server.to_string(), "nothing is left of it".into()),
+            Self::OrphanSeen { provider_id, orphan, .. } => {
+                let reason = format!("made by operation {}, which claims it no longer", orphan.operation);
+                ("orphan-seen", provider_id.clone(), reason)
+            }
+            Self::OrphanCondemned { provider_id, .. } => {
+                ("orphan-condemned", provider_id.clone(), "two complete listings show it".into())
+            }
+            Self::OrphanGone { provider_id, .. } => ("orphan-gone", provider_id.clone(), "it is given back".into()),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! How servers are admitted, emptied and given back.
+
+use super::{Draft, existing};
+use crate::container::{Container, ContainerState};
+use crate::contract::TerminateReason;
+use crate::event::Event;
+use crate::fleet::{Evict, FleetEvent, Late, ServerOperationKind};
+use crate::server::{Server, ServerState, ServerStep};
+use crate::time::human;
+
+/// The next step of one server, if one is due.
+pub(super) fn step(draft: &mut Draft<'_>, server: &Server) {
+    let state = draft.state;
+    let late = server.tenure.deadline.is_some_and(|deadline| deadline <= state.now);
+    match server.state {
+        ServerState::Joined => stepped(draft, server, ServerStep::Admitted, "it takes containers".into()),
+        ServerState::Booting if late => {
+            let limit = human(state.limits_of(&server.id).registration);
+            stepped(draft, server, ServerStep::Fail, format!("it did not join within {limit}"));
+        }
+        ServerState::Failed if server.tenure.operation.is_none() => {
+            let because = format!("given back: {}", server.reason);
+            terminate(draft, server, TerminateReason::NeverJoined, because);
+        }
+        ServerState::Gone => gone(draft, server),
+        ServerState::Ready | ServerState::Cordoned | ServerState::Draining => {
+            if let Some(evict) = &server.tenure.evict {
+                empty_out(draft, server, evict);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What ran on a server that is no more is lost; then the server is forgotten.
+fn gone(draft: &mut Draft<'_>, server: &Server) {
+    let containers = draft.state.containers_on(&server.id);
+    if containers.is_empty() {
+        if server.tenure.operation.is_none() {
+            draft.push(FleetEvent::Forgotten { server: server.id.clone() });
+        }
+        return;
+    }
+    for container in containers {
+        let because = format!("{} is gone: {}", server.id, server.reason);
+        draft.push(FleetEvent::ContainerLost { container, because });
+    }
+}
+
+/// Makes others serve first what runs here; what is left at the deadline stays or goes, as was said.
+fn empty_out(draft: &mut Draft<'_>, server: &Server, evict: &Evict) {
+    let state = draft.state;
+    let here = || state.containers.values().filter(|container| container.server == server.id);
+    if server.containers == 0 {
+        if evict.give_back && server.tenure.operation.is_none() {
+            match server.state {
+                ServerState::Draining => {
+                    terminate(draft, server, TerminateReason::Requested, evict.because.clone());
+                }
+                _ => stepped(draft, server, ServerStep::Drain, evict.because.clone()),
+            }
+        }
+        return;
+    }
+    if evict.deadline.is_some_and(|deadline| deadline <= state.now) && !state.is_halting() {
+        match evict.late {
+            Late::Cancel => {
+                let because = "the server was not empty in time: what is still there stays";
+                for container in here().filter(|it| it.replace.as_ref() == Some(&evict.because)) {
+                    let container = container.id.clone();
+                    draft.push(FleetEvent::ReplaceDropped { container, because: because.into() });
+                }
+                draft.push(FleetEvent::Evicting { server: server.id.clone(), evict: None });
+                stepped(draft, server, ServerStep::Uncordon, because.into());
+            }
+            Late::Force => {
+                for container in here().filter(|it| it.state.is_live()) {
+                    let because = format!("{}; its time is over", evict.because);
+                    draft.events.push(Event::DrainBegun { container: container.id.clone(), because });
+                }
+            }
+        }
+        return;
+    }
+    if matches!(server.state, ServerState::Ready | ServerState::Cordoned) {
+        stepped(draft, server, ServerStep::Drain, evict.because.clone());
+    }
+    let moves = |it: &&Container| it.replace.is_none() && (it.state.is_live() || it.is_done());
+    for container in here().filter(moves).filter(|it| it.state != ContainerState::Lost) {
+        let because = evict.because.clone();
+        draft.events.push(Event::ReplaceAsked { container: container.id.clone(), because });
+    }
+}
+
+/// Gives back what has been empty for long enough.
+pub(super) fn empty(draft: &mut Draft<'_>) {
+    let state = draft.state;
+    for (name, provider) in state.providers.iter().filter(|(_, provider)| provider.grows) {
+        let mut left = existing(state, name);
+        let idle = provider.limits.idle;
+        let servers = state.servers.values().filter(|server| server.provider == *name);
+        for server in servers.filter(|it| it.state == ServerState::Ready && it.containers == 0) {
+            let due = server.tenure.empty.is_some_and(|since| since + idle <= state.now);
+            let kept = server.tenure.keep.is_some_and(|until| until > state.now);
+            if !due || kept || server.tenure.operation.is_some() || left <= provider.limits.min_servers {
+                continue;
+            }
+            left -= 1;
+            let because = format!("nothing ran on it for {}", human(idle));
+            let evict = Evict { because: because.clone(), deadline: None, late: Late::Cancel, give_back: true };
+            stepped(draft, server, ServerStep::Drain, because.clone());
+            draft.push(FleetEvent::Evicting { server: server.id.clone(), evict: Some(evict) });
+        }
+    }
+}
+
+/// Gives back what was made for us, is shown by two complete listings, and fulfils no claim.
+pub(super) fn orphans(draft: &mut Draft<'_>) {
+    let state = draft.state;
+    for (name, provider) in &state.providers {
+        for orphan in provider.orphans.values().filter(|orphan| orphan.condemned) {
+            let open = |it: &&crate::fleet::ServerOperation| it.servers.contains(&orphan.server);
+            if state.server_operations.values().any(|it| open(&it)) {
+                continue;
+            }
+            let because = format!("operation {} made it, and no claim is about it", orphan.operation);
+            let kind = ServerOperationKind::Terminate { reason: TerminateReason::Orphan };
+            draft.intend(name, kind, vec![orphan.server.clone()], because);
+        }
+    }
+}
+
+fn terminate(draft: &mut Draft<'_>, server: &Server, reason: TerminateReason, because: String) {
+    if server.tenure.keep.is_some_and(|until| until > draft.state.now) {
+        return;
+    }
+    let kind = ServerOperationKind::Terminate { reason };
+    draft.intend(&server.provider, kind, vec![server.id.clone()], because);
+}
+
+fn stepped(draft: &mut Draft<'_>, server: &Server, step: ServerStep, because: String) {
+    draft.push(FleetEvent::Stepped { server: server.id.clone(), step, because });
+}
