@@ -64,6 +64,53 @@ pub struct UnitSpec {
     pub template: Template,
     /// How a new revision takes over.
     pub update: Update,
+    /// Where containers go. Not part of the revision: changing it moves nothing.
+    #[serde(default)]
+    pub place: Place,
+}
+
+/// Where the containers of a Unit go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Far from each other, or close together.
+    pub order: PlaceOrder,
+    /// Zones that are allowed; all where none is named.
+    pub zones: Vec<String>,
+    /// Offerings that are allowed; all where none is named.
+    pub offerings: Vec<String>,
+    /// Units of the same map that must have a container on the same server.
+    pub near: Vec<Name>,
+    /// Units of the same map that must have none there; its own name makes it one container per server. Holds both
+    /// ways.
+    pub apart: Vec<Name>,
+    /// Who is placed first where there is not room for all: the higher number.
+    pub priority: i32,
+}
+
+/// What a server is chosen by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlaceOrder {
+    /// Fewest containers of the Unit in the domain, then most room.
+    Spread(Domain),
+    /// Most containers of the Unit in the domain, then least room that is enough.
+    Pack(Domain),
+}
+
+impl Default for PlaceOrder {
+    fn default() -> Self {
+        Self::Spread(Domain::Server)
+    }
+}
+
+/// What containers share or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Domain {
+    /// One server.
+    Server,
+    /// All servers of a zone.
+    Zone,
 }
 
 /// The count that the manifest asks for.

@@ -15,7 +15,7 @@ pub use manager::{
     Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager,
     ManifestSource, RolloutAction, ShutdownMode,
 };
-pub use policy::{Candidate, PlacementPolicy, Spread};
+pub use policy::{Candidate, InOrder, PlacementPolicy};
 pub use provider::{
     Checkpoint, ClaimOutcome, Connection, Offering, OfferingKind, Provider, ProviderCapabilities, ProvisionCtx,
     Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,

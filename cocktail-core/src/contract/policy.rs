@@ -17,24 +17,26 @@ pub struct Candidate {
 }
 
 /// Chooses among servers that have room.
+///
+/// Candidates come in the order that the Unit's `place` asks for, best first, and all of them are allowed: constraints,
+/// affinities and room have been looked at. There are never more than [`PlacementPolicy::breadth`], so that a choice
+/// among thousands of servers costs what it costs among a few.
 pub trait PlacementPolicy: fmt::Debug + Send + Sync {
-    /// The index of the chosen candidate, and why; `None` if none will do. Same input, same answer.
-    fn choose(&self, candidates: &[Candidate]) -> Option<(usize, String)>;
+    /// How many candidates it wants to see at most.
+    fn breadth(&self) -> usize {
+        1
+    }
+
+    /// The index of the chosen candidate; the first one for an index that is none. Same input, same answer.
+    fn choose(&self, candidates: &[Candidate]) -> usize;
 }
 
-/// Fewest containers of the same Unit first, then most free memory, then the order of ids.
+/// Takes the best by the order that the Unit's `place` asks for.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Spread;
+pub struct InOrder;
 
-impl PlacementPolicy for Spread {
-    fn choose(&self, candidates: &[Candidate]) -> Option<(usize, String)> {
-        let (index, best) = candidates.iter().enumerate().min_by(|(_, a), (_, b)| {
-            (a.same_unit, std::cmp::Reverse(a.free.memory), &a.server).cmp(&(
-                b.same_unit,
-                std::cmp::Reverse(b.free.memory),
-                &b.server,
-            ))
-        })?;
-        Some((index, format!("{} of {} servers with room, {} of the unit on it", 1, candidates.len(), best.same_unit)))
+impl PlacementPolicy for InOrder {
+    fn choose(&self, _: &[Candidate]) -> usize {
+        0
     }
 }

@@ -10,10 +10,13 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::table::{Item, Table, nearest, shown};
-use crate::spec::{NoRoom, OnFailure, Restart, RestartWhen, Stop, Update};
+use crate::name::Name;
+use crate::spec::{Domain, NoRoom, OnFailure, Place, PlaceOrder, Restart, RestartWhen, Stop, Update};
 
 const LEAST: Duration = Duration::from_millis(100);
 
+/// Entries of a list below `place` that are read.
+const MAX_ENTRIES: usize = 64;
 /// Retries of a job that says only that it may have some.
 const RETRIES: u32 = 3;
 
@@ -170,23 +173,48 @@ pub(super) fn decode_update(item: Option<Item<'_>>) -> Update {
     update
 }
 
-/// Checks `place`, which has no effect while there is one server.
-pub(super) fn decode_place(item: Option<Item<'_>>) {
-    let Some(item) = item else { return };
-    item.warning("`place` is not used yet: there is one server", None);
-    let Some(mut table) = item.table("write place = { spread = \"server\" }") else { return };
+/// Decodes `place`.
+pub(super) fn decode_place(item: Option<Item<'_>>) -> Place {
+    let mut place = Place::default();
+    let Some(mut table) = item.and_then(|item| item.table("write place = { spread = \"server\" }")) else {
+        return place;
+    };
     let (spread, pack) = (table.take("spread"), table.take("pack"));
     if let (Some(_), Some(pack)) = (&spread, &pack) {
         pack.key_problem("`spread` and `pack` exclude each other", Some("keep one of them".to_owned()));
     }
-    for item in [spread, pack].into_iter().flatten() {
-        item.one_of(&[("server", ()), ("zone", ())]);
+    let domains = [("server", Domain::Server), ("zone", Domain::Zone)];
+    let domain = |item: Option<Item<'_>>| item.and_then(|item| item.one_of(&domains));
+    let (spread, pack) = (domain(spread).map(PlaceOrder::Spread), domain(pack).map(PlaceOrder::Pack));
+    place.order = pack.or(spread).unwrap_or_default();
+    let help = "write constraints = { zone = [\"a\"] }";
+    if let Some(mut constraints) = table.take("constraints").and_then(|item| item.table(help)) {
+        place.zones = texts(constraints.take("zone"), help);
+        place.offerings = texts(constraints.take("offering"), help);
+        constraints.finish();
     }
-    table.not_yet(&[
-        ("constraints", "leave it out: there is one server"),
-        ("affinity", "leave it out: there is one server"),
-    ]);
+    let help = "write affinity = { apart = [\"web\"] }";
+    if let Some(mut affinity) = table.take("affinity").and_then(|item| item.table(help)) {
+        place.near = units(affinity.take("near"), help);
+        place.apart = units(affinity.take("apart"), help);
+        affinity.finish();
+    }
+    place.priority = table.take("priority").and_then(|item| item.number(-1_000..=1_000)).unwrap_or_default();
     table.finish();
+    place
+}
+
+/// An array of texts that are not empty.
+fn texts(item: Option<Item<'_>>, help: &str) -> Vec<String> {
+    let items = item.and_then(|item| item.items(help)).unwrap_or_default();
+    let texts = items.iter().take(MAX_ENTRIES).filter_map(|item| item.filled_text(help));
+    texts.map(str::to_owned).collect()
+}
+
+/// An array of names of Units.
+fn units(item: Option<Item<'_>>, help: &str) -> Vec<Name> {
+    let items = item.and_then(|item| item.items(help)).unwrap_or_default();
+    items.iter().take(MAX_ENTRIES).filter_map(|item| item.name_value(help)).collect()
 }
 
 /// Decodes `rlimits`: sizes for what is counted in bytes, whole numbers for the rest.

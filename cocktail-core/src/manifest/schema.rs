@@ -318,8 +318,38 @@ fn rlimits() -> Value {
 }
 
 fn place() -> Value {
-    let domain = || json!({ "enum": ["server", "zone"] });
-    object("Where containers go; not used yet.", &[("spread", domain()), ("pack", domain())], &[])
+    let domain = |text: &str| json!({ "enum": ["server", "zone"], "description": text });
+    let list = |text: &str| json!({ "type": "array", "items": { "type": "string", "minLength": 1 }, "maxItems": 64, "description": text });
+    let names =
+        |text: &str| json!({ "type": "array", "items": reference("name"), "maxItems": 64, "description": text });
+    let constraints = object(
+        "What a server must be.",
+        &[("zone", list("Zones that are allowed.")), ("offering", list("Offerings that are allowed."))],
+        &[],
+    );
+    let affinity = object(
+        "Which Units of the same map share a server.",
+        &[
+            ("near", names("Units that must have a container on the same server.")),
+            ("apart", names("Units that must have none there; its own name makes it one container per server.")),
+        ],
+        &[],
+    );
+    object(
+        "Where containers go.",
+        &[
+            ("spread", domain("Fewest containers of the Unit first. Default: server.")),
+            ("pack", domain("Least room that is enough first.")),
+            ("constraints", constraints),
+            ("affinity", affinity),
+            (
+                "priority",
+                json!({ "type": "integer", "minimum": -1000, "maximum": 1000, "default": 0,
+                    "description": "Who is placed first where there is not room for all: the higher number." }),
+            ),
+        ],
+        &[],
+    )
 }
 
 fn manager() -> Value {

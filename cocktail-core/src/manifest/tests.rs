@@ -22,7 +22,7 @@ stop = {}
 restart = {}
 update = {}
 rlimits = {}
-place = {}
+place = { constraints = {}, affinity = {} }
 ports.http = {}
 secrets.KEY = { env = "KEY" }
 volumes.data = { mount = "data" }

@@ -54,7 +54,7 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
         ports,
     };
     let update = policy::decode_update(table.take("update"));
-    policy::decode_place(table.take("place"));
+    let place = policy::decode_place(table.take("place"));
     if let Some(warm) = table.take("warm")
         && warm.number::<u32>(0..=i128::from(MAX_REPLICAS)).is_some_and(|warm| warm > 0)
     {
@@ -63,7 +63,7 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
     }
     let labels = labels::decode(table.take("labels"));
     table.finish();
-    Some(UnitSpec { labels, replicas, template, update })
+    Some(UnitSpec { labels, replicas, template, update, place })
 }
 
 fn refuse_future(table: &mut Table<'_>) -> bool {

@@ -10,7 +10,8 @@ use crate::name::Name;
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::PortError;
 use crate::spec::Resources;
-use crate::state::State;
+use crate::state::rooms::{self, Rooms};
+use crate::state::{State, Want};
 use crate::unit::Unit;
 use crate::view::ConsideredView;
 
@@ -24,9 +25,11 @@ const FREEZE_LEAST: usize = 4;
 pub(super) struct Draft<'a> {
     pub(super) state: &'a State,
     pub(super) ports: BTreeMap<ServerId, BTreeSet<u16>>,
-    pub(super) reserved: BTreeMap<ServerId, Resources>,
-    pub(super) placed: BTreeMap<(ServerId, UnitId), u32>,
-    pub(super) of_service: BTreeMap<Name, (u32, Resources)>,
+    reserved: BTreeMap<ServerId, Resources>,
+    placed: BTreeMap<UnitId, BTreeMap<ServerId, u32>>,
+    used: BTreeMap<Name, (u32, Resources)>,
+    /// A copy of the state's, from the first container on that this pass places.
+    rooms: Option<Rooms>,
     pub(super) leaving: BTreeSet<ContainerId>,
     /// Why nothing that is unwell is ended.
     pub(super) frozen: Option<String>,
@@ -65,7 +68,8 @@ impl<'a> Draft<'a> {
             ports: BTreeMap::new(),
             reserved: BTreeMap::new(),
             placed: BTreeMap::new(),
-            of_service: BTreeMap::new(),
+            used: BTreeMap::new(),
+            rooms: None,
             leaving: BTreeSet::new(),
             frozen: state.frozen.clone(),
             claims,
@@ -81,6 +85,80 @@ impl<'a> Draft<'a> {
 
     pub(super) fn into_plan(self) -> Plan {
         self.plan
+    }
+
+    /// Servers by what is left of them, with what this pass has placed.
+    pub(super) fn rooms(&self) -> &Rooms {
+        self.rooms.as_ref().unwrap_or(self.state.rooms())
+    }
+
+    /// What is left of a server.
+    pub(super) fn left_of(&self, server: &ServerId) -> Resources {
+        let mut left = self.state.servers.get(server).map(rooms::left).unwrap_or_default();
+        if let Some(reserved) = self.reserved.get(server) {
+            left.cpu.0 = left.cpu.0.saturating_sub(reserved.cpu.0);
+            left.memory.0 = left.memory.0.saturating_sub(reserved.memory.0);
+        }
+        left
+    }
+
+    /// Containers of a Unit on a server.
+    pub(super) fn on_server(&self, server: &ServerId, unit: &UnitId) -> u32 {
+        let there = self.state.spots(unit).and_then(|spots| spots.get(server)).copied().unwrap_or_default();
+        let placed = self.placed.get(unit).and_then(|placed| placed.get(server)).copied().unwrap_or_default();
+        there + placed
+    }
+
+    /// Whether a Unit has a container on any server.
+    pub(super) fn is_anywhere(&self, unit: &UnitId) -> bool {
+        self.state.spots(unit).is_some() || self.placed.contains_key(unit)
+    }
+
+    /// Servers with containers of a Unit.
+    pub(super) fn spots(&self, unit: &UnitId) -> BTreeSet<ServerId> {
+        let there = self.state.spots(unit).into_iter().flat_map(BTreeMap::keys);
+        let placed = self.placed.get(unit).into_iter().flat_map(BTreeMap::keys);
+        there.chain(placed).cloned().collect()
+    }
+
+    /// What containers of a Service count and reserve.
+    pub(super) fn used(&mut self, service: &Name) -> (u32, Resources) {
+        let state = self.state;
+        let count = || {
+            let (mut count, mut sum) = (0, Resources::default());
+            for (_, unit) in state.units.iter().filter(|(id, _)| id.service == *service) {
+                for container in state.of(unit).filter(|container| !container.is_done()) {
+                    let reserved = unit.template(container.revision).resources;
+                    count += 1;
+                    sum.cpu.0 = sum.cpu.0.saturating_add(reserved.cpu.0);
+                    sum.memory.0 = sum.memory.0.saturating_add(reserved.memory.0);
+                }
+            }
+            (count, sum)
+        };
+        *self.used.entry(service.clone()).or_insert_with(count)
+    }
+
+    /// Reckons with a container that this pass places.
+    pub(super) fn reserve(&mut self, unit: &UnitId, server: &ServerId, resources: Resources) {
+        let on_server = self.reserved.entry(server.clone()).or_default();
+        on_server.cpu.0 += resources.cpu.0;
+        on_server.memory.0 += resources.memory.0;
+        if let Some((count, sum)) = self.used.get_mut(&unit.service) {
+            *count += 1;
+            sum.cpu.0 += resources.cpu.0;
+            sum.memory.0 += resources.memory.0;
+        }
+        *self.placed.entry(unit.clone()).or_default().entry(server.clone()).or_default() += 1;
+        let left = self.left_of(server);
+        if let Some(record) = self.state.servers.get(server) {
+            self.rooms.get_or_insert_with(|| self.state.rooms().clone()).set(record, left);
+        }
+    }
+
+    /// A Unit found no room.
+    pub(super) fn want(&mut self, unit: &UnitId, want: Want) {
+        self.plan.wanting.insert(unit.clone(), want);
     }
 
     /// Takes one from the containers that may be made; false when none is left, and the Unit has to wait for the next turn.

@@ -50,8 +50,9 @@ pub struct Plan {
 pub fn plan(state: &State, touched: &BTreeSet<UnitId>, claims: usize) -> Plan {
     let mut draft = Draft::new(state, claims);
     draft.freeze_or_thaw();
-    for id in touched {
-        let Some(unit) = state.units.get(id) else { continue };
+    let mut units: Vec<_> = touched.iter().filter_map(|id| Some((id, state.units.get(id)?))).collect();
+    units.sort_by_key(|(_, unit)| std::cmp::Reverse(unit.spec.place.priority));
+    for (id, unit) in units {
         let census = count::census(state, unit);
         // Each of them touches the Unit again, and what follows is decided in the next pass.
         if scale::scale(&mut draft, id, unit) || rollout::steer(&mut draft, id, unit, &census) {

@@ -1,18 +1,24 @@
 //! Where missing containers go: a server with room, free ports, within the Service's quota.
+//!
+//! Start at [`place`]. [`search`] finds the servers.
+
+mod search;
 
 use std::collections::BTreeSet;
 
+use self::search::Search;
 use super::count::Census;
 use super::draft::{Draft, Hold};
+use super::fleet::outlook;
 use crate::container::{Container, ContainerState};
-use crate::contract::{Candidate, PlacementPolicy, Spread};
 use crate::event::Event;
 use crate::id::{ContainerId, ServerId, UnitId};
 use crate::name::Name;
 use crate::ports::PortError;
 use crate::quantity::{Bytes, CpuMillis};
 use crate::server::{Server, ServerState};
-use crate::spec::{Resources, Template};
+use crate::spec::Template;
+use crate::state::Want;
 use crate::unit::Unit;
 use crate::view::ConsideredView;
 
@@ -23,13 +29,24 @@ const ID_LENGTH: usize = 6;
 /// A server was seen, and its ports were not.
 const UNKNOWN_PORTS: &str = "its ports are not known yet";
 
+/// Servers that are named where there is no room.
+const NAMED: usize = 8;
+
 /// Claims what is missing; returns why not, where it cannot.
 pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Census<'_>) -> Option<Hold> {
     let (missing, revision) = census.missing(unit);
+    if missing == 0 {
+        return None;
+    }
     let template = unit.template(revision);
-    // What has stopped holds its volume no longer, so that the data follows its replacement.
-    let holders = draft.state.of(unit).filter(|container| container.state != ContainerState::Stopped);
-    let mut slots: BTreeSet<u32> = holders.filter_map(|container| container.slot).collect();
+    let mut slots: BTreeSet<u32> = BTreeSet::new();
+    if unit.has_slots() {
+        // What has stopped holds its volume no longer, so that the data follows its replacement.
+        let holders = draft.state.of(unit).filter(|container| container.state != ContainerState::Stopped);
+        slots.extend(holders.filter_map(|container| container.slot));
+    }
+    let mut search = Search::new(draft, id, &unit.spec.place, template);
+    let seed = format!("{id} {}", draft.state.last_operation);
     for made in 0..missing {
         if !draft.take_claim(id) {
             return None;
@@ -38,9 +55,10 @@ pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
         if let Some(hold) = over_quota(draft, id, template, None) {
             return Some(hold);
         }
-        let (server, considered) = match choose(draft, id, template, None) {
-            Ok(found) => found,
-            Err(hold) => return Some(hold),
+        let Some(server) = search.next(draft, draft.state.placement()) else {
+            let count = u32::try_from(missing - made).unwrap_or(u32::MAX);
+            draft.want(id, Want { count, revision });
+            return Some(no_room(draft, unit, template, &search, None));
         };
         let ports = match lease(draft, unit, &server, template) {
             Ok(ports) => ports,
@@ -54,29 +72,62 @@ pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
             slots.insert(free);
             free
         });
-        reserve(draft, id, &server, template.resources);
+        draft.reserve(id, &server, template.resources);
         draft.push(Event::Claimed {
-            container: new_id(draft, id, unit, made),
+            container: new_id(draft, id, unit, &seed, made),
             unit: id.clone(),
             revision,
             server,
             ports,
             slot,
             because,
-            considered,
+            considered: Vec::new(),
         });
     }
     None
 }
 
+/// Why nothing has room: the first servers one by one, and what may be bought.
+fn no_room(draft: &Draft<'_>, unit: &Unit, template: &Template, search: &Search<'_>, gone: Option<&Container>) -> Hold {
+    let mut considered = Vec::new();
+    let mut causes = Vec::new();
+    let servers = &draft.state.servers;
+    for server in servers.values().take(NAMED) {
+        let hold = match room(draft, template, server, gone) {
+            Err(hold) => hold,
+            Ok(()) => {
+                let because = search.against(draft, &server.id).unwrap_or_else(|| "it was just filled".into());
+                Hold::new(because.clone(), because)
+            }
+        };
+        causes.push(format!("{}: {}", server.id, hold.cause));
+        considered.push(ConsideredView { option: server.id.to_string(), rejected_because: hold.because });
+    }
+    let mut because = match &considered[..] {
+        [] => "no server: no provider has connected one".to_owned(),
+        [only] => format!("no room on the only server: {}", only.rejected_because),
+        _ => format!("no room on any of {} servers", servers.len()),
+    };
+    let mut cause = format!("no room: {}", causes.join(", "));
+    if let Some((outlook, outlook_cause)) = outlook(draft.state, unit, template.resources) {
+        // What is on its way changes while it is waited for; the cause is that it is waited for.
+        cause = format!("no room; {outlook_cause}");
+        because = match considered.is_empty() {
+            true => format!("no server yet: {outlook}"),
+            false => format!("{because}; {outlook}"),
+        };
+    }
+    Hold { because, cause, considered }
+}
+
 /// What would stand in the way of a replacement even if `gone` were away; `None` where there would be room.
-pub(super) fn obstacle(draft: &Draft<'_>, id: &UnitId, unit: &Unit, gone: &Container) -> Option<Hold> {
+pub(super) fn obstacle(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, gone: &Container) -> Option<Hold> {
     let template = &unit.spec.template;
     if let Some(hold) = over_quota(draft, id, template, Some(gone)) {
         return Some(hold);
     }
-    let server = match choose(draft, id, template, Some(gone)) {
-        Ok((server, _)) => server,
+    let server = match choose(draft, id, unit, template, gone) {
+        Ok(server) => server,
         Err(hold) => return Some(hold),
     };
     let Some(pool) = draft.state.ports.get(&server) else {
@@ -107,21 +158,20 @@ fn reason(unit: &Unit, census: &Census<'_>, made: usize) -> String {
 }
 
 /// Whether one more would be over the quota, with `gone` away.
-fn over_quota(draft: &Draft<'_>, id: &UnitId, template: &Template, gone: Option<&Container>) -> Option<Hold> {
+fn over_quota(draft: &mut Draft<'_>, id: &UnitId, template: &Template, gone: Option<&Container>) -> Option<Hold> {
     let state = draft.state;
     let quota = state.quota(&id.service)?;
     if quota.containers.is_none() && quota.cpu.is_none() && quota.memory.is_none() {
         return None;
     }
-    let (mut count, mut sum) = draft.of_service.get(&id.service).copied().unwrap_or_default();
-    for (_, unit) in state.units.iter().filter(|(other, _)| other.service == id.service) {
-        let counted = |other: &&Container| !other.is_done() && gone.is_none_or(|gone| gone.id != other.id);
-        for container in state.of(unit).filter(counted) {
-            let reserved = unit.template(container.revision).resources;
-            count += 1;
-            sum.cpu.0 = sum.cpu.0.saturating_add(reserved.cpu.0);
-            sum.memory.0 = sum.memory.0.saturating_add(reserved.memory.0);
-        }
+    let (mut count, mut sum) = draft.used(&id.service);
+    if let Some(gone) = gone.filter(|gone| !gone.is_done())
+        && let Some(unit) = state.units.get(&gone.unit)
+    {
+        let reserved = unit.template(gone.revision).resources;
+        count = count.saturating_sub(1);
+        sum.cpu.0 = sum.cpu.0.saturating_sub(reserved.cpu.0);
+        sum.memory.0 = sum.memory.0.saturating_sub(reserved.memory.0);
     }
     let cpu = sum.cpu.0.saturating_add(template.resources.cpu.0);
     let memory = sum.memory.0.saturating_add(template.resources.memory.0);
@@ -138,45 +188,27 @@ fn over_quota(draft: &Draft<'_>, id: &UnitId, template: &Template, gone: Option<
     Some(Hold::new(format!("{cause}, and {but}"), cause))
 }
 
-/// A server with room once `gone` is away, and why the others were not taken.
+/// A server that has room, or has it once `gone` is away: its own first.
 fn choose(
     draft: &Draft<'_>,
     id: &UnitId,
+    unit: &Unit,
     template: &Template,
-    gone: Option<&Container>,
-) -> Result<(ServerId, Vec<ConsideredView>), Hold> {
-    let mut considered = Vec::new();
-    let mut causes = Vec::new();
-    let mut candidates = Vec::new();
-    for server in draft.state.servers.values() {
-        match room(draft, id, template, server, gone) {
-            Ok(candidate) => candidates.push(candidate),
-            Err(hold) => {
-                causes.push(format!("{}: {}", server.id, hold.cause));
-                considered.push(ConsideredView { option: server.id.to_string(), rejected_because: hold.because });
-            }
-        }
+    gone: &Container,
+) -> Result<ServerId, Hold> {
+    let own = draft.state.servers.get(&gone.server);
+    if own.is_some_and(|server| room(draft, template, server, Some(gone)).is_ok()) {
+        return Ok(gone.server.clone());
     }
-    if let Some((index, _)) = Spread.choose(&candidates)
-        && let Some(chosen) = candidates.get(index)
-    {
-        return Ok((chosen.server.clone(), considered));
+    let mut search = Search::new(draft, id, &unit.spec.place, template);
+    match search.next(draft, draft.state.placement()) {
+        Some(server) => Ok(server),
+        None => Err(no_room(draft, unit, template, &search, Some(gone))),
     }
-    let because = match &considered[..] {
-        [] => "no server: no provider has connected one".to_owned(),
-        [only] => format!("no room on the only server: {}", only.rejected_because),
-        all => format!("no room on any of {} servers", all.len()),
-    };
-    Err(Hold { because, cause: format!("no room: {}", causes.join(", ")), considered })
 }
 
-fn room(
-    draft: &Draft<'_>,
-    id: &UnitId,
-    template: &Template,
-    server: &Server,
-    gone: Option<&Container>,
-) -> Result<Candidate, Hold> {
+/// Whether a server has room, with `gone` away; if not, why.
+fn room(draft: &Draft<'_>, template: &Template, server: &Server, gone: Option<&Container>) -> Result<(), Hold> {
     if server.state != ServerState::Ready {
         let because = format!("it is {}", server.state);
         return Err(Hold::new(because.clone(), because));
@@ -186,19 +218,15 @@ fn room(
         let because = format!("it is from {}, the unit wants {}", server.provider, wanted.join(" or "));
         return Err(Hold::new(because.clone(), because));
     }
-    let drafted = draft.reserved.get(&server.id).copied().unwrap_or_default();
-    let freed = gone
-        .filter(|gone| gone.server == server.id)
-        .and_then(|gone| Some(draft.state.units.get(&gone.unit)?.template(gone.revision).resources))
-        .unwrap_or_default();
-    let left = |capacity: u64, allocated: u64, drafted: u64, freed: u64| {
-        capacity.saturating_sub(allocated.saturating_sub(freed).saturating_add(drafted))
-    };
-    let (capacity, allocated) = (server.capacity, server.allocated);
-    let free = Resources {
-        cpu: CpuMillis(left(capacity.cpu.0, allocated.cpu.0, drafted.cpu.0, freed.cpu.0)),
-        memory: Bytes(left(capacity.memory.0, allocated.memory.0, drafted.memory.0, freed.memory.0)),
-    };
+    let mut free = draft.left_of(&server.id);
+    if let Some(gone) = gone.filter(|gone| gone.server == server.id)
+        && let Some(unit) = draft.state.units.get(&gone.unit)
+    {
+        let freed = unit.template(gone.revision).resources;
+        free.cpu = CpuMillis(free.cpu.0.saturating_add(freed.cpu.0).min(server.capacity.cpu.0));
+        free.memory = Bytes(free.memory.0.saturating_add(freed.memory.0).min(server.capacity.memory.0));
+    }
+    let capacity = server.capacity;
     if template.resources.cpu > free.cpu {
         let (wanted, all) = (template.resources.cpu.0, capacity.cpu.0);
         let because = format!("it has {}m of {all}m cpu left, the container reserves {wanted}m", free.cpu.0);
@@ -209,11 +237,7 @@ fn room(
         let because = format!("it has {} of {all} left, the container reserves {wanted}", free.memory);
         return Err(Hold::new(because, format!("{wanted} of {all} memory")));
     }
-    let drafted = draft.placed.get(&(server.id.clone(), id.clone())).copied().unwrap_or_default();
-    let unit = draft.state.units.get(id);
-    let there = unit.map_or(0, |unit| draft.state.of(unit).filter(|other| other.server == server.id).count());
-    let same_unit = u32::try_from(there).unwrap_or(u32::MAX).saturating_add(drafted);
-    Ok(Candidate { server: server.id.clone(), free, same_unit })
+    Ok(())
 }
 
 fn lease(draft: &mut Draft<'_>, unit: &Unit, server: &ServerId, template: &Template) -> Result<Vec<(Name, u16)>, Hold> {
@@ -223,6 +247,11 @@ fn lease(draft: &mut Draft<'_>, unit: &Unit, server: &ServerId, template: &Templ
     let Some(pool) = draft.state.ports.get(server) else { return Err(Hold::new(UNKNOWN_PORTS, UNKNOWN_PORTS)) };
     let now = draft.state.now;
     let taken = draft.ports.entry(server.clone()).or_default();
+    if template.ports.iter().all(|port| port.fixed.is_none()) {
+        let found = pool.find(template.ports.len(), now, taken)?;
+        taken.extend(&found);
+        return Ok(template.ports.iter().map(|port| port.name.clone()).zip(found).collect());
+    }
     // Its own fixed ports may lie in the range.
     let mut except = taken.clone();
     for (fixed, inherit) in template.ports.iter().filter_map(|port| Some((port.fixed?, port.inherit))) {
@@ -247,26 +276,14 @@ fn lease(draft: &mut Draft<'_>, unit: &Unit, server: &ServerId, template: &Templ
     Ok(ports)
 }
 
-fn reserve(draft: &mut Draft<'_>, id: &UnitId, server: &ServerId, resources: Resources) {
-    let on_server = draft.reserved.entry(server.clone()).or_default();
-    on_server.cpu.0 += resources.cpu.0;
-    on_server.memory.0 += resources.memory.0;
-    let (count, sum) = draft.of_service.entry(id.service.clone()).or_default();
-    *count += 1;
-    sum.cpu.0 += resources.cpu.0;
-    sum.memory.0 += resources.memory.0;
-    *draft.placed.entry((server.clone(), id.clone())).or_default() += 1;
-}
-
 /// An id that no container of this store has or had: the Unit's name and a few letters that a hash chose.
 ///
 /// The Unit's own count starts anew when it is removed and applied again, the number of operations never does. An id
 /// that came back would let an old container's late end be taken for the new one's.
-fn new_id(draft: &Draft<'_>, id: &UnitId, unit: &Unit, made: usize) -> ContainerId {
-    let seed = format!("{id} {}", draft.state.last_operation);
+fn new_id(draft: &Draft<'_>, id: &UnitId, unit: &Unit, seed: &str, made: usize) -> ContainerId {
     let mut count = unit.made + made as u64 + 1;
     loop {
-        let mut chance = draft.state.chance(&seed, count);
+        let mut chance = draft.state.chance(seed, count);
         let mut text = format!("{}-", id.unit);
         for _ in 0..ID_LENGTH {
             text.push(char::from(ID_LETTERS[(chance % 32) as usize]));

@@ -258,7 +258,9 @@ impl State {
         let range = self.settings.port_range;
         self.ports.entry(server.id.clone()).or_insert_with(|| PortPool::new(range));
         self.soft.resting.entry(server.id.clone()).or_default();
-        self.servers.insert(server.id.clone(), server);
+        let id = server.id.clone();
+        self.servers.insert(id.clone(), server);
+        self.rank(&id);
         self.mark_all();
     }
 
@@ -314,6 +316,8 @@ impl State {
             server.containers += 1;
             server.tenure.empty = None;
         }
+        self.rank(server);
+        self.spot_in(unit, server);
         self.count_in(&record);
         self.containers.insert(container.clone(), record);
         if let Some(finish_by) = finish_by {

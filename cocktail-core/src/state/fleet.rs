@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::State;
 use crate::container::Step;
 use crate::error::ErrorKind;
-use crate::fleet::{FleetEvent, FleetLimits, Refused, ServerFailure, ServerOperation, ServerOperationKind, offering_key};
+use crate::fleet::{
+    FleetEvent, FleetLimits, Refused, ServerFailure, ServerOperation, ServerOperationKind, offering_key,
+};
 use crate::id::{ContainerId, OperationId, ServerId};
 use crate::operation::OperationState;
 use crate::ports::PortPool;
@@ -124,6 +126,7 @@ impl State {
             }
             FleetEvent::Forgotten { server } => {
                 self.servers.remove(server);
+                self.rank(server);
                 self.ports.remove(server);
                 self.soft.resting.remove(server);
             }
@@ -253,9 +256,7 @@ impl State {
             None => self.server_operations.values().find(of_orphan).map(|operation| operation.id),
         };
         let Some(id) = open else { return };
-        let open = |other: &ServerId| {
-            self.servers.get(other).is_some_and(|record| record.tenure.operation == Some(id))
-        };
+        let open = |other: &ServerId| self.servers.get(other).is_some_and(|record| record.tenure.operation == Some(id));
         let Some(operation) = self.server_operations.get(&id) else { return };
         let last = !operation.servers.iter().any(open);
         if let Some(operation) = self.server_operations.get_mut(&id) {
@@ -287,6 +288,7 @@ impl State {
             record.tenure.why.keep(most);
         }
         change(record);
+        self.rank(server);
     }
 
     /// Limits of the provider of a server.

@@ -11,6 +11,7 @@ mod inspect;
 mod objects;
 mod outcomes;
 mod progress;
+pub(crate) mod rooms;
 mod routes;
 mod tally;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use self::objects::Object;
 use self::tally::Tally;
 
 use crate::container::{Container, ContainerState};
+use crate::contract::{InOrder, PlacementPolicy};
 use crate::event::Turn;
 use crate::fleet::{ProviderRecord, ServerOperation};
 use crate::id::{ContainerId, Epoch, OperationId, ServerId, StoreId, UnitId};
@@ -125,6 +127,8 @@ struct SoftState {
     fleet_dirty: bool,
     fleet_wake: Option<ManagerTime>,
     ended_fleet: Vec<ServerOperation>,
+    rooms: rooms::Rooms,
+    spots: BTreeMap<UnitId, BTreeMap<ServerId, u32>>,
     /// Units that found no room, with how many containers of which revision they miss.
     wanting: BTreeMap<UnitId, Want>,
 }
@@ -142,11 +146,12 @@ pub(crate) struct Want {
 #[derive(Debug, Clone)]
 struct Policies {
     scaling: Arc<dyn ScalingPolicy>,
+    placement: Arc<dyn PlacementPolicy>,
 }
 
 impl Default for Policies {
     fn default() -> Self {
-        Self { scaling: Arc::new(TargetTracking) }
+        Self { scaling: Arc::new(TargetTracking), placement: Arc::new(InOrder) }
     }
 }
 
@@ -331,6 +336,22 @@ impl State {
         self.soft.policy.scaling = policy;
     }
 
+    /// Exchanges what chooses among the best servers for a container. It is not part of what is stored.
+    pub fn set_placement_policy(&mut self, policy: Arc<dyn PlacementPolicy>) {
+        self.soft.policy.placement = policy;
+    }
+
+    /// What chooses among the best servers for a container.
+    pub(crate) fn placement(&self) -> &dyn PlacementPolicy {
+        &*self.soft.policy.placement
+    }
+
+    /// Units of the same map that keep away from this one.
+    pub(crate) fn kept_apart<'a>(&'a self, unit: &'a UnitId) -> impl Iterator<Item = &'a UnitId> {
+        let of_map = self.units.iter().filter(|(id, _)| id.service == unit.service && id.map == unit.map);
+        of_map.filter(|(_, record)| record.spec.place.apart.contains(&unit.unit)).map(|(id, _)| id)
+    }
+
     /// What the scaling policy asked for lately.
     pub(crate) fn scaling_window(&self, unit: &UnitId) -> Option<&Window> {
         self.soft.scaling.get(unit)
@@ -403,6 +424,7 @@ impl State {
         self.soft = SoftState { policy: std::mem::take(&mut self.soft.policy), ..SoftState::default() };
         self.mark_all();
         self.count_all();
+        self.count_rooms();
         self.soft.routes_changed = true;
         let mut timers = BTreeSet::new();
         for container in self.containers.values() {

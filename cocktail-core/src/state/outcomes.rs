@@ -162,6 +162,7 @@ impl State {
             server.allocated.cpu.0 = server.allocated.cpu.0.saturating_sub(reserved.cpu.0);
             server.allocated.memory.0 = server.allocated.memory.0.saturating_sub(reserved.memory.0);
         }
+        self.rank(&record.server);
     }
 
     /// The container is wanted back: it waits for its back-off.
@@ -232,6 +233,7 @@ impl State {
             self.end(id, OperationState::Succeeded, None);
         }
         self.give_back(&record);
+        self.spot_out(&record.unit, &record.server);
         if let Some(unit) = self.units.get_mut(&record.unit) {
             unit.containers.remove(container);
             let in_use = self.soft.tallies.get(&record.unit).map(|tally| tally.revisions.keys().copied().collect());

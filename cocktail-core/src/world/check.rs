@@ -52,6 +52,8 @@ pub(super) fn state(state: &mut State) {
     let live: Vec<_> = state.units.keys().map(|id| (id, state.tally(id), state.wellness())).collect();
     let anew: Vec<_> = state.units.keys().map(|id| (id, counted.tally(id), counted.wellness())).collect();
     assert_eq!(live, anew, "what is counted along the way is what there is");
+    counted.count_rooms();
+    assert_eq!(state.derived_rooms(), counted.derived_rooms(), "the order of rooms is that of what is left");
     let mut all = state.clone();
     all.mark_all();
     assert_eq!(plan::decide(&mut all), [], "a pass over everything finds what the incremental ones missed");

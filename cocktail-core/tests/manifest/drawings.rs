@@ -26,20 +26,27 @@ error: unknown key `comand`
 
 #[test]
 fn errors_come_before_warnings_and_are_separated() {
+    let drawing = drawn(&unit("scale = { max = 2, up = {} }\nrlimits = { nofile = -1 }"));
+    let (error, warning) = drawing.split_once("\n\nwarning").expect("both are drawn");
     assert_eq!(
-        drawn(&unit("place = { spread = \"server\" }\nreplicas = -1")),
+        error,
         "\
-error: must be a whole number from 0 to 10000
- --> bad.toml:5:12
+error: must be a whole number from 0 to 9223372036854775807
+ --> bad.toml:5:22
   |
-5 | replicas = -1
-  |            ^^
-
-warning: `place` is not used yet: there is one server
- --> bad.toml:4:1
+5 | rlimits = { nofile = -1 }
+  |                      ^^"
+    );
+    assert_eq!(
+        warning,
+        "\
+: `up` is not used without a target
+ --> bad.toml:4:20
   |
-4 | place = { spread = \"server\" }
-  | ^^^^^
+4 | scale = { max = 2, up = {} }
+  |                    ^^
+  |
+  = help: add a target, for instance cpu = 0.6; a schedule and commands act at once
 "
     );
 }

@@ -35,13 +35,6 @@ artifact = { file = "x" }"#,
                 r#"4:1: providers of kind `docker` are not supported yet (leave `provider` out: this version has "standalone")"#,
             ],
         ),
-        (
-            r#"place = { constraints = ["a"] }"#,
-            &[
-                "4:11: `constraints` is not supported yet (leave it out: there is one server)",
-                "4:1: `place` is not used yet: there is one server",
-            ],
-        ),
     ]);
     file_refused(&[
         (

@@ -9,7 +9,7 @@ use super::pack::{Offer, cheapest, holds};
 use super::{Draft, existing};
 use crate::contract::{Offering, ServerSpec};
 use crate::fleet::{FleetEvent, ProviderRecord, ServerOperationKind, Tenure, offering_key};
-use crate::id::{ServerId, UnitId};
+use crate::id::ServerId;
 use crate::name::Name;
 use crate::server::{Server, ServerState};
 use crate::spec::Resources;
@@ -103,7 +103,8 @@ fn buy_from(
     }
     for (offer, servers) in calls {
         let Some((name, offering, _)) = offers.get(offer) else { continue };
-        let spec = ServerSpec { offering: offering.name.clone(), zone: offering.zone.clone(), kind: Some(offering.kind) };
+        let spec =
+            ServerSpec { offering: offering.name.clone(), zone: offering.zone.clone(), kind: Some(offering.kind) };
         for part in servers.chunks(PER_CALL) {
             let because = format!("{} of {}", part.len(), about(offering));
             let kind = ServerOperationKind::Provision { spec: spec.clone() };
@@ -176,7 +177,7 @@ fn is_coming(server: &Server) -> bool {
 }
 
 /// What a Unit without room may hope for, for people, and the same without numbers; `None` where no provider grows.
-pub(in crate::plan) fn outlook(state: &State, _id: &UnitId, unit: &Unit, wanted: Resources) -> Option<(String, String)> {
+pub(in crate::plan) fn outlook(state: &State, unit: &Unit, wanted: Resources) -> Option<(String, String)> {
     let allowed = &unit.spec.template.providers;
     let may = |name: &Name| allowed.is_empty() || allowed.contains(name);
     let growing: Vec<_> = state.providers.iter().filter(|(name, it)| it.grows && may(name)).collect();

@@ -1,0 +1,156 @@
+//! What is left of which server, in order, and which Units are where: kept while they change, so that a place is found
+//! by looking at a few servers among thousands.
+//!
+//! Derived: [`State::count_rooms`] makes it anew, and the simulated world compares the two after every step.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::State;
+use crate::id::{ServerId, UnitId};
+use crate::name::Name;
+use crate::server::{Server, ServerState};
+use crate::spec::Resources;
+
+/// Servers that share a provider and a zone.
+pub(crate) type Yard = (Name, Option<String>);
+
+/// A server in the order of what is left of it: [`share`] first, then the order of ids from the back.
+pub(crate) type Rank = (u32, Reverse<ServerId>);
+
+/// Servers that take containers, by what is left of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Rooms {
+    yards: BTreeMap<Yard, BTreeSet<Rank>>,
+    ranks: BTreeMap<ServerId, (Yard, u32)>,
+}
+
+impl Rooms {
+    /// Puts a server where it belongs now.
+    pub(crate) fn set(&mut self, server: &Server, left: Resources) {
+        let rank = (server.state == ServerState::Ready).then(|| share(left, server.capacity));
+        if let Some((yard, before)) = self.ranks.get_mut(&server.id) {
+            if Some(*before) == rank && yard.0 == server.provider && yard.1 == server.zone {
+                return;
+            }
+            if let Some(ranked) = self.yards.get_mut(yard) {
+                ranked.remove(&(*before, Reverse(server.id.clone())));
+                if let (Some(rank), true) = (rank, yard.0 == server.provider && yard.1 == server.zone) {
+                    ranked.insert((rank, Reverse(server.id.clone())));
+                    *before = rank;
+                    return;
+                }
+                if ranked.is_empty() {
+                    self.yards.remove(yard);
+                }
+            }
+            self.ranks.remove(&server.id);
+        }
+        let Some(rank) = rank else { return };
+        let yard = (server.provider.clone(), server.zone.clone());
+        self.yards.entry(yard.clone()).or_default().insert((rank, Reverse(server.id.clone())));
+        self.ranks.insert(server.id.clone(), (yard, rank));
+    }
+
+    fn forget(&mut self, server: &ServerId) {
+        let Some((yard, rank)) = self.ranks.remove(server) else { return };
+        if let Some(ranked) = self.yards.get_mut(&yard) {
+            ranked.remove(&(rank, Reverse(server.clone())));
+            if ranked.is_empty() {
+                self.yards.remove(&yard);
+            }
+        }
+    }
+
+    /// All yards in order.
+    pub(crate) fn yards(&self) -> impl Iterator<Item = (&Yard, &BTreeSet<Rank>)> {
+        self.yards.iter()
+    }
+
+    /// The servers of a yard, those with least left first.
+    pub(crate) fn yard(&self, yard: &Yard) -> Option<&BTreeSet<Rank>> {
+        self.yards.get(yard)
+    }
+
+    /// How much of a server is left, as [`share`] counts it.
+    pub(crate) fn rank(&self, server: &ServerId) -> Option<u32> {
+        self.ranks.get(server).map(|(_, rank)| *rank)
+    }
+}
+
+/// What is left of a server in millionths, of the resource that is scarcest.
+pub(crate) fn share(left: Resources, capacity: Resources) -> u32 {
+    let part = |left: u64, all: u64| match all {
+        0 => 0,
+        _ => u32::try_from(u128::from(left.min(all)) * 1_000_000 / u128::from(all)).unwrap_or(1_000_000),
+    };
+    part(left.cpu.0, capacity.cpu.0).min(part(left.memory.0, capacity.memory.0))
+}
+
+/// What is left of a server.
+pub(crate) fn left(server: &Server) -> Resources {
+    let mut left = server.capacity;
+    left.cpu.0 = left.cpu.0.saturating_sub(server.allocated.cpu.0);
+    left.memory.0 = left.memory.0.saturating_sub(server.allocated.memory.0);
+    left
+}
+
+impl State {
+    /// Servers by what is left of them.
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.soft.rooms
+    }
+
+    /// How many containers a Unit has on which server.
+    pub(crate) fn spots(&self, unit: &UnitId) -> Option<&BTreeMap<ServerId, u32>> {
+        self.soft.spots.get(unit)
+    }
+
+    /// A server was made, has changed or is gone.
+    pub(super) fn rank(&mut self, server: &ServerId) {
+        match self.servers.get(server) {
+            Some(record) => self.soft.rooms.set(record, left(record)),
+            None => self.soft.rooms.forget(server),
+        }
+    }
+
+    pub(super) fn spot_in(&mut self, unit: &UnitId, server: &ServerId) {
+        let spots = match self.soft.spots.get_mut(unit) {
+            Some(spots) => spots,
+            None => self.soft.spots.entry(unit.clone()).or_default(),
+        };
+        *spots.entry(server.clone()).or_default() += 1;
+    }
+
+    pub(super) fn spot_out(&mut self, unit: &UnitId, server: &ServerId) {
+        let Some(spots) = self.soft.spots.get_mut(unit) else { return };
+        if let Some(count) = spots.get_mut(server) {
+            *count -= 1;
+            if *count == 0 {
+                spots.remove(server);
+            }
+        }
+        if spots.is_empty() {
+            self.soft.spots.remove(unit);
+        }
+    }
+
+    /// Counts everything, after loading.
+    pub(crate) fn count_rooms(&mut self) {
+        (self.soft.rooms, self.soft.spots) = (Rooms::default(), BTreeMap::new());
+        for server in self.servers.keys().cloned().collect::<Vec<_>>() {
+            self.rank(&server);
+        }
+        let spots: Vec<(UnitId, ServerId)> =
+            self.containers.values().map(|record| (record.unit.clone(), record.server.clone())).collect();
+        for (unit, server) in spots {
+            self.spot_in(&unit, &server);
+        }
+    }
+
+    /// What is derived here, to be compared.
+    #[cfg(test)]
+    pub(crate) fn derived_rooms(&self) -> (&Rooms, &BTreeMap<UnitId, BTreeMap<ServerId, u32>>) {
+        (&self.soft.rooms, &self.soft.spots)
+    }
+}
