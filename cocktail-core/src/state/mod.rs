@@ -11,6 +11,7 @@ mod inspect;
 mod objects;
 mod outcomes;
 mod progress;
+mod provided;
 pub(crate) mod rooms;
 mod routes;
 mod tally;
