@@ -101,13 +101,6 @@ pub enum FleetEvent {
         /// Why.
         because: String,
     },
-    /// A container is gone together with its server.
-    ContainerLost {
-        /// The container.
-        container: ContainerId,
-        /// Why.
-        because: String,
-    },
     /// The provider gives a server back.
     Released {
         /// The server.
@@ -207,7 +200,6 @@ impl FleetEvent {
                 ("server-kept", server.to_string(), "it is not emptied any more".into())
             }
             Self::ReplaceDropped { container, because } => ("replace-dropped", container.to_string(), because.clone()),
-            Self::ContainerLost { container, because } => ("container-lost", container.to_string(), because.clone()),
             Self::Released { server } => ("server-released", server.to_string(), "the provider ends it".into()),
             Self::Kept { server, failure, .. } => ("server-kept", server.to_string(), failure.message.clone()),
             Self::Listed { server, present: true } => {

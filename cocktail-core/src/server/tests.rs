@@ -18,16 +18,15 @@ const STATES: [S; 12] = [
 ];
 
 /// Each step with the states from which it leads anywhere, and where it leads to.
-const LEGAL: [(Step, &[S], S); 12] = [
+const LEGAL: [(Step, &[S], S); 11] = [
     (Step::Provision, &[S::Claimed], S::Provisioning),
     (Step::Accepted, &[S::Provisioning], S::Booting),
     (Step::Joined, &[S::Claimed, S::Provisioning, S::Booting, S::Suspended, S::Lost], S::Joined),
     (Step::Admitted, &[S::Joined], S::Ready),
     (Step::Cordon, &[S::Ready], S::Cordoned),
-    (Step::Uncordon, &[S::Cordoned, S::Draining], S::Ready),
-    (Step::Uncordon, &[S::Terminating], S::Cordoned),
+    (Step::Uncordon, &[S::Cordoned, S::Draining, S::Terminating], S::Ready),
     (Step::Drain, &[S::Ready, S::Cordoned], S::Draining),
-    (Step::Terminate, &[S::Booting, S::Cordoned, S::Draining, S::Failed, S::Lost], S::Terminating),
+    (Step::Terminate, &[S::Booting, S::Cordoned, S::Draining, S::Failed, S::Lost, S::Terminating], S::Terminating),
     (
         Step::Vanished,
         &[

@@ -106,13 +106,28 @@ impl State {
                     record.why.record(state.at, "stay", because, &[]);
                 });
             }
-            FleetEvent::ContainerLost { container, because } => self.container_lost(container, because),
-            FleetEvent::Released { server } => self.claim_ended(server, None),
+            FleetEvent::Released { server } => {
+                // What is still listed long after is asked for again.
+                let again = self.now + self.limits_of(server).visibility * 2;
+                if let Some(record) = self.servers.get_mut(server) {
+                    record.tenure.deadline = Some(again);
+                }
+                self.claim_ended(server, None);
+            }
             FleetEvent::Kept { server, failure, until } => {
                 self.claim_ended(server, Some(failure));
-                self.fleet_step(server, ServerStep::Uncordon, &failure.message, |record| {
+                let joined = self.servers.get(server).is_some_and(|record| !record.incarnation.is_empty());
+                let keep = |record: &mut Server| {
                     record.tenure.keep = Some(*until);
-                });
+                    record.tenure.evict = None;
+                };
+                if joined {
+                    self.fleet_step(server, ServerStep::Uncordon, &failure.message, keep);
+                } else if let Some(record) = self.servers.get_mut(server) {
+                    // It is of no use, so it is asked for again.
+                    keep(record);
+                    record.tenure.deadline = Some(*until);
+                }
             }
             FleetEvent::Listed { server, present } => {
                 let now = self.now;
@@ -123,6 +138,9 @@ impl State {
             FleetEvent::Gone { server, because } => {
                 self.fleet_step(server, ServerStep::Vanished, because, |record| record.tenure.deadline = None);
                 self.claim_ended(server, None);
+                for container in self.containers_on(server) {
+                    self.container_lost(&container, &format!("{server} is gone: {because}"));
+                }
             }
             FleetEvent::Forgotten { server } => {
                 self.servers.remove(server);

@@ -1,6 +1,6 @@
 //! How servers are admitted, emptied and given back.
 
-use super::{Draft, existing};
+use super::Draft;
 use crate::container::{Container, ContainerState};
 use crate::contract::TerminateReason;
 use crate::event::Event;
@@ -16,34 +16,25 @@ pub(super) fn step(draft: &mut Draft<'_>, server: &Server) {
         ServerState::Joined => stepped(draft, server, ServerStep::Admitted, "it takes containers".into()),
         ServerState::Booting if late => {
             let limit = human(state.limits_of(&server.id).registration);
+            draft.failed = true;
             stepped(draft, server, ServerStep::Fail, format!("it did not join within {limit}"));
         }
         ServerState::Failed if server.tenure.operation.is_none() => {
             let because = format!("given back: {}", server.reason);
             terminate(draft, server, TerminateReason::NeverJoined, because);
         }
-        ServerState::Gone => gone(draft, server),
+        ServerState::Terminating if server.tenure.operation.is_none() && late => {
+            terminate(draft, server, TerminateReason::Requested, format!("it is still there: {}", server.reason));
+        }
+        ServerState::Gone if server.containers == 0 && server.tenure.operation.is_none() => {
+            draft.push(FleetEvent::Forgotten { server: server.id.clone() });
+        }
         ServerState::Ready | ServerState::Cordoned | ServerState::Draining => {
             if let Some(evict) = &server.tenure.evict {
                 empty_out(draft, server, evict);
             }
         }
         _ => {}
-    }
-}
-
-/// What ran on a server that is no more is lost; then the server is forgotten.
-fn gone(draft: &mut Draft<'_>, server: &Server) {
-    let containers = draft.state.containers_on(&server.id);
-    if containers.is_empty() {
-        if server.tenure.operation.is_none() {
-            draft.push(FleetEvent::Forgotten { server: server.id.clone() });
-        }
-        return;
-    }
-    for container in containers {
-        let because = format!("{} is gone: {}", server.id, server.reason);
-        draft.push(FleetEvent::ContainerLost { container, because });
     }
 }
 
@@ -96,13 +87,16 @@ fn empty_out(draft: &mut Draft<'_>, server: &Server, evict: &Evict) {
 pub(super) fn empty(draft: &mut Draft<'_>) {
     let state = draft.state;
     for (name, provider) in state.providers.iter().filter(|(_, provider)| provider.grows) {
-        let mut left = existing(state, name);
         let idle = provider.limits.idle;
-        let servers = state.servers.values().filter(|server| server.provider == *name);
-        for server in servers.filter(|it| it.state == ServerState::Ready && it.containers == 0) {
+        let servers = || state.servers.values().filter(|server| server.provider == *name);
+        let stays = |server: &&Server| {
+            !matches!(server.state, ServerState::Draining | ServerState::Terminating | ServerState::Gone)
+        };
+        let mut left = servers().filter(stays).count();
+        for server in servers().filter(|it| it.state == ServerState::Ready && it.containers == 0) {
             let due = server.tenure.empty.is_some_and(|since| since + idle <= state.now);
             let kept = server.tenure.keep.is_some_and(|until| until > state.now);
-            if !due || kept || server.tenure.operation.is_some() || left <= provider.limits.min_servers {
+            if !due || kept || server.tenure.operation.is_some() || left <= provider.limits.min_servers as usize {
                 continue;
             }
             left -= 1;

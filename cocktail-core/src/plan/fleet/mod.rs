@@ -22,11 +22,13 @@ struct Draft<'a> {
     state: &'a State,
     last_operation: OperationId,
     events: Vec<Event>,
+    /// Servers failed, or are not to be bought any more: what is bought is decided when that is counted.
+    failed: bool,
 }
 
 /// One look at all servers and providers.
 pub(super) fn decide(state: &State) -> Vec<Event> {
-    let mut draft = Draft { state, last_operation: state.last_operation, events: Vec::new() };
+    let mut draft = Draft { state, last_operation: state.last_operation, events: Vec::new(), failed: false };
     if !state.is_halting() {
         leave::orphans(&mut draft);
         breakers(&mut draft);
@@ -36,7 +38,9 @@ pub(super) fn decide(state: &State) -> Vec<Event> {
     }
     if !state.is_halting() {
         leave::empty(&mut draft);
-        buy::buy(&mut draft);
+        if !draft.failed {
+            buy::buy(&mut draft);
+        }
     }
     draft.events
 }
@@ -84,6 +88,7 @@ fn breakers(draft: &mut Draft<'_>) {
             }
             None => continue,
         };
+        draft.failed |= refused.is_some();
         draft.push(FleetEvent::BuyingStopped { provider: name.clone(), refused });
     }
 }

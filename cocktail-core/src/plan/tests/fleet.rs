@@ -1,0 +1,403 @@
+//! Servers that come and go, decision by decision.
+
+use std::time::Duration;
+
+use crate::container::ContainerState;
+use crate::contract::{ClaimOutcome, Offering, OfferingKind, ServerListing, ServerObservation};
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::fleet::{Evict, FleetEvent, FleetLimits, Late, Owner, ServerOperation, ServerOperationKind};
+use crate::id::{OperationId, ServerId, StoreId};
+use crate::operation::OperationState;
+use crate::quantity::{Bytes, CpuMillis};
+use crate::server::{Server, ServerState};
+use crate::settings::Settings;
+use crate::spec::Resources;
+use crate::time::WallTime;
+use crate::world::{World, name};
+
+const CLOUD: &str = "cloud";
+
+fn room(cpu: u64) -> Resources {
+    Resources { cpu: CpuMillis(cpu), memory: Bytes(8 << 30) }
+}
+
+fn offering(what: &str, cpu: u64, price: f64) -> Offering {
+    Offering {
+        name: what.into(),
+        zone: None,
+        kind: OfferingKind::OnDemand,
+        price: Some(price),
+        allocatable: room(cpu),
+        available: true,
+    }
+}
+
+/// A world whose own machine is full, beside a provider that sells servers of two and of eight cores.
+fn world(limits: FleetLimits) -> World {
+    let mut world = World::with(Settings::default(), 0);
+    let offerings = vec![offering("small", 2_000, 0.1), offering("large", 8_000, 0.5)];
+    world.turn(vec![FleetEvent::ProviderSeen { provider: name(CLOUD), grows: true, limits, offerings }.into()]);
+    world
+}
+
+fn web(count: u32) -> String {
+    format!(
+        "service = \"shop\"\n[maps.prod.units.web]\ncommand = [\"web\"]\nreplicas = {count}\n\
+         resources = {{ cpu = 1 }}\nupdate = {{ monitor = \"0s\" }}\n"
+    )
+}
+
+fn bought(world: &World) -> Vec<Server> {
+    world.state.servers.values().filter(|server| server.provider == name(CLOUD)).cloned().collect()
+}
+
+fn open(world: &World) -> Vec<ServerOperation> {
+    world.state.server_operations.values().cloned().collect()
+}
+
+fn only(world: &World) -> ServerOperation {
+    let open = open(world);
+    assert_eq!(open.len(), 1, "{open:?}");
+    open[0].clone()
+}
+
+fn fails(world: &mut World, kind: ErrorKind) -> Vec<Event> {
+    let events = world.state.provisioned(only(world).id, Err(Error::new(kind, "no")));
+    world.turn(events)
+}
+
+/// Every open call succeeds, and new servers join.
+fn serve(world: &mut World) {
+    for operation in open(world) {
+        let events = match operation.kind {
+            ServerOperationKind::Provision { .. } => {
+                let made =
+                    |server: &ServerId| ClaimOutcome { server: server.clone(), result: Ok(format!("i-{server}")) };
+                world.state.provisioned(operation.id, Ok(operation.servers.iter().map(made).collect()))
+            }
+            ServerOperationKind::Terminate { .. } => world.state.terminated(operation.id, Ok(())),
+        };
+        world.turn(events);
+    }
+    for server in bought(world).into_iter().filter(|server| server.state == ServerState::Booting) {
+        join(world, &server.id);
+    }
+}
+
+fn join(world: &mut World, server: &ServerId) {
+    let capacity = world.state.servers[server].capacity;
+    let address = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    let incarnation = "boot".into();
+    world.turn(vec![FleetEvent::Joined { server: server.clone(), incarnation, capacity, address }.into()]);
+}
+
+/// A complete listing of what exists, without the named ones.
+fn list(world: &mut World, without: &[&ServerId], complete: bool) -> Vec<Event> {
+    let is_there = |server: &&Server| {
+        !without.contains(&&server.id) && !matches!(server.state, ServerState::Gone | ServerState::Claimed)
+    };
+    let servers = bought(world).iter().filter(is_there).map(|server| observed(&server.id, None)).collect();
+    let listing = ServerListing { servers, complete, as_of: WallTime(world.state.at.0) };
+    let events = world.state.listed(&name(CLOUD), world.now(), &listing);
+    world.turn(events)
+}
+
+fn observed(server: &ServerId, owner: Option<Owner>) -> ServerObservation {
+    ServerObservation {
+        server: server.clone(),
+        provider_id: format!("i-{server}"),
+        incarnation: "boot".into(),
+        capacity: room(2_000),
+        zone: None,
+        offering: "small".into(),
+        address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        owner,
+        labels: std::collections::BTreeMap::new(),
+    }
+}
+
+fn settled(count: u32, limits: FleetLimits) -> World {
+    let mut world = world(limits);
+    world.apply(&web(count));
+    serve(&mut world);
+    world.answer_all();
+    assert_eq!(world.ready("web"), count as usize);
+    world
+}
+
+#[test]
+fn what_finds_no_room_is_bought_for_the_least_money_and_placed_when_it_joins() {
+    let mut world = world(FleetLimits::default());
+    world.apply(&web(3));
+    let operation = only(&world);
+    assert_eq!(operation.servers.len(), 2, "two small ones are cheaper than a large one");
+    assert!(world.unit("web").held.contains("2 servers are on their way"), "{}", world.unit("web").held);
+    assert_eq!(world.of("web").len(), 0);
+    serve(&mut world);
+    assert_eq!(world.of("web").len(), 3);
+    assert!(bought(&world).iter().all(|server| server.state == ServerState::Ready));
+    assert_eq!(world.unit("web").held, "");
+    world.answer_all();
+    assert_eq!(world.ready("web"), 3);
+    assert_eq!(open(&world), []);
+}
+
+#[test]
+fn a_call_keeps_its_token_and_another_call_has_another() {
+    let mut world = world(FleetLimits::default());
+    world.apply(&web(1));
+    let first = only(&world);
+    let token = first.token(&world.state.store);
+    fails(&mut world, ErrorKind::OutcomeUnknown);
+    let again = only(&world);
+    assert_eq!((again.state, again.tries), (OperationState::OutcomeUnknown, 1));
+    assert!(again.not_before > Some(world.now()));
+    assert_eq!(again.token(&world.state.store), token);
+    assert_ne!(again.token(&StoreId::new("another")), token);
+    assert_ne!(ServerOperation { id: OperationId(first.id.0 + 1), ..first }.token(&world.state.store), token);
+    assert_eq!(bought(&world).len(), 1, "nothing else is bought while the outcome is unknown");
+}
+
+#[test]
+fn an_offering_without_stock_is_left_alone_for_a_while_and_the_next_one_is_bought_now() {
+    let mut world = world(FleetLimits::default());
+    world.apply(&web(1));
+    let sold_out = ErrorKind::InsufficientCapacity { offering: "small".into(), retry_after: None };
+    fails(&mut world, sold_out.clone());
+    let ServerOperationKind::Provision { spec } = only(&world).kind else { panic!("it buys") };
+    assert_eq!(spec.offering, "large");
+    fails(&mut world, sold_out);
+    assert_eq!(open(&world), []);
+    assert!(world.unit("web").held.contains("out of stock"), "{}", world.unit("web").held);
+    world.pass(FleetLimits::default().stock_out);
+    let ServerOperationKind::Provision { spec } = only(&world).kind else { panic!("it buys") };
+    assert_eq!(spec.offering, "small");
+}
+
+#[test]
+fn a_limit_of_the_account_stops_buying_for_a_rest_and_a_wrong_request_for_good() {
+    let mut world = world(FleetLimits::default());
+    world.apply(&web(1));
+    fails(&mut world, ErrorKind::Quota { scope: "cores".into() });
+    assert_eq!(open(&world), []);
+    world.pass(FleetLimits::default().rest);
+    fails(&mut world, ErrorKind::InvalidConfig);
+    world.pass(Duration::from_secs(24 * 3600));
+    assert_eq!(open(&world), []);
+    assert!(world.unit("web").held.contains("cloud: no"), "{}", world.unit("web").held);
+}
+
+#[test]
+fn a_server_that_does_not_join_is_given_back_and_another_is_bought() {
+    let mut world = world(FleetLimits::default());
+    world.apply(&web(1));
+    let operation = only(&world);
+    let server = operation.servers[0].clone();
+    let outcome = ClaimOutcome { server: server.clone(), result: Ok(format!("i-{server}")) };
+    let events = world.state.provisioned(operation.id, Ok(vec![outcome]));
+    world.turn(events);
+    world.pass(FleetLimits::default().registration - Duration::from_millis(1));
+    assert_eq!(open(&world), []);
+    world.pass(Duration::from_millis(1));
+    let (back, new): (Vec<_>, Vec<_>) = open(&world).into_iter().partition(|it| it.servers == [server.clone()]);
+    assert_eq!((back[0].kind.as_str(), new[0].kind.as_str(), new.len()), ("terminate", "provision", 1));
+    let events = world.state.terminated(back[0].id, Ok(()));
+    world.turn(events);
+    // Its end may stick: it is asked for again until no listing names it.
+    world.pass(FleetLimits::default().visibility * 2);
+    let again = open(&world).into_iter().find(|it| it.servers == [server.clone()]).expect("it is asked for again");
+    let events = world.state.terminated(again.id, Err(Error::new(ErrorKind::NotFound, "no such server")));
+    world.turn(events);
+    list(&mut world, &[&server], true);
+    assert!(!world.state.servers.contains_key(&server));
+}
+
+#[test]
+fn servers_that_fail_in_a_row_stop_buying() {
+    let limits = FleetLimits { registration: Duration::from_secs(10), ..FleetLimits::default() };
+    let mut world = world(limits);
+    world.apply(&web(1));
+    for _ in 0..3 {
+        let operation = open(&world).into_iter().find(|it| it.kind.as_str() == "provision").expect("one is bought");
+        let server = operation.servers[0].clone();
+        let outcome = ClaimOutcome { server: server.clone(), result: Ok(format!("i-{server}")) };
+        let events = world.state.provisioned(operation.id, Ok(vec![outcome]));
+        world.turn(events);
+        world.pass(Duration::from_secs(10));
+    }
+    assert!(open(&world).iter().all(|it| it.kind.as_str() == "terminate"), "{:?}", open(&world));
+    assert!(world.unit("web").held.contains("did not join"), "{}", world.unit("web").held);
+    world.pass(FleetLimits::default().rest);
+    assert!(open(&world).iter().any(|it| it.kind.as_str() == "provision"));
+}
+
+#[test]
+fn an_empty_server_is_given_back_after_its_time_and_never_the_last_that_shall_stay() {
+    let limits = FleetLimits { min_servers: 1, ..FleetLimits::default() };
+    let mut world = settled(4, limits.clone());
+    assert_eq!(bought(&world).len(), 2);
+    world.scale("web", 0).expect("it is a number");
+    world.answer_all();
+    assert_eq!(world.of("web").len(), 0);
+    world.pass(limits.idle - Duration::from_secs(1));
+    assert_eq!(open(&world), []);
+    world.pass(Duration::from_secs(1));
+    let operation = only(&world);
+    assert_eq!(operation.servers.len(), 1);
+    serve(&mut world);
+    list(&mut world, &[&operation.servers[0]], true);
+    assert_eq!(bought(&world).len(), 1);
+    world.pass(limits.idle * 10);
+    assert_eq!((bought(&world).len(), open(&world).len()), (1, 0));
+}
+
+#[test]
+fn a_server_that_its_provider_keeps_is_used_again() {
+    let mut world = settled(1, FleetLimits::default());
+    world.scale("web", 0).expect("it is a number");
+    world.answer_all();
+    world.pass(FleetLimits::default().idle);
+    let operation = only(&world);
+    let events = world.state.terminated(operation.id, Err(Error::new(ErrorKind::Refused, "protected")));
+    world.turn(events);
+    assert_eq!(open(&world), []);
+    world.scale("web", 1).expect("it is a number");
+    assert_eq!(world.of("web").len(), 1, "{}", world.describe());
+    assert_eq!(bought(&world).len(), 1);
+}
+
+#[test]
+fn a_server_is_emptied_only_as_others_serve_and_then_given_back() {
+    let mut world = settled(2, FleetLimits::default());
+    let server = bought(&world)[0].id.clone();
+    let evict = Evict { because: "it is retired".into(), deadline: None, late: Late::Cancel, give_back: true };
+    world.turn(vec![FleetEvent::Evicting { server: server.clone(), evict: Some(evict) }.into()]);
+    assert_eq!(world.ready("web"), 2, "nothing goes before its replacement is ready");
+    for _ in 0..8 {
+        serve(&mut world);
+        assert!(world.ready("web") >= 2);
+        if world.machine.open_calls() > 0 {
+            world.answer(0, crate::world::Answer::Done);
+        }
+        assert!(world.ready("web") >= 2);
+    }
+    world.settle();
+    serve(&mut world);
+    list(&mut world, &[&server], true);
+    assert!(!world.state.servers.contains_key(&server), "{}", world.describe());
+    assert_eq!(world.ready("web"), 2);
+}
+
+#[test]
+fn what_could_not_move_in_time_stays_where_the_order_was_to_call_it_off() {
+    let limits = FleetLimits { max_servers: 1, ..FleetLimits::default() };
+    let mut world = settled(2, limits);
+    let server = bought(&world)[0].id.clone();
+    let deadline = Some(world.now() + Duration::from_secs(30));
+    let evict = Evict { because: "it is retired".into(), deadline, late: Late::Cancel, give_back: true };
+    world.turn(vec![FleetEvent::Evicting { server: server.clone(), evict: Some(evict) }.into()]);
+    assert!(world.of("web").iter().all(|record| record.replace.is_some()));
+    world.pass(Duration::from_secs(30));
+    assert!(world.of("web").iter().all(|record| record.replace.is_none()));
+    let record = &world.state.servers[&server];
+    assert_eq!((record.state, record.tenure.evict.clone()), (ServerState::Ready, None));
+    assert_eq!(world.ready("web"), 2);
+}
+
+#[test]
+fn only_two_complete_listings_say_that_a_server_is_gone_and_then_its_containers_are_made_anew() {
+    let mut world = settled(2, FleetLimits::default());
+    let server = bought(&world)[0].id.clone();
+    world.pass(FleetLimits::default().visibility);
+    list(&mut world, &[&server], false);
+    assert_eq!(world.state.servers[&server].tenure.missing, None, "an incomplete listing says nothing");
+    list(&mut world, &[&server], true);
+    world.pass(Duration::from_secs(30));
+    list(&mut world, &[], true);
+    assert_eq!(world.state.servers[&server].tenure.missing, None, "it was named again");
+    list(&mut world, &[&server], true);
+    assert_eq!(world.ready("web"), 2);
+    world.pass(Duration::from_secs(30));
+    list(&mut world, &[&server], true);
+    assert!(!world.state.servers.contains_key(&server));
+    let live = world.of("web").into_iter().filter(|it| it.state != ContainerState::Stopped).count();
+    assert_eq!(live, 0, "{}", world.describe());
+    assert!(open(&world).iter().any(|it| it.kind.as_str() == "provision"));
+    serve(&mut world);
+    world.answer_all();
+    assert_eq!(world.ready("web"), 2);
+}
+
+#[test]
+fn a_reply_that_was_lost_is_found_by_a_listing() {
+    let mut world = world(FleetLimits::default());
+    world.apply(&web(1));
+    let operation = only(&world);
+    fails(&mut world, ErrorKind::OutcomeUnknown);
+    list(&mut world, &[], true);
+    assert_eq!(world.state.servers[&operation.servers[0]].state, ServerState::Booting);
+    assert_eq!(open(&world), []);
+    let late = world.state.provisioned(operation.id, Err(Error::new(ErrorKind::InvalidConfig, "late")));
+    assert_eq!(late, [], "an answer to what has ended says nothing");
+}
+
+#[test]
+fn an_orphan_of_ours_goes_when_a_second_complete_listing_shows_it() {
+    let mut world = settled(1, FleetLimits::default());
+    let owner = Owner { store: world.state.store.clone(), operation: OperationId(1) };
+    let lost = ServerId::new("cloud-lost");
+    let show = |world: &mut World, complete: bool, passes: u64| {
+        world.pass(Duration::from_secs(passes));
+        let mut servers: Vec<_> = bought(world).iter().map(|server| observed(&server.id, None)).collect();
+        servers.push(observed(&lost, Some(owner.clone())));
+        let listing = ServerListing { servers, complete, as_of: WallTime(world.state.at.0) };
+        let events = world.state.listed(&name(CLOUD), world.now(), &listing);
+        world.turn(events);
+    };
+    show(&mut world, true, 1);
+    show(&mut world, true, 1);
+    assert_eq!(open(&world), [], "it is too young: its claim may be on its way");
+    show(&mut world, false, 600);
+    assert_eq!(open(&world), [], "an incomplete listing proves nothing");
+    show(&mut world, true, 1);
+    let operation = only(&world);
+    assert_eq!(operation.servers, [lost]);
+    let events = world.state.terminated(operation.id, Ok(()));
+    world.turn(events);
+    list(&mut world, &[], true);
+    assert!(world.state.providers[&name(CLOUD)].orphans.is_empty());
+    assert_eq!(open(&world), []);
+}
+
+#[test]
+fn a_server_of_another_store_stops_buying_and_is_never_touched() {
+    let mut world = settled(1, FleetLimits::default());
+    let owner = Owner { store: StoreId::new("a-copy"), operation: OperationId(1) };
+    let foreign = observed(&ServerId::new("cloud-foreign"), Some(owner));
+    let mut servers: Vec<_> = bought(&world).iter().map(|server| observed(&server.id, None)).collect();
+    servers.push(foreign);
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(600));
+        let listing = ServerListing { servers: servers.clone(), complete: true, as_of: WallTime(world.state.at.0) };
+        let events = world.state.listed(&name(CLOUD), world.now(), &listing);
+        world.turn(events);
+    }
+    let refused = world.state.providers[&name(CLOUD)].refused.clone().expect("nothing is bought");
+    assert!(refused.because.contains("a-copy") && refused.until.is_none(), "{}", refused.because);
+    assert_eq!(open(&world), []);
+    assert_eq!(world.ready("web"), 1);
+}
+
+#[test]
+fn no_more_servers_are_bought_than_allowed_whatever_is_unknown() {
+    let mut world = world(FleetLimits { max_servers: 2, ..FleetLimits::default() });
+    world.apply(&web(40));
+    assert_eq!(bought(&world).len(), 2);
+    fails(&mut world, ErrorKind::OutcomeUnknown);
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(bought(&world).len(), 2);
+    serve(&mut world);
+    assert!(world.unit("web").held.contains("which is its limit"), "{}", world.unit("web").held);
+    assert_eq!(bought(&world).len(), 2);
+}
