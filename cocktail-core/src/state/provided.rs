@@ -235,11 +235,14 @@ impl State {
 
 /// Whether an error says that nothing was made.
 fn is_sure(kind: &ErrorKind) -> bool {
-    match kind {
-        ErrorKind::Throttled { .. } | ErrorKind::Unavailable | ErrorKind::OutcomeUnknown | ErrorKind::Deadline => false,
-        ErrorKind::Refused => false,
-        _ => true,
-    }
+    !matches!(
+        kind,
+        ErrorKind::Throttled { .. }
+            | ErrorKind::Unavailable
+            | ErrorKind::OutcomeUnknown
+            | ErrorKind::Deadline
+            | ErrorKind::Refused
+    )
 }
 
 fn failure(error: &Error) -> ServerFailure {
