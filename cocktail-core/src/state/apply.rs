@@ -4,6 +4,7 @@
 //! dropped, so that no order of events can do harm. What a runtime reports is in `outcomes`, rollouts and scaling are in
 //! `progress`.
 
+use super::shared::shared_port;
 use super::{ENDED_OPERATIONS, State};
 use crate::container::{Container, ContainerPort, ContainerState, Step};
 use crate::event::{Event, Soft};
@@ -163,7 +164,7 @@ impl State {
                 if record.generation == *generation && record.state == ContainerState::Preparing {
                     self.step(&mut record, Step::Prepared, "ports and folders are ready".into());
                 }
-                self.containers.insert(container.clone(), record);
+                self.containers.insert(record.id.clone(), record);
             }
             Soft::Drained { container } => {
                 self.change(container, |_, record| {
@@ -264,12 +265,16 @@ impl State {
         let Event::Claimed { container, unit, revision, server, ports, slot, because, considered } = event else {
             return;
         };
+        let (unit, server) = (&self.shared_unit(unit), &self.shared_server(server));
         let Some(owner) = self.units.get_mut(unit) else { return };
         owner.made += 1;
         owner.containers.insert(container.clone());
         owner.why.record(self.at, "create", because, considered);
-        let reserved = owner.template(*revision).resources;
-        let finish_by = owner.template(*revision).restart.deadline.map(|deadline| self.now + deadline);
+        let template = owner.template(*revision);
+        let reserved = template.resources;
+        let finish_by = template.restart.deadline.map(|deadline| self.now + deadline);
+        let lease = |(name, port): &(_, u16)| ContainerPort { name: shared_port(template, name), port: Some(*port) };
+        let leases = ports.iter().map(lease).collect();
         let mut record = Container {
             id: container.clone(),
             unit: unit.clone(),
@@ -281,7 +286,7 @@ impl State {
             since: self.at,
             entered: self.now,
             ordinal: owner.made,
-            ports: ports.iter().map(|(name, port)| ContainerPort { name: name.clone(), port: Some(*port) }).collect(),
+            ports: leases,
             slot: *slot,
             handle: None,
             operation: None,
@@ -394,7 +399,7 @@ impl State {
         record.why.keep(self.settings.why_per_object);
         self.count_in(&record);
         let unit = record.unit.clone();
-        self.containers.insert(id.clone(), record);
+        self.containers.insert(record.id.clone(), record);
         self.touch(&unit);
     }
 

@@ -11,6 +11,7 @@ mod objects;
 mod outcomes;
 mod progress;
 mod routes;
+mod shared;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -347,6 +348,7 @@ impl State {
     /// Rebuilds what is derived, after loading.
     fn rebuild(&mut self) {
         self.soft = SoftState { policy: std::mem::take(&mut self.soft.policy), ..SoftState::default() };
+        self.share_texts();
         self.mark_all();
         self.count_all();
         self.soft.routes_changed = true;
