@@ -47,14 +47,14 @@ pub fn plan(state: &State, touched: &BTreeSet<UnitId>, claims: usize) -> Plan {
     draft.freeze_or_thaw();
     for id in touched {
         let Some(unit) = state.units.get(id) else { continue };
-        let census = count::census(state, unit);
+        let census = count::census(state, id, unit);
         // Each of them touches the Unit again, and what follows is decided in the next pass.
         if scale::scale(&mut draft, id, unit) || rollout::steer(&mut draft, id, unit, &census) {
             continue;
         }
         let held = place::place(&mut draft, id, unit, &census);
         let kept = reduce::reduce(&mut draft, id, unit, &census, held.is_some());
-        let spared = recover::recover(&mut draft, unit);
+        let spared = recover::recover(&mut draft, id, unit);
         draft.hold(id, unit, held.or(kept).or(spared));
         if unit.removing && unit.containers.is_empty() {
             draft.push(Event::UnitForgotten { unit: id.clone() });

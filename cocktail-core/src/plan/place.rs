@@ -26,6 +26,9 @@ const UNKNOWN_PORTS: &str = "its ports are not known yet";
 /// Claims what is missing; returns why not, where it cannot.
 pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Census<'_>) -> Option<Hold> {
     let (missing, revision) = census.missing(unit);
+    if missing == 0 {
+        return None;
+    }
     let template = unit.template(revision);
     // What has stopped holds its volume no longer, so that the data follows its replacement.
     let holders = draft.state.of(unit).filter(|container| container.state != ContainerState::Stopped);

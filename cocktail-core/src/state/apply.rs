@@ -160,11 +160,11 @@ impl State {
         match soft {
             Soft::Prepared { container, generation } => {
                 // Nothing follows from it but what people see, so the Unit need not be looked at.
-                let Some(mut record) = self.containers.remove(container) else { return };
-                if record.generation == *generation && record.state == ContainerState::Preparing {
-                    self.step(&mut record, Step::Prepared, "ports and folders are ready".into());
-                }
-                self.containers.insert(record.id.clone(), record);
+                self.edit(container, |state, record| {
+                    if record.generation == *generation && record.state == ContainerState::Preparing {
+                        state.step(record, Step::Prepared, "ports and folders are ready".into());
+                    }
+                });
             }
             Soft::Drained { container } => {
                 self.change(container, |_, record| {
@@ -224,6 +224,7 @@ impl State {
                 match self.units.get_mut(&id) {
                     Some(record) => {
                         let (revision, desired) = (record.revision, record.desired);
+                        let monitor = record.spec.update.monitor;
                         record.take(unit.clone(), now, at, actor);
                         if record.revision != revision {
                             let because = format!("{actor} applied revision {}", record.revision);
@@ -232,6 +233,9 @@ impl State {
                         if record.desired != desired {
                             let because = format!("{actor} applied {} instead of {desired}", record.desired);
                             record.why.record(at, "scale", &because, &[]);
+                        }
+                        if record.spec.update.monitor != monitor {
+                            self.count_again(&id);
                         }
                     }
                     None => {
@@ -393,14 +397,24 @@ impl State {
 
     /// Changes a container in place; marks its Unit. One that is gone is left alone.
     pub(super) fn change(&mut self, id: &ContainerId, change: impl FnOnce(&mut Self, &mut Container)) {
-        let Some(mut record) = self.containers.remove(id) else { return };
+        let unit = self.edit(id, |state, record| {
+            change(state, record);
+            record.why.keep(state.settings.why_per_object);
+            record.unit.clone()
+        });
+        if let Some(unit) = unit {
+            self.touch(&unit);
+        }
+    }
+
+    /// Changes a container in place, and says what `edit` does. `None` if it is gone.
+    fn edit<T>(&mut self, id: &ContainerId, edit: impl FnOnce(&mut Self, &mut Container) -> T) -> Option<T> {
+        let mut record = self.containers.remove(id)?;
         self.count_out(&record);
-        change(self, &mut record);
-        record.why.keep(self.settings.why_per_object);
+        let edited = edit(self, &mut record);
         self.count_in(&record);
-        let unit = record.unit.clone();
         self.containers.insert(record.id.clone(), record);
-        self.touch(&unit);
+        Some(edited)
     }
 
     pub(super) fn change_unit(&mut self, id: &UnitId, change: impl FnOnce(&mut Unit) -> (&'static str, String)) {

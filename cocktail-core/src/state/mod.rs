@@ -10,9 +10,9 @@ mod inspect;
 mod objects;
 mod outcomes;
 mod progress;
+mod roster;
 mod routes;
 mod shared;
-mod tally;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::objects::Object;
-use self::tally::Tally;
+pub(crate) use self::roster::{Class, Group, Roster};
 
 use crate::container::{Container, ContainerState};
 use crate::event::Turn;
@@ -100,7 +100,7 @@ struct SoftState {
     held_dirty: bool,
     running: usize,
     unwell: usize,
-    tallies: BTreeMap<UnitId, Tally>,
+    rosters: BTreeMap<UnitId, Roster>,
     routes_changed: bool,
     resting: BTreeMap<ServerId, BTreeSet<u16>>,
     halting: bool,
@@ -223,6 +223,9 @@ impl State {
         let mut dirty = std::mem::take(&mut self.soft.dirty);
         if std::mem::take(&mut self.soft.held_dirty) {
             dirty.extend(self.soft.held.iter().cloned());
+        }
+        for unit in &dirty {
+            self.settle(unit);
         }
         dirty
     }
