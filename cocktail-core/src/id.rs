@@ -1,6 +1,9 @@
 //! Identities. Each is its own type, so that a server cannot be passed where a container is meant.
+//!
+//! A clone shares the text of what it was cloned from: ids are kept in many places at once.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,12 +14,12 @@ macro_rules! text_id {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes an id that this Manager made or that its store holds.
             pub fn new(text: impl Into<String>) -> Self {
-                Self(text.into())
+                Self(Arc::from(text.into()))
             }
             /// The id as text.
             pub fn as_str(&self) -> &str {

@@ -1,11 +1,12 @@
 //! Names that become paths, labels and addresses: checked once, here.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 /// A name that matches `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`, so that it can stand in a path, a DNS label, a Docker
-/// name or a tag without quoting. Anything else is refused, never rewritten.
+/// name or a tag without quoting. Anything else is refused, never rewritten. A clone shares the text.
 ///
 /// ```
 /// use cocktail_core::name::Name;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 /// Why a text is no [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +44,7 @@ impl Name {
         if text.starts_with('-') || text.ends_with('-') {
             return Err(InvalidName("a name starts and ends with a letter or a digit".into()));
         }
-        Ok(Self(text))
+        Ok(Self(Arc::from(text)))
     }
 
     /// The name as text.
@@ -85,6 +86,6 @@ impl std::str::FromStr for Name {
 
 impl From<Name> for String {
     fn from(name: Name) -> Self {
-        name.0
+        name.as_str().to_owned()
     }
 }

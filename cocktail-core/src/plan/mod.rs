@@ -53,14 +53,14 @@ pub fn plan(state: &State, touched: &BTreeSet<UnitId>, claims: usize) -> Plan {
     let mut units: Vec<_> = touched.iter().filter_map(|id| Some((id, state.units.get(id)?))).collect();
     units.sort_by_key(|(_, unit)| std::cmp::Reverse(unit.spec.place.priority));
     for (id, unit) in units {
-        let census = count::census(state, unit);
+        let census = count::census(state, id, unit);
         // Each of them touches the Unit again, and what follows is decided in the next pass.
         if scale::scale(&mut draft, id, unit) || rollout::steer(&mut draft, id, unit, &census) {
             continue;
         }
         let held = place::place(&mut draft, id, unit, &census);
         let kept = reduce::reduce(&mut draft, id, unit, &census, held.is_some());
-        let spared = recover::recover(&mut draft, unit);
+        let spared = recover::recover(&mut draft, id, unit);
         draft.hold(id, unit, held.or(kept).or(spared));
         if unit.removing && unit.containers.is_empty() {
             draft.push(Event::UnitForgotten { unit: id.clone() });

@@ -1,17 +1,19 @@
 //! Containers one by one: start what is claimed or has waited long enough, end what is unwell or late, collect what
-//! has stopped.
+//! has stopped. The roster says which ones may need that now; the others are not looked at.
 
 use super::draft::{Draft, Hold};
 use crate::container::{Container, ContainerState};
 use crate::event::Event;
+use crate::id::UnitId;
 use crate::time::human;
 use crate::unit::Unit;
 
-/// Decides about each container; returns why not, where something stands in the way.
-pub(super) fn recover(draft: &mut Draft<'_>, unit: &Unit) -> Option<Hold> {
+/// Decides about each container that is due; returns why not, where something stands in the way.
+pub(super) fn recover(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit) -> Option<Hold> {
     let state = draft.state;
     let mut held = None;
-    for container in state.of(unit) {
+    let due = state.roster(id).map(|roster| roster.due(state.now)).unwrap_or_default();
+    for container in due.into_iter().filter_map(|id| state.containers.get(id)) {
         if container.operation.is_some() || draft.leaving.contains(&container.id) {
             continue;
         }

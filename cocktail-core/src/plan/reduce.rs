@@ -1,7 +1,5 @@
 //! Which containers go: surplus ones, and old ones whose replacement is ready.
 
-use std::cmp::Reverse;
-
 use super::count::Census;
 use super::draft::{Draft, Hold};
 use super::place::obstacle;
@@ -20,15 +18,12 @@ pub(super) fn reduce(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &C
     }
     let mut ready = census.ready();
     let surplus = (census.fresh.len() + census.done.len()).saturating_sub(census.goal);
-    for container in census.done.iter().take(surplus) {
+    let state = draft.state;
+    for container in census.done.iter().take(surplus).filter_map(|id| state.containers.get(id)) {
         draft.forget(container, gone(draft, unit, census));
     }
     let surplus = surplus.saturating_sub(census.done.len());
-    let mut fresh = census.fresh.clone();
-    // Of exclusive volumes the first stay in use, so that those who come later find their data; otherwise what takes no
-    // traffic goes first, then the youngest.
-    fresh.sort_by_key(|container| (Reverse(container.slot), is_ready(container), Reverse(container.ordinal)));
-    for container in fresh.into_iter().take(surplus) {
+    for container in census.fresh.spare().take(surplus) {
         ready -= usize::from(is_ready(container));
         let because = gone(draft, unit, census);
         drain(draft, container, because);
@@ -44,17 +39,12 @@ pub(super) fn reduce(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &C
 
 /// While a rollout is paused nothing is replaced, but the count still holds.
 fn keep_paused(draft: &mut Draft<'_>, unit: &Unit, census: &Census<'_>, failed: bool, drained: usize) {
-    let asked = |container: &&Container| container.revision == unit.revision;
     let relied = census.relied().saturating_sub(drained);
     let mut surplus = relied.saturating_sub(census.goal);
     // What a failed update brought goes before what serves; what a user paused has begun a step that ends.
-    let mut order: Vec<&Container> = census.outdated.iter().filter(|it| !asked(it)).copied().collect();
-    if failed {
-        let new = census.fresh.iter().copied();
-        order = new.chain(order).collect();
-    }
-    order.sort_by_key(|container| (failed && container.revision != unit.revision, container.ordinal));
-    for container in order.into_iter().filter(|container| is_ready(container)) {
+    let new = census.fresh.ready_of(|_| failed);
+    let old = census.outdated.ready_of(|class| class.revision != unit.revision);
+    for container in new.chain(old) {
         if surplus == 0 {
             break;
         }
@@ -75,8 +65,6 @@ fn replace(
     ready: usize,
     held: bool,
 ) -> Option<Hold> {
-    let mut outdated = census.outdated.clone();
-    outdated.sort_by_key(|container| (is_ready(container), container.ordinal));
     let stop_first = unit.stop_first();
     let unproved = census.fresh.len() - census.proved;
     let mut in_motion = census.leaving + unproved;
@@ -85,8 +73,8 @@ fn replace(
     let mut relied = census.relied().saturating_sub(census.ready() - ready);
     let mut stay = census.goal.saturating_sub(census.fresh_goal);
     let mut kept = None;
-    let mut left = outdated.len();
-    for container in outdated {
+    let mut left = census.outdated.len();
+    for container in census.outdated.in_order() {
         if left <= stay {
             break;
         }
@@ -108,10 +96,11 @@ fn replace(
         let first = match stop_first {
             Some(forced) => forced,
             None if held && unit.spec.update.no_room == NoRoom::Replace => "there is no room for both",
-            None => continue,
+            // Those that follow are ready too, and nothing before them was drained that could be relied on.
+            None => break,
         };
         if in_motion >= at_once {
-            continue;
+            break;
         }
         // It only goes where its replacement could take its place: otherwise everything would go in turn for nothing.
         if let Some(hold) = obstacle(draft, id, unit, container) {

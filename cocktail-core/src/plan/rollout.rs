@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::id::UnitId;
 use crate::rollout::{Rollout, RolloutState, RolloutStep};
 use crate::spec::OnFailure;
+use crate::state::Class;
 use crate::time::human;
 use crate::unit::Unit;
 
@@ -27,7 +28,7 @@ pub(super) fn steer(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
         step(draft, id, RolloutStep::Finish, false, "a job runs the new revision".into());
         return true;
     }
-    if let Some(because) = failure(draft, unit, rollout) {
+    if let Some(because) = failure(draft, id, unit, rollout) {
         fail(draft, id, unit, rollout, because);
         return true;
     }
@@ -70,35 +71,39 @@ pub(super) fn steer(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
 }
 
 /// What one of the replacements did that a good revision does not do.
-fn failure(draft: &Draft<'_>, unit: &Unit, rollout: &Rollout) -> Option<String> {
-    let now = draft.state.now;
-    let new = |container: &&Container| {
-        container.revision == rollout.to && container.ordinal > rollout.made && container.replace.is_none()
-    };
-    draft.state.of(unit).filter(new).find_map(|container| {
-        let id = &container.id;
-        let late = container.deadline.is_some_and(|deadline| deadline <= now);
-        match container.state {
-            ContainerState::Backoff { .. } | ContainerState::Failed => {
-                // It is not started again, whatever its back-off says.
-                let reason = container.reason.split("; restart ").next().unwrap_or_default();
-                Some(format!("{id}: {reason}"))
-            }
-            _ if container.crashes > 0 && container.state.is_live() => {
-                let exit = container.last_exit.map(|exit| format!(": {exit}")).unwrap_or_default();
-                Some(format!("{id} ended by itself{exit}"))
-            }
-            ContainerState::Loading if late => {
-                let limit = human(unit.spec.update.progress);
-                let saw = if container.probe.is_empty() { "no answer yet" } else { &container.probe };
-                Some(format!("{id} was not ready within {limit}: {saw}"))
-            }
-            ContainerState::Loading | ContainerState::Ready => {
-                container.unwell.as_ref().map(|detail| format!("{id} failed its liveness probe: {detail}"))
-            }
-            _ => None,
+fn failure(draft: &Draft<'_>, id: &UnitId, unit: &Unit, rollout: &Rollout) -> Option<String> {
+    let state = draft.state;
+    let replacements = state.roster(id)?.group(Class::kept(rollout.to))?;
+    let suspects = replacements.suspects(rollout.made, state.now).filter_map(|id| state.containers.get(id));
+    let new = suspects.filter(|container| container.ordinal > rollout.made);
+    let first = new.filter_map(|container| Some((&container.id, fault(draft, unit, container)?)));
+    first.min_by_key(|(id, _)| *id).map(|(_, fault)| fault)
+}
+
+/// What a container did that one of a good revision does not do.
+fn fault(draft: &Draft<'_>, unit: &Unit, container: &Container) -> Option<String> {
+    let id = &container.id;
+    let late = container.deadline.is_some_and(|deadline| deadline <= draft.state.now);
+    match container.state {
+        ContainerState::Backoff { .. } | ContainerState::Failed => {
+            // It is not started again, whatever its back-off says.
+            let reason = container.reason.split("; restart ").next().unwrap_or_default();
+            Some(format!("{id}: {reason}"))
         }
-    })
+        _ if container.crashes > 0 && container.state.is_live() => {
+            let exit = container.last_exit.map(|exit| format!(": {exit}")).unwrap_or_default();
+            Some(format!("{id} ended by itself{exit}"))
+        }
+        ContainerState::Loading if late => {
+            let limit = human(unit.spec.update.progress);
+            let saw = if container.probe.is_empty() { "no answer yet" } else { &container.probe };
+            Some(format!("{id} was not ready within {limit}: {saw}"))
+        }
+        ContainerState::Loading | ContainerState::Ready => {
+            container.unwell.as_ref().map(|detail| format!("{id} failed its liveness probe: {detail}"))
+        }
+        _ => None,
+    }
 }
 
 fn fail(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, rollout: &Rollout, because: String) {

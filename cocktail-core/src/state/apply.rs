@@ -4,6 +4,7 @@
 //! dropped, so that no order of events can do harm. What a runtime reports is in `outcomes`, rollouts and scaling are in
 //! `progress`.
 
+use super::shared::shared_port;
 use super::{ENDED_OPERATIONS, State};
 use crate::container::{Container, ContainerPort, ContainerState, Step};
 use crate::event::{Event, Soft};
@@ -160,11 +161,11 @@ impl State {
         match soft {
             Soft::Prepared { container, generation } => {
                 // Nothing follows from it but what people see, so the Unit need not be looked at.
-                let Some(mut record) = self.containers.remove(container) else { return };
-                if record.generation == *generation && record.state == ContainerState::Preparing {
-                    self.step(&mut record, Step::Prepared, "ports and folders are ready".into());
-                }
-                self.containers.insert(container.clone(), record);
+                self.edit(container, |state, record| {
+                    if record.generation == *generation && record.state == ContainerState::Preparing {
+                        state.step(record, Step::Prepared, "ports and folders are ready".into());
+                    }
+                });
             }
             Soft::Drained { container } => {
                 self.change(container, |_, record| {
@@ -224,6 +225,7 @@ impl State {
                 match self.units.get_mut(&id) {
                     Some(record) => {
                         let (revision, desired) = (record.revision, record.desired);
+                        let monitor = record.spec.update.monitor;
                         record.take(unit.clone(), now, at, actor);
                         if record.revision != revision {
                             let because = format!("{actor} applied revision {}", record.revision);
@@ -232,6 +234,9 @@ impl State {
                         if record.desired != desired {
                             let because = format!("{actor} applied {} instead of {desired}", record.desired);
                             record.why.record(at, "scale", &because, &[]);
+                        }
+                        if record.spec.update.monitor != monitor {
+                            self.count_again(&id);
                         }
                     }
                     None => {
@@ -268,12 +273,16 @@ impl State {
         let Event::Claimed { container, unit, revision, server, ports, slot, because, considered } = event else {
             return;
         };
+        let (unit, server) = (&self.shared_unit(unit), &self.shared_server(server));
         let Some(owner) = self.units.get_mut(unit) else { return };
         owner.made += 1;
         owner.containers.insert(container.clone());
         owner.why.record(self.at, "create", because, considered);
-        let reserved = owner.template(*revision).resources;
-        let finish_by = owner.template(*revision).restart.deadline.map(|deadline| self.now + deadline);
+        let template = owner.template(*revision);
+        let reserved = template.resources;
+        let finish_by = template.restart.deadline.map(|deadline| self.now + deadline);
+        let lease = |(name, port): &(_, u16)| ContainerPort { name: shared_port(template, name), port: Some(*port) };
+        let leases = ports.iter().map(lease).collect();
         let mut record = Container {
             id: container.clone(),
             unit: unit.clone(),
@@ -285,7 +294,7 @@ impl State {
             since: self.at,
             entered: self.now,
             ordinal: owner.made,
-            ports: ports.iter().map(|(name, port)| ContainerPort { name: name.clone(), port: Some(*port) }).collect(),
+            ports: leases,
             slot: *slot,
             handle: None,
             operation: None,
@@ -395,14 +404,24 @@ impl State {
 
     /// Changes a container in place; marks its Unit. One that is gone is left alone.
     pub(super) fn change(&mut self, id: &ContainerId, change: impl FnOnce(&mut Self, &mut Container)) {
-        let Some(mut record) = self.containers.remove(id) else { return };
+        let unit = self.edit(id, |state, record| {
+            change(state, record);
+            record.why.keep(state.settings.why_per_object);
+            record.unit.clone()
+        });
+        if let Some(unit) = unit {
+            self.touch(&unit);
+        }
+    }
+
+    /// Changes a container in place, and says what `edit` does. `None` if it is gone.
+    fn edit<T>(&mut self, id: &ContainerId, edit: impl FnOnce(&mut Self, &mut Container) -> T) -> Option<T> {
+        let mut record = self.containers.remove(id)?;
         self.count_out(&record);
-        change(self, &mut record);
-        record.why.keep(self.settings.why_per_object);
+        let edited = edit(self, &mut record);
         self.count_in(&record);
-        let unit = record.unit.clone();
-        self.containers.insert(id.clone(), record);
-        self.touch(&unit);
+        self.containers.insert(record.id.clone(), record);
+        Some(edited)
     }
 
     pub(super) fn change_unit(&mut self, id: &UnitId, change: impl FnOnce(&mut Unit) -> (&'static str, String)) {

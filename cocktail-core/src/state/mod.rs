@@ -13,8 +13,9 @@ mod outcomes;
 mod progress;
 mod provided;
 pub(crate) mod rooms;
+mod roster;
 mod routes;
-mod tally;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::objects::Object;
-use self::tally::Tally;
+pub(crate) use self::roster::{Class, Group, Roster};
 
 use crate::container::{Container, ContainerState};
 use crate::contract::{InOrder, PlacementPolicy};
@@ -110,7 +111,7 @@ struct SoftState {
     held_dirty: bool,
     running: usize,
     unwell: usize,
-    tallies: BTreeMap<UnitId, Tally>,
+    rosters: BTreeMap<UnitId, Roster>,
     routes_changed: bool,
     resting: BTreeMap<ServerId, BTreeSet<u16>>,
     halting: bool,
@@ -261,6 +262,9 @@ impl State {
         let mut dirty = std::mem::take(&mut self.soft.dirty);
         if std::mem::take(&mut self.soft.held_dirty) {
             dirty.extend(self.soft.held.iter().cloned());
+        }
+        for unit in &dirty {
+            self.settle(unit);
         }
         dirty
     }
@@ -423,6 +427,7 @@ impl State {
     /// Rebuilds what is derived, after loading.
     fn rebuild(&mut self) {
         self.soft = SoftState { policy: std::mem::take(&mut self.soft.policy), ..SoftState::default() };
+        self.share_texts();
         self.mark_all();
         self.count_all();
         self.count_rooms();

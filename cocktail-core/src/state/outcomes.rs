@@ -1,6 +1,6 @@
 //! What a runtime reported, applied to the container that it is about.
 
-use super::State;
+use super::{Roster, State};
 use crate::backoff::{CRASH_LOOP, delay};
 use crate::container::{Container, ContainerState, Step};
 use crate::contract::{Exit, Handle, ProbeKind};
@@ -236,7 +236,7 @@ impl State {
         self.spot_out(&record.unit, &record.server);
         if let Some(unit) = self.units.get_mut(&record.unit) {
             unit.containers.remove(container);
-            let in_use = self.soft.tallies.get(&record.unit).map(|tally| tally.revisions.keys().copied().collect());
+            let in_use = self.soft.rosters.get(&record.unit).map(Roster::revisions);
             unit.forget_templates(&in_use.unwrap_or_default());
             unit.why.record(self.at, "remove", &format!("{container} is gone: {}", record.reason), &[]);
         }
@@ -257,7 +257,12 @@ impl State {
             return;
         }
         let until = self.now + self.settings.port_hold_down;
-        let others = self.units.get(&record.unit).map(|unit| &unit.containers);
+        // Only a socket that is handed over has two holders.
+        let inherits = |unit: &&Unit| {
+            let templates = unit.templates.values().chain([&unit.spec.template]);
+            templates.flat_map(|template| &template.ports).any(|port| port.inherit && port.fixed.is_some())
+        };
+        let others = self.units.get(&record.unit).filter(inherits).map(|unit| &unit.containers);
         let shared: Vec<(u16, ContainerId)> = others
             .into_iter()
             .flatten()

@@ -113,13 +113,11 @@ impl State {
     /// Looks at a Unit when its rollout has waited long enough.
     pub(super) fn wake_for_rollout(&mut self, id: &UnitId) {
         let Some(unit) = self.units.get(id) else { return };
-        let mut due: Vec<ManagerTime> = Vec::new();
+        let mut due =
+            self.roster(id).map(|roster| roster.proofs(self.now, unit.spec.update.monitor)).unwrap_or_default();
         if let Some(rollout) = &unit.rollout {
             due.extend([rollout.deadline, rollout.promote_at].into_iter().flatten());
         }
-        let monitor = unit.spec.update.monitor;
-        let ready = self.of(unit).filter(|record| record.state == ContainerState::Ready);
-        due.extend(ready.map(|record| record.entered + monitor).filter(|due| *due > self.now));
         for due in due {
             self.wake(due, id);
         }
@@ -136,7 +134,7 @@ impl State {
         let (revision, monitor) = (unit.revision, unit.spec.update.monitor);
         // Only what replaces another has to show that it stays ready.
         let replaces = record.replace.is_some() || record.revision != revision;
-        if open || replaces || self.tally(&record.unit).is_some_and(|tally| tally.replaces(revision)) {
+        if open || replaces || self.roster(&record.unit).is_some_and(|roster| roster.replaces(revision)) {
             self.wake(self.now + monitor, &record.unit);
         }
     }

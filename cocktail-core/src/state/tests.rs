@@ -4,3 +4,4 @@ mod applies;
 mod commands;
 mod names;
 mod restarts;
+mod texts;

@@ -47,11 +47,8 @@ pub(super) fn state(state: &mut State) {
         assert_eq!(server.containers as usize, on_it.len());
         assert!(cpu <= server.capacity.cpu.0 || !state.is_dirty());
     }
+    rosters(state);
     let mut counted = state.clone();
-    counted.count_all();
-    let live: Vec<_> = state.units.keys().map(|id| (id, state.tally(id), state.wellness())).collect();
-    let anew: Vec<_> = state.units.keys().map(|id| (id, counted.tally(id), counted.wellness())).collect();
-    assert_eq!(live, anew, "what is counted along the way is what there is");
     counted.count_rooms();
     assert_eq!(state.derived_rooms(), counted.derived_rooms(), "the order of rooms is that of what is left");
     let mut all = state.clone();
@@ -95,6 +92,18 @@ fn durable(state: &State) -> State {
         }
     }
     state
+}
+
+/// What is counted along the way is what there is.
+fn rosters(state: &State) {
+    let (mut live, mut anew) = (state.clone(), state.clone());
+    anew.count_all();
+    assert_eq!(live.wellness(), anew.wellness(), "how many are well");
+    for id in state.units.keys() {
+        live.settle(id);
+        anew.settle(id);
+        assert_eq!(live.roster(id), anew.roster(id), "the roster of {id} is what a count of all gives");
+    }
 }
 
 fn ports(state: &State) {
