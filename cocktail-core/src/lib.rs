@@ -16,6 +16,7 @@ pub mod contract;
 pub mod error;
 pub mod event;
 pub mod fleet;
+#[macro_use]
 pub mod id;
 pub mod manifest;
 pub mod name;

@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 /// assert!(Name::new("web-1").is_ok());
 /// assert!(Name::new("../etc").is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(Arc<str>);
+
+shared_text_order!(Name);
 
 /// Why a text is no [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cocktail_core::contract::{Provider, Runtime, ServerObservation, Store};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Turn};
+use cocktail_core::fleet::Tenure;
 use cocktail_core::id::{Seq, ServerId};
 use cocktail_core::name::Name;
 use cocktail_core::scaling::ScalingPolicy;
@@ -26,7 +27,7 @@ use crate::orchestrator::Orchestrator;
 use crate::routing::{self, Wanted};
 use crate::shared::{FOLLOWED, Health, OBSERVATIONS, Observation, Servers, Shared};
 use crate::writer::Writer;
-use crate::{observe, schedule, watch as manifests};
+use crate::{fleet, observe, schedule, watch as manifests};
 
 /// Collects what an Orchestrator is made from.
 #[derive(Debug)]
@@ -130,10 +131,27 @@ impl Builder {
         let mut health = Health { seq, ..Health::default() };
         for provider in &self.providers {
             provider.lead(&lease);
-            for seen in provider.list().await?.servers {
-                let event = Event::ServerSeen { server: Box::new(server(&state, provider.name(), &seen)) };
-                state.apply(&event);
-                events.push(event);
+            let listing = provider.list().await?;
+            let mut known = Vec::new();
+            if let Some(seen) = fleet::seen(provider, &self.settings).await? {
+                known.push(Event::from(seen));
+                state.apply(&known[0]);
+                known.extend(state.listed(provider.name(), state.now, &listing));
+                known.iter().skip(1).for_each(|event| state.apply(event));
+            }
+            let grows = !known.is_empty();
+            events.append(&mut known);
+            for seen in listing.servers {
+                if grows {
+                    // Those that are still to join are connected when they are listed again.
+                    if !state.servers.get(&seen.server).is_some_and(|server| takes_calls(server.state)) {
+                        continue;
+                    }
+                } else {
+                    let event = Event::ServerSeen { server: Box::new(server(&state, provider.name(), &seen)) };
+                    state.apply(&event);
+                    events.push(event);
+                }
                 let connection = provider.connect(&seen.server).await?;
                 let runtime = shared.servers.add(seen.server.clone(), connection)?;
                 let streamed = runtime.events();
@@ -170,6 +188,9 @@ impl Builder {
             state,
         };
         writer.commit_first(&turn).await?;
+        for provider in self.providers.iter().filter(|provider| provider.capabilities().grows) {
+            tokio::spawn(fleet::run(shared.clone(), provider.clone(), self.settings.relist));
+        }
         for (server, runtime, streamed) in runtimes {
             tokio::spawn(follow(shared.clone(), server.clone(), streamed));
             tokio::spawn(look_around(shared.clone(), server, runtime, self.settings.relist));
@@ -184,6 +205,17 @@ impl Builder {
         manifests::watch(&orchestrator, &self.settings.watch)?;
         Ok(orchestrator)
     }
+}
+
+/// Whether containers may run on a server in that state.
+fn takes_calls(state: ServerState) -> bool {
+    matches!(state, ServerState::Joined | ServerState::Ready | ServerState::Cordoned | ServerState::Draining)
+}
+
+/// Follows a server that has just been connected.
+pub(crate) fn attach(shared: &Shared, server: &ServerId, runtime: &Arc<dyn Runtime>, relist: Duration) {
+    tokio::spawn(follow(shared.clone(), server.clone(), runtime.events()));
+    tokio::spawn(look_around(shared.clone(), server.clone(), runtime.clone(), relist));
 }
 
 /// Reads the newest snapshot and replays what came after it.
@@ -226,6 +258,7 @@ fn server(state: &State, provider: &Name, seen: &ServerObservation) -> Server {
         capacity: seen.capacity,
         allocated: Resources::default(),
         containers: 0,
+        tenure: Tenure::default(),
     }
 }
 
@@ -251,6 +284,9 @@ async fn look_around(shared: Shared, server: ServerId, runtime: Arc<dyn Runtime>
         tokio::select! {
             () = shared.observations.closed() => return,
             _ = relist.tick() => {
+                if shared.servers.get(&server).is_none() {
+                    return;
+                }
                 let asking = |state: &State, _: &Health| (state.now, state.containers.keys().cloned().collect());
                 let Ok((asked, before)) = shared.look(asking).await else { return };
                 if let Ok(listing) = runtime.list().await {

@@ -97,6 +97,7 @@ mod tests {
             capacity: Resources { cpu: CpuMillis(4000), memory: Bytes(1 << 30) },
             allocated: Resources::default(),
             containers: 0,
+            tenure: cocktail_core::fleet::Tenure::default(),
         };
         let mut state = State::new(StoreId::new("store-1"));
         state.apply(&Event::ServerSeen { server: Box::new(server) });

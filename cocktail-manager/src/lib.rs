@@ -21,6 +21,7 @@ mod apply;
 mod builder;
 mod clock;
 mod executor;
+mod fleet;
 mod floor;
 mod logs;
 mod monitor;

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use cocktail_core::command::{Command, Commanded};
 use cocktail_core::contract::{
-    Actor, Connection, Forwarder, Listing, Observation as Seen, Provider, Runtime, RuntimeEvent, Store,
+    Actor, ClaimOutcome, Connection, Forwarder, Listing, Observation as Seen, Provider, Runtime, RuntimeEvent,
+    ServerListing, Store,
 };
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Soft};
 use cocktail_core::id::{ContainerId, OperationId, Seq, ServerId};
+use cocktail_core::name::Name;
 use cocktail_core::operation::Failure;
 use cocktail_core::state::State;
 use cocktail_core::time::{ManagerTime, WallTime};
@@ -54,6 +56,12 @@ pub(crate) enum Observation {
     Runtime(ServerId, RuntimeEvent),
     /// A listing of a server's runtime, asked for at the given time, when the containers `before` were known.
     Listed { server: ServerId, asked: ManagerTime, before: BTreeSet<ContainerId>, listing: Listing, attached: bool },
+    /// A provider's listing, asked for at the given time.
+    ProviderListed { provider: Name, asked: ManagerTime, listing: ServerListing },
+    /// A provider's answer to a call for servers.
+    Provisioned(OperationId, Result<Vec<ClaimOutcome>>),
+    /// A provider's answer to a call that gives servers back.
+    Terminated(OperationId, Result<()>),
     /// Which service ports do not listen, and why.
     Routes(BTreeMap<SocketAddr, String>),
 }
@@ -112,6 +120,11 @@ impl Servers {
                 Err(Error::new(cocktail_core::error::ErrorKind::Unsupported, "agents are not supported yet"))
             }
         }
+    }
+
+    /// Forgets a server that is gone; its runtime ends with the last call on it.
+    pub(crate) fn remove(&self, server: &ServerId) {
+        self.lock().remove(server);
     }
 
     pub(crate) fn get(&self, server: &ServerId) -> Option<Arc<dyn Runtime>> {

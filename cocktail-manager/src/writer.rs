@@ -14,9 +14,10 @@ use cocktail_core::command::Commanded;
 use cocktail_core::contract::{LedgerRow, RuntimeEvent, TurnRow};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::event::{Event, Soft, Turn};
-use cocktail_core::id::{ContainerId, Epoch, Seq, ServerId};
-use cocktail_core::operation::Operation;
+use cocktail_core::fleet::{FleetEvent, ServerOperation};
+use cocktail_core::id::{ContainerId, Epoch, OperationId, Seq, ServerId};
 use cocktail_core::plan;
+use cocktail_core::server::ServerState;
 use cocktail_core::state::State;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -27,7 +28,7 @@ use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::observe::{self, Change};
 use crate::shared::{Committed, Health, Observation, Request, Shared};
-use crate::{floor, schedule};
+use crate::{fleet, floor, schedule};
 
 /// Pause between two attempts to write a turn that is held.
 const RETRY: Duration = Duration::from_millis(200);
@@ -109,7 +110,7 @@ impl Writer {
     /// Makes the turn of taking over durable, before anything is done.
     pub(crate) async fn commit_first(&mut self, turn: &Turn) -> Result<()> {
         let row = TurnRow { seq: self.seq.next(), at: turn.at, bytes: to_json(turn)? };
-        let ledger = ledger(turn, self.state.take_ended_operations());
+        let ledger = ledger(turn, &mut self.state);
         self.shared.store.append(self.epoch, row, &ledger).await?;
         self.seq = self.seq.next();
         self.health.seq = self.seq;
@@ -121,6 +122,25 @@ impl Writer {
         let open: Vec<_> = self.state.operations.values().cloned().collect();
         for operation in open {
             self.executor.send(&self.state, &operation);
+        }
+        let open: Vec<_> = self.state.server_operations.values().cloned().collect();
+        for operation in open {
+            self.send_server_call(operation);
+        }
+    }
+
+    fn send_server_call(&self, operation: ServerOperation) {
+        tokio::spawn(fleet::call(self.shared.clone(), operation, self.epoch, self.clock));
+    }
+
+    /// Servers that are gone are not called any more.
+    fn forget_servers(&self, events: &[Event]) {
+        for event in events {
+            if let Event::Fleet { event } = event
+                && let FleetEvent::Gone { server, .. } | FleetEvent::Released { server } = &**event
+            {
+                self.shared.servers.remove(server);
+            }
         }
     }
 
@@ -200,6 +220,21 @@ impl Writer {
                     self.send_routes(true);
                 }
             }
+            Observation::ProviderListed { provider, asked, listing } => {
+                for event in self.state.listed(&provider, asked, &listing) {
+                    self.durable(event, gathered);
+                }
+            }
+            Observation::Provisioned(operation, answer) => {
+                for event in self.state.provisioned(operation, answer) {
+                    self.durable(event, gathered);
+                }
+            }
+            Observation::Terminated(operation, answer) => {
+                for event in self.state.terminated(operation, answer) {
+                    self.durable(event, gathered);
+                }
+            }
             Observation::Routes(errors) => {
                 for (address, because) in &errors {
                     if self.health.routes.get(address) != Some(because) {
@@ -220,6 +255,14 @@ impl Writer {
                 .get(container)
                 .is_some_and(|record| record.generation == *generation && record.state.may_run()),
             Event::BoundsSet { unit, bounds, .. } => schedule::is_news(self.state.units.get(unit), *bounds),
+            Event::Fleet { event } => match &**event {
+                FleetEvent::Joined { server, .. } => self
+                    .state
+                    .servers
+                    .get(server)
+                    .is_some_and(|record| matches!(record.state, ServerState::Booting | ServerState::Lost)),
+                _ => true,
+            },
             _ => true,
         }
     }
@@ -275,6 +318,11 @@ impl Writer {
                     operations += 1;
                 }
             }
+            for operation in fleet::to_send(&self.state, &turn.events) {
+                self.send_server_call(operation);
+                operations += 1;
+            }
+            self.forget_servers(&turn.events);
             let span = Span::current();
             span.record("seq", self.seq.0).record("events", turn.events.len()).record("operations", operations);
             let committed = Committed { seq: self.seq, at: turn.at, events: Arc::new(turn.events) };
@@ -297,7 +345,7 @@ impl Writer {
     async fn commit(&mut self, turn: &Turn) -> Result<(), End> {
         let bytes = to_json(turn).map_err(|error| End::LeaseLost(error.chain()))?;
         let row = TurnRow { seq: self.seq.next(), at: turn.at, bytes };
-        let ledger = ledger(turn, self.state.take_ended_operations());
+        let ledger = ledger(turn, &mut self.state);
         let mut told = false;
         loop {
             let failed = match self.shared.store.append(self.epoch, row.clone(), &ledger).await {
@@ -433,19 +481,26 @@ impl Writer {
 }
 
 /// Ledger rows of a turn: operations that it intends, and those that have ended.
-fn ledger(turn: &Turn, ended: Vec<Operation>) -> Vec<LedgerRow> {
-    let row = |operation: &Operation, ended: bool| {
-        let bytes = serde_json::to_vec(operation).unwrap_or_default();
-        (operation.id, LedgerRow { operation: operation.id, ended, bytes })
-    };
+fn ledger(turn: &Turn, state: &mut State) -> Vec<LedgerRow> {
     let mut rows = BTreeMap::new();
     for event in &turn.events {
-        if let Event::Intended { operation } = event {
-            rows.extend([row(operation, false)]);
+        match event {
+            Event::Intended { operation } => rows.extend([ledger_row(operation.id, &**operation, false)]),
+            Event::Fleet { event } => {
+                if let FleetEvent::Intended { operation } = &**event {
+                    rows.extend([ledger_row(operation.id, &**operation, false)]);
+                }
+            }
+            _ => {}
         }
     }
-    rows.extend(ended.iter().map(|operation| row(operation, true)));
+    rows.extend(state.take_ended_operations().iter().map(|ended| ledger_row(ended.id, ended, true)));
+    rows.extend(state.take_ended_server_operations().iter().map(|ended| ledger_row(ended.id, ended, true)));
     rows.into_values().collect()
+}
+
+fn ledger_row(operation: OperationId, record: &impl serde::Serialize, ended: bool) -> (OperationId, LedgerRow) {
+    (operation, LedgerRow { operation, ended, bytes: serde_json::to_vec(record).unwrap_or_default() })
 }
 
 fn to_json(turn: &Turn) -> Result<Vec<u8>> {

@@ -93,6 +93,7 @@ impl Provider for StandaloneProvider {
             zone: None,
             offering: "local".into(),
             address: self.shared.fixed.config.address,
+            owner: None,
             labels: BTreeMap::from([("host".to_owned(), machine::host_name())]),
         };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -8,9 +8,11 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 mod autoscale;
+mod cluster;
 mod drivers;
 mod embed;
 mod forward;
+mod place;
 mod proc;
 mod report;
 mod respawn;
@@ -80,7 +82,7 @@ fn installed<'a>(program: Option<&'a Path>, name: &str) -> Result<&'a Path> {
 
 type Bench = fn(&Setup) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("spawn", spawn::run),
     ("respawn", respawn::run),
     ("forward", forward::run),
@@ -89,6 +91,7 @@ const BENCHES: [(&str, Bench); 8] = [
     ("autoscale", autoscale::run),
     ("zero", zero::run),
     ("embed", embed::run),
+    ("place", place::run),
 ];
 
 fn main() -> Result<()> {

@@ -125,6 +125,7 @@ impl Provider for Pretend {
             zone: None,
             offering: "machine".into(),
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            owner: None,
             labels: BTreeMap::new(),
         };
         Ok(ServerListing { servers: vec![server], complete: true, as_of: WallTime(0) })

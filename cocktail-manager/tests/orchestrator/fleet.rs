@@ -1,0 +1,202 @@
+//! Servers that are bought and given back, over a provider that only pretends and forgets to answer.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cocktail_core::contract::{
+    Actor, ClaimOutcome, Connection, Manager, Offering, OfferingKind, Provider, ProviderCapabilities, ProvisionCtx,
+    Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, ShutdownMode, Store, TerminateReason,
+};
+use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::fleet::Owner;
+use cocktail_core::id::ServerId;
+use cocktail_core::name::Name;
+use cocktail_core::quantity::{Bytes, CpuMillis};
+use cocktail_core::settings::{ProviderSettings, Settings};
+use cocktail_core::spec::{Resources, Template};
+use cocktail_core::time::WallTime;
+use cocktail_manager::Orchestrator;
+
+use crate::behaviour::{manifest, ready};
+use crate::pretend::{Machine, Pretend};
+
+/// Servers by the token that made them.
+#[derive(Debug)]
+struct Cloud {
+    name: Name,
+    servers: Mutex<BTreeMap<ServerId, (String, Owner, Arc<Machine>)>>,
+    made: Mutex<u32>,
+    /// Answers to provisioning calls that get lost, although the call acts.
+    lost: Mutex<u32>,
+    store: Arc<dyn Store>,
+}
+
+impl Cloud {
+    fn new(store: &Arc<dyn Store>) -> Arc<Self> {
+        let name = Name::new("cloud").expect("a name");
+        let (servers, made, lost) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { name, servers, made, lost, store: store.clone() })
+    }
+
+    fn count(&self) -> usize {
+        self.servers.lock().expect("unpoisoned").len()
+    }
+}
+
+fn room() -> Resources {
+    Resources { cpu: CpuMillis(2_000), memory: Bytes(4 << 30) }
+}
+
+#[async_trait]
+impl Provider for Cloud {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+    fn kind(&self) -> &'static str {
+        "cloud"
+    }
+    fn capabilities(&self) -> ProviderCapabilities {
+        ProviderCapabilities { grows: true, ..ProviderCapabilities::default() }
+    }
+    fn validate(&self, _: &Template) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    async fn offerings(&self, _: &Requirements) -> Result<Vec<Offering>> {
+        Ok(vec![Offering {
+            name: "small".into(),
+            zone: None,
+            kind: OfferingKind::OnDemand,
+            price: Some(0.1),
+            allocatable: room(),
+            available: true,
+        }])
+    }
+    async fn provision(
+        &self,
+        ctx: &dyn ProvisionCtx,
+        _: &ServerSpec,
+        claims: &[ServerClaim],
+    ) -> Result<Vec<ClaimOutcome>> {
+        for claim in claims {
+            let mut servers = self.servers.lock().expect("unpoisoned");
+            let owner = Owner { store: self.store.id(), operation: ctx.operation() };
+            match servers.get(&claim.server) {
+                Some((token, ..)) => assert_eq!(token, ctx.token(), "a claim is fulfilled by one call"),
+                None => {
+                    *self.made.lock().expect("unpoisoned") += 1;
+                    servers.insert(claim.server.clone(), (ctx.token().to_owned(), owner, Machine::new()));
+                }
+            }
+        }
+        let mut lost = self.lost.lock().expect("unpoisoned");
+        if *lost > 0 {
+            *lost -= 1;
+            return Err(Error::new(ErrorKind::OutcomeUnknown, "the connection broke"));
+        }
+        Ok(claims
+            .iter()
+            .map(|it| ClaimOutcome { server: it.server.clone(), result: Ok(format!("i-{}", it.server)) })
+            .collect())
+    }
+    async fn list(&self) -> Result<ServerListing> {
+        let servers = self.servers.lock().expect("unpoisoned");
+        let seen = |(id, (_, owner, _)): (&ServerId, &(String, Owner, Arc<Machine>))| ServerObservation {
+            server: id.clone(),
+            provider_id: format!("i-{id}"),
+            incarnation: "boot-1".into(),
+            capacity: room(),
+            zone: None,
+            offering: "small".into(),
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            owner: Some(owner.clone()),
+            labels: BTreeMap::new(),
+        };
+        Ok(ServerListing { servers: servers.iter().map(seen).collect(), complete: true, as_of: WallTime(0) })
+    }
+    async fn can_terminate(&self, _: &ServerId) -> Result<()> {
+        Ok(())
+    }
+    async fn terminate(&self, _: &dyn ProvisionCtx, servers: &[ServerId], _: TerminateReason) -> Result<()> {
+        self.servers.lock().expect("unpoisoned").retain(|id, _| !servers.contains(id));
+        Ok(())
+    }
+    async fn connect(&self, server: &ServerId) -> Result<Connection> {
+        let servers = self.servers.lock().expect("unpoisoned");
+        let (_, _, machine) = servers.get(server).ok_or_else(|| Error::not_found("no such server"))?;
+        Ok(Connection::Local(Arc::new(Pretend(machine.clone()))))
+    }
+}
+
+fn store() -> Arc<dyn Store> {
+    crate::behaviour::store()
+}
+
+/// Waits until something holds; virtual time makes the limit cheap.
+async fn until(holds: impl AsyncFn() -> bool) {
+    for _ in 0..60_000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it does not come to that");
+}
+
+async fn start(store: &Arc<dyn Store>, cloud: &Arc<Cloud>) -> Orchestrator {
+    let options = [("idle", "1m"), ("visibility", "100ms")];
+    let options = options.map(|(key, value)| (key.to_owned(), serde_json::json!(value))).into();
+    let kind = Name::new("cloud").expect("a name");
+    let providers = BTreeMap::from([(kind.clone(), ProviderSettings { kind, options })]);
+    let settings = Settings { relist: Duration::from_secs(5), providers, ..Settings::default() };
+    let builder = Orchestrator::builder(store.clone()).with_provider(cloud.clone()).with_settings(settings);
+    builder.start().await.expect("it starts")
+}
+
+fn web(count: u32) -> cocktail_core::contract::ManifestSource {
+    manifest(&format!(
+        "service = \"shop\"\n[maps.prod.units.web]\ncommand = [\"web\"]\nreplicas = {count}\nresources = {{ cpu = 1 }}\n"
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_are_bought_when_room_runs_out_and_given_back_when_they_are_empty() {
+    let store = store();
+    let cloud = Cloud::new(&store);
+    let manager = start(&store, &cloud).await;
+    manager.apply(&[web(3)], &Actor::embedder()).await.expect("it is applied");
+    ready(&manager, 3).await;
+    assert_eq!(cloud.count(), 2);
+    let servers = manager.servers().await.expect("servers");
+    assert!(servers.iter().all(|server| server.state == "ready" && server.provider == "cloud"), "{servers:?}");
+    manager.scale("web", 0, &Actor::embedder()).await.expect("it is scaled");
+    until(async || manager.servers().await.expect("servers").is_empty()).await;
+    assert_eq!(cloud.count(), 0);
+    manager.shutdown(ShutdownMode::Leave).await.expect("it ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_buys_nothing_twice_also_over_a_restart() {
+    let store = store();
+    let cloud = Cloud::new(&store);
+    *cloud.lost.lock().expect("unpoisoned") = 1;
+    let manager = start(&store, &cloud).await;
+    manager.apply(&[web(1)], &Actor::embedder()).await.expect("it is applied");
+    until(async || cloud.count() == 1).await;
+    manager.shutdown(ShutdownMode::Leave).await.expect("it ends");
+    drop(manager);
+    let manager = start(&store, &cloud).await;
+    ready(&manager, 1).await;
+    assert_eq!(*cloud.made.lock().expect("unpoisoned"), 1);
+    // What runs there is attached to again, and nothing is started anew.
+    manager.shutdown(ShutdownMode::Leave).await.expect("it ends");
+    drop(manager);
+    let manager = start(&store, &cloud).await;
+    ready(&manager, 1).await;
+    assert_eq!(*cloud.made.lock().expect("unpoisoned"), 1);
+    let starts: u32 = cloud.servers.lock().expect("unpoisoned").values().map(|(_, _, machine)| machine.starts()).sum();
+    assert_eq!(starts, 1);
+    manager.shutdown(ShutdownMode::Leave).await.expect("it ends");
+}
