@@ -4,8 +4,11 @@
 //! suite; `if tty` behind a name says which declared capability the case needs.
 
 use std::any::Any;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use cocktail_core::error::{Error, ErrorKind};
@@ -120,21 +123,30 @@ impl<S> Case<S> {
             Some((capability, declared)) if !declared(scene) => {
                 Outcome::Skipped(format!("the capability `{capability}` is not declared"))
             }
-            _ => guarded((self.run)(scene), limit, waiting).await,
+            _ => guarded((self.run)(scene), limit, waiting).await.err().unwrap_or(Outcome::Passed),
         };
         report.add(suite, self.name, outcome);
     }
 }
 
-/// Runs a case to its end, its panic or its deadline.
-async fn guarded(case: BoxFuture<'_, Verdict>, limit: Duration, waiting: &Waiting) -> Outcome {
-    match tokio::time::timeout(limit, AssertUnwindSafe(case).catch_unwind()).await {
-        Ok(Ok(Ok(()))) => Outcome::Passed,
-        Ok(Ok(Err(Stop::Skipped(reason)))) => Outcome::Skipped(reason),
-        Ok(Ok(Err(Stop::Failed(message)))) => Outcome::Failed(message),
-        Ok(Err(panic)) => Outcome::Failed(format!("panicked: {}", text_of(&*panic))),
-        Err(_) => Outcome::Failed(format!("not done within {}{waiting}", human(limit))),
+/// Runs something to its end, its panic or its deadline.
+pub(crate) async fn guarded<T>(
+    work: impl Future<Output = Verdict<T>>,
+    limit: Duration,
+    waiting: &Waiting,
+) -> Result<T, Outcome> {
+    match tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(Ok(done))) => Ok(done),
+        Ok(Ok(Err(Stop::Skipped(reason)))) => Err(Outcome::Skipped(reason)),
+        Ok(Ok(Err(Stop::Failed(message)))) => Err(Outcome::Failed(message)),
+        Ok(Err(panic)) => Err(Outcome::Failed(format!("panicked: {}", text_of(&*panic)))),
+        Err(_) => Err(Outcome::Failed(format!("not done within {}{waiting}", human(limit)))),
     }
+}
+
+/// Clears up, as far as that is possible: what is broken has failed a case already.
+pub(crate) async fn clear_up(work: impl Future<Output = Verdict>, limit: Duration) {
+    let _broken = guarded(work, limit, &Waiting::default()).await;
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {
@@ -205,16 +217,24 @@ impl std::fmt::Display for Waiting {
     }
 }
 
-/// Polls a call a few times and drops it, as a caller does that dies in the middle. Says whether it was still going on.
-pub(crate) async fn abandon<T>(call: impl Future<Output = T>, polls: usize) -> bool {
-    let mut call = Box::pin(call);
-    for _ in 0..polls {
-        if futures_util::poll!(&mut call).is_ready() {
-            return false;
+/// Lets a call make that many steps and drops it, as a caller does that dies in the middle. Says whether it was still
+/// going on.
+pub(crate) async fn abandon<T>(call: impl Future<Output = T>, steps: usize) -> bool {
+    let mut call = pin!(call);
+    let mut left = steps;
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(true);
         }
-        tokio::task::yield_now().await;
-    }
-    true
+        left -= 1;
+        match call.as_mut().poll(context) {
+            Poll::Ready(_) => Poll::Ready(false),
+            Poll::Pending if left == 0 => Poll::Ready(true),
+            // It wakes us when it can go on.
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -228,6 +248,21 @@ mod tests {
 
     struct Capabilities {
         flies: bool,
+    }
+
+    #[tokio::test]
+    async fn a_call_is_abandoned_after_as_many_steps_as_it_is_given() {
+        let made = Mutex::new(0);
+        for steps in 0..5 {
+            *made.lock().unwrap() = 0;
+            let call = async {
+                for _ in 0..3 {
+                    *made.lock().unwrap() += 1;
+                    tokio::task::yield_now().await;
+                }
+            };
+            assert_eq!((abandon(call, steps).await, *made.lock().unwrap()), (steps < 4, steps.min(3)));
+        }
     }
 
     async fn passes(_: &Scene) -> Verdict {

@@ -15,7 +15,8 @@ use cocktail_core::contract::{Provider, Requirements};
 use cocktail_core::error::Result;
 
 use self::scene::Scene;
-use super::report::{Outcome, Report};
+use super::case::{Waiting, guarded};
+use super::report::Report;
 use super::workers::Workers;
 
 /// Makes the provider that the cases work on.
@@ -48,14 +49,14 @@ pub trait ProviderFixture: Workers {
     }
 }
 
-/// Runs all cases on this fixture's provider, and those of its runtime. No server that a case bought is left afterwards.
+/// Runs all cases on this fixture's provider, and those of its runtime; where the provider cannot be made, a single case
+/// that says so. No server that a case bought is left afterwards.
 pub async fn provider(fixture: &dyn ProviderFixture) -> Report {
     let mut report = Report::new("a provider");
-    let scene = match Scene::new(fixture).await {
+    let scene = match guarded(Scene::new(fixture), fixture.deadline(), &Waiting::default()).await {
         Ok(scene) => scene,
-        Err(stop) => {
-            let found = format!("no manager could make the provider, so that nothing else was tried: {stop:?}");
-            report.add(SUITE, "a_manager_makes_the_provider", Outcome::Failed(found));
+        Err(outcome) => {
+            report.add(SUITE, "a_manager_makes_the_provider", outcome);
             return report;
         }
     };

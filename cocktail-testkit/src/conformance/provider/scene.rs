@@ -13,7 +13,7 @@ use cocktail_core::error::Error;
 use cocktail_core::id::{OperationId, ServerId};
 
 use super::ProviderFixture;
-use crate::conformance::case::{Doing, Stop, Verdict, Waiting, ensure, ensure_eq};
+use crate::conformance::case::{Doing, Stop, Verdict, Waiting, clear_up, ensure, ensure_eq};
 use crate::conformance::context::RecordingCtx;
 
 pub(crate) struct Scene<'f> {
@@ -65,8 +65,7 @@ impl<'f> Scene<'f> {
             operations: AtomicU64::new(0),
             bought: Mutex::default(),
         };
-        let made = tokio::time::timeout(fixture.deadline(), scene.provider()).await;
-        let made = made.map_err(|_| Stop::Failed("it took longer than a case may".into()))??;
+        let made = scene.provider().await?;
         let subject = format!("provider {} of kind {}", made.name(), made.kind());
         Ok(Self { capabilities: made.capabilities(), subject, ..scene })
     }
@@ -190,14 +189,13 @@ impl<'f> Scene<'f> {
             return;
         }
         let clearing = async {
-            let _failed = self.fixture.leave_room(None).await;
-            let Ok(provider) = self.provider().await else { return };
+            self.fixture.leave_room(None).await?;
+            let provider = self.provider().await?;
             let ids: Vec<ServerId> = bought.into_iter().collect();
-            if self.terminate(&*provider, &ids).await.is_ok() {
-                let _left = self.gone(&*provider, &ids).await;
-            }
+            self.terminate(&*provider, &ids).await?;
+            self.gone(&*provider, &ids).await
         };
-        let _too_long = tokio::time::timeout(self.fixture.deadline(), clearing).await;
+        clear_up(clearing, self.fixture.deadline()).await;
     }
 }
 

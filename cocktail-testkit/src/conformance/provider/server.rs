@@ -9,7 +9,7 @@ use cocktail_core::error::{Error, Result};
 use cocktail_core::id::{ContainerId, Generation, ServerId};
 
 use super::scene::Scene;
-use crate::conformance::case::{Stop, Verdict};
+use crate::conformance::case::{Stop, Verdict, guarded};
 use crate::conformance::report::{Outcome, Report};
 use crate::conformance::runtime::{self, RuntimeFixture};
 use crate::conformance::workers::{Occupied, Workers};
@@ -18,23 +18,15 @@ const CONNECTS: &str = "a_server_can_be_connected_to";
 
 /// Runs the cases of a runtime on a server of the provider, where it is driven from here; else they are skipped.
 pub(super) async fn run(report: &mut Report, scene: &Scene<'_>) {
-    let limit = scene.fixture.deadline();
-    let found = tokio::time::timeout(limit, server(scene)).await;
-    let found = found.unwrap_or_else(|_| Err(Stop::Failed(format!("not done in time{}", scene.waiting))));
-    match found {
-        Ok((server, Connection::Local(_))) => {
+    match guarded(server(scene), scene.fixture.deadline(), &scene.waiting).await {
+        Ok((server, connection)) => {
             report.add(super::SUITE, CONNECTS, Outcome::Passed);
-            runtime::run(report, &OnServer { scene, server }).await;
+            match connection {
+                Connection::Local(_) => runtime::run(report, &OnServer { scene, server }).await,
+                Connection::Agent => skip(report, "the server is driven by an agent"),
+            }
         }
-        Ok((_, Connection::Agent)) => {
-            report.add(super::SUITE, CONNECTS, Outcome::Passed);
-            skip(report, "the server is driven by an agent");
-        }
-        Err(stop) => {
-            let outcome = match stop {
-                Stop::Failed(message) => Outcome::Failed(message),
-                Stop::Skipped(reason) => Outcome::Skipped(reason),
-            };
+        Err(outcome) => {
             report.add(super::SUITE, CONNECTS, outcome);
             skip(report, "no server could be connected to");
         }

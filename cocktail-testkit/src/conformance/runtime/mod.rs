@@ -13,13 +13,13 @@ mod watching;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cocktail_core::contract::Runtime;
+use cocktail_core::contract::{Runtime, Sighting};
 use cocktail_core::error::Result;
 
 pub(crate) use self::beside::template;
 use self::scene::Scene;
-use super::case::{Case, Doing, Verdict, cases};
-use super::report::{Outcome, Report};
+use super::case::{Case, Doing, Verdict, Waiting, cases, ensure, guarded};
+use super::report::Report;
 use super::workers::Workers;
 
 /// Makes the runtime that the cases work on.
@@ -51,12 +51,9 @@ fn all<'f>() -> Vec<Case<Scene<'f>>> {
 }
 
 pub(crate) async fn run(report: &mut Report, fixture: &dyn RuntimeFixture) {
-    let mut scene = match Scene::new(fixture).await {
+    let mut scene = match guarded(Scene::new(fixture), fixture.deadline(), &Waiting::default()).await {
         Ok(scene) => scene,
-        Err(stop) => {
-            let found = format!("no manager could attach, so that nothing else was tried: {stop:?}");
-            return report.add(SUITE, "a_manager_attaches", Outcome::Failed(found));
-        }
+        Err(outcome) => return report.add(SUITE, "a_manager_attaches", outcome),
     };
     for (number, case) in all().into_iter().enumerate() {
         scene.begin(number);
@@ -80,7 +77,7 @@ async fn a_runtime_that_is_stopped_leaves_nothing(scene: &Scene<'_>) -> Verdict 
         scene.nothing_left(launch)?;
     }
     if let Ok(listing) = runtime.list().await {
-        super::case::ensure!(listing.containers.is_empty(), "it still lists {:?}", listing.containers);
+        ensure!(listing.containers.is_empty(), "it still lists {:?}", listing.containers);
     }
     drop(runtime);
     scene.leave();
@@ -88,8 +85,8 @@ async fn a_runtime_that_is_stopped_leaves_nothing(scene: &Scene<'_>) -> Verdict 
     let listing = runtime.list().await.doing("list for the next manager")?;
     for launch in &launches {
         let seen = listing.containers.get(&launch.container).map(|seen| &seen.sighting);
-        let runs = matches!(seen, Some(cocktail_core::contract::Sighting::Running(_)));
-        super::case::ensure!(!runs, "{} still runs for the next manager", launch.container);
+        let runs = matches!(seen, Some(Sighting::Running(_)));
+        ensure!(!runs, "{} still runs for the next manager", launch.container);
     }
     Ok(())
 }

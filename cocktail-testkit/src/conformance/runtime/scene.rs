@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 use super::RuntimeFixture;
-use crate::conformance::case::{Doing, Stop, Verdict, Waiting, ensure, ensure_eq};
+use crate::conformance::case::{Doing, Stop, Verdict, Waiting, clear_up, ensure, ensure_eq};
 use crate::conformance::workers::{MARK, Occupied};
 
 /// Longest time that a container has to end by itself where a case does not ask for less.
@@ -35,8 +35,7 @@ impl<'f> Scene<'f> {
         let (runtime, waiting) = (Mutex::default(), Waiting::default());
         let capabilities = RuntimeCapabilities::default();
         let scene = Self { capabilities, waiting, fixture, runtime, case: 0, used: Mutex::default() };
-        let attached = tokio::time::timeout(fixture.deadline(), scene.runtime()).await;
-        let attached = attached.map_err(|_| Stop::Failed("it took longer than a case may".into()))??;
+        let attached = scene.runtime().await?;
         Ok(Self { capabilities: attached.capabilities(), ..scene })
     }
 
@@ -178,20 +177,27 @@ impl<'f> Scene<'f> {
     pub(super) async fn clear(&self) {
         let used = std::mem::take(&mut *locked(&self.used));
         let clearing = async {
-            let Ok(runtime) = self.runtime().await else { return };
+            let runtime = self.runtime().await?;
             for (container, generation) in used {
-                let order = StopOrder { container, generation, signal: 9, grace: Duration::ZERO };
+                let order = StopOrder { container, generation, signal: KILL, grace: Duration::ZERO };
                 let _failed = runtime.stop(&order).await;
                 let _failed = runtime.remove(&order.container).await;
             }
+            Ok(())
         };
-        let _too_long = tokio::time::timeout(self.fixture.deadline(), clearing).await;
+        clear_up(clearing, self.fixture.deadline()).await;
     }
 
     /// Leaves nothing behind.
     pub(super) async fn end(self) {
-        let Some(runtime) = locked(&self.runtime).take() else { return };
-        let _failed = tokio::time::timeout(self.fixture.deadline(), runtime.shutdown(true)).await;
+        let runtime = locked(&self.runtime).take();
+        let ending = async {
+            if let Some(runtime) = runtime {
+                runtime.shutdown(true).await?;
+            }
+            Ok(())
+        };
+        clear_up(ending, self.fixture.deadline()).await;
     }
 }
 
