@@ -134,6 +134,19 @@ fn with_port(mut launch: Launch, port: u16, inherit: bool) -> Verdict<Launch> {
     Ok(launch)
 }
 
+/// Starts a container on a port that was given back. A program that was being started at that moment may hold it for a
+/// little longer.
+async fn on_free_port(scene: &Scene<'_>, runtime: &dyn Runtime, launch: &Launch) -> Verdict<Handle> {
+    let look = || async {
+        match try_start(runtime, launch).await {
+            Ok(handle) => Ok(Some(handle)),
+            Err(error) if *error.kind() == ErrorKind::Conflict => Ok(None),
+            Err(error) => Err(error).doing("start on a free port"),
+        }
+    };
+    scene.waiting.find("a container on a port that was given back", look).await
+}
+
 /// A runtime that leaves the proof to its engine says it at the start.
 async fn a_taken_port_is_a_conflict_that_names_it(scene: &Scene<'_>) -> Verdict {
     let runtime = scene.runtime().await?;
@@ -145,7 +158,7 @@ async fn a_taken_port_is_a_conflict_that_names_it(scene: &Scene<'_>) -> Verdict 
     ensure_eq!(named, Some(other.port.to_string()), "the context `port` of the conflict");
     scene.nothing_left(&launch)?;
     drop(other.guard);
-    let handle = scene.run(&*runtime, &launch).await?;
+    let handle = on_free_port(scene, &*runtime, &launch).await?;
     scene.one_process(&*runtime, &launch, &handle).await
 }
 
@@ -153,14 +166,14 @@ async fn released_ports_can_be_had_again(scene: &Scene<'_>) -> Verdict {
     let runtime = scene.runtime().await?;
     let port = scene.occupy()?.port;
     let first = with_port(scene.launch("a", "exec sleep 600"), port, false)?;
-    scene.run(&*runtime, &first).await?;
+    on_free_port(scene, &*runtime, &first).await?;
     runtime.stop(&stop(&first)).await.doing("stop")?;
     runtime.remove(&first.container).await.doing("remove")?;
     for _ in 0..2 {
         runtime.release_ports(&[port]).await.doing("release the port")?;
     }
     let second = with_port(scene.launch("b", "exec sleep 600"), port, false)?;
-    scene.run(&*runtime, &second).await?;
+    on_free_port(scene, &*runtime, &second).await?;
     Ok(())
 }
 
@@ -170,7 +183,7 @@ async fn a_listening_socket_is_handed_over(scene: &Scene<'_>) -> Verdict {
     // Descriptor 3 is the first one that is handed over.
     let script = "test -e /proc/self/fd/3 && echo \"sockets $LISTEN_FDS\"; exec sleep 600";
     let launch = with_port(scene.launch("a", script), port, true)?;
-    scene.run(&*runtime, &launch).await?;
+    on_free_port(scene, &*runtime, &launch).await?;
     scene.line(&*runtime, &launch, "sockets 1").await
 }
 
