@@ -2,7 +2,7 @@
 //!
 //! [`DataDir`] takes a folder for one Manager and holds its lock; [`RedbStore`] keeps the journal, the snapshot, the
 //! ledger and the lease in one file in it; [`MemoryStore`] does the same without a disk, for tests. Both stores pass
-//! the cases of `suite` (feature `suite`).
+//! the conformance suite of `cocktail-testkit`.
 //!
 //! What always holds: when a write has returned, it is on disk; a write of an older epoch is refused; a store never
 //! panics because of what it finds on a disk.
@@ -17,8 +17,6 @@ mod memory;
 mod redb_store;
 mod reserve;
 mod schema;
-#[cfg(any(test, feature = "suite"))]
-pub mod suite;
 #[cfg(test)]
 mod tests;
 

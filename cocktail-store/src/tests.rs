@@ -1,42 +1,36 @@
-//! The shared cases on both stores, and what only a file can suffer.
+//! What only a file can suffer. What every store must do is in `tests/conformance.rs`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use cocktail_core::contract::Store;
+use cocktail_core::contract::{Store, TurnRow};
 use cocktail_core::error::ErrorKind;
-use cocktail_core::id::{Seq, StoreId};
+use cocktail_core::id::{Epoch, Seq, StoreId};
+use cocktail_core::time::WallTime;
 use redb::ReadableDatabase;
 use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::backend::{Fault, Health, Op};
 use crate::schema::{META, meta};
-use crate::suite::{self, append, turn};
 use crate::{DataDir, MemoryStore, RedbStore};
+
+/// A turn whose bytes follow from its position.
+fn turn(seq: u64) -> TurnRow {
+    TurnRow { seq: Seq(seq), at: WallTime(1_000 * i64::try_from(seq).unwrap()), bytes: format!("turn {seq}").into() }
+}
+
+/// Appends turns `from..=to`.
+async fn append(store: &dyn Store, epoch: Epoch, from: u64, to: u64) {
+    for seq in from..=to {
+        store.append(epoch, turn(seq), &[]).await.unwrap();
+    }
+}
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
-}
-
-#[tokio::test]
-async fn the_memory_store_passes_the_suite() {
-    suite::run(&|| Arc::new(MemoryStore::new(StoreId::new("memory")))).await;
-}
-
-#[tokio::test]
-async fn the_redb_store_passes_the_suite() {
-    let folders = folder();
-    let made = std::cell::Cell::new(0);
-    suite::run(&|| {
-        made.set(made.get() + 1);
-        let path = folders.path().join(made.get().to_string());
-        fs::create_dir(&path).unwrap();
-        Arc::new(RedbStore::open(&path).unwrap())
-    })
-    .await;
 }
 
 #[tokio::test]

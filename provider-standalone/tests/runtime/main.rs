@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+mod conformance;
 mod data;
 mod exec;
 mod forwarding;
@@ -31,6 +32,7 @@ fn main() {
         secrets::trials(),
         exec::trials(),
         forwarding::trials(),
+        conformance::trials(),
     ]
     .into_iter()
     .flatten()
