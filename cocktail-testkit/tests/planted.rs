@@ -169,7 +169,7 @@ impl Provider for Planted {
             } else if self.has(Bug::AllOrNothing) {
                 return Err(Error::new(ErrorKind::Quota { scope: "account".into() }, "the account is full"));
             } else {
-                Err("the account is full".to_owned())
+                Err(Error::new(ErrorKind::Quota { scope: "account".into() }, "the account is full"))
             };
             outcomes.push(ClaimOutcome { server: claim.server.clone(), result });
         }
@@ -185,6 +185,7 @@ impl Provider for Planted {
             zone: None,
             offering: "small".into(),
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            owner: None,
             labels: BTreeMap::new(),
         };
         let mut servers: Vec<ServerObservation> = self.ours().into_iter().map(observe).collect();

@@ -11,7 +11,8 @@ use cocktail_core::contract::{
     Checkpoint, ClaimOutcome, Connection, Lease, Offering, OfferingKind, Provider, ProviderCapabilities, ProvisionCtx,
     Requirements, Runtime, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
-use cocktail_core::error::{Error, Result};
+use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::fleet::Owner;
 use cocktail_core::id::{ServerId, StoreId};
 use cocktail_core::name::Name;
 use cocktail_core::quantity::{Bytes, CpuMillis};
@@ -150,7 +151,9 @@ impl Provider for FolderProvider {
             let (server, offering) = (claim.server.clone(), spec.offering.clone());
             let tag = Tag { store: store.clone(), operation: ctx.operation(), server: server.clone(), offering };
             let made = self.cloud.create(&id, &tag, ctx.bootstrap()).await?;
-            let result = if made { Ok(id) } else { Err("the account has no room for another server".into()) };
+            let scope = || ErrorKind::Quota { scope: "servers of the account".into() };
+            let full = || Error::new(scope(), "the account has no room for another server");
+            let result = if made { Ok(id) } else { Err(full()) };
             outcomes.push(ClaimOutcome { server, result });
         }
         Ok(outcomes)
@@ -169,6 +172,7 @@ impl Provider for FolderProvider {
                 zone: None,
                 offering: tag.offering,
                 address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                owner: Some(Owner { store: tag.store, operation: tag.operation }),
                 labels: BTreeMap::from([("operation".to_owned(), tag.operation.to_string())]),
             }
         };

@@ -106,7 +106,7 @@ impl<'f> Scene<'f> {
             .map(|index| ServerClaim { server: ServerId::new(format!("conf-{}-{number}-{index}", self.run)) })
             .collect();
         locked(&self.bought).extend(claims.iter().map(|claim| claim.server.clone()));
-        let spec = ServerSpec { offering: offering.name, zone: offering.zone };
+        let spec = ServerSpec { offering: offering.name, zone: offering.zone, kind: Some(offering.kind) };
         Ok(Order { ctx: self.ctx(number), spec, claims })
     }
 
