@@ -321,7 +321,7 @@ impl State {
             server.containers += 1;
         }
         self.count_in(&record);
-        self.containers.insert(container.clone(), record);
+        self.containers.insert(Box::new(record));
         if let Some(finish_by) = finish_by {
             self.wake(finish_by, unit);
         }
@@ -413,7 +413,7 @@ impl State {
         self.count_out(&record);
         let edited = edit(self, &mut record);
         self.count_in(&record);
-        self.containers.insert(record.id.clone(), record);
+        self.containers.insert(record);
         Some(edited)
     }
 

@@ -6,6 +6,7 @@
 //! What was asked for may be anything; what is recorded as seen was seen.
 
 mod apply;
+mod containers;
 mod inspect;
 mod objects;
 mod outcomes;
@@ -22,12 +23,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::containers::Containers;
 pub use self::objects::Object;
 pub(crate) use self::roster::{Class, Group, Roster};
 
-use crate::container::{Container, ContainerState};
+use crate::container::ContainerState;
 use crate::event::Turn;
-use crate::id::{ContainerId, Epoch, OperationId, ServerId, StoreId, UnitId};
+use crate::id::{Epoch, OperationId, ServerId, StoreId, UnitId};
 use crate::name::Name;
 use crate::operation::Operation;
 use crate::ports::{PortLease, PortPool};
@@ -59,7 +61,7 @@ pub struct State {
     /// Units by name.
     pub units: BTreeMap<UnitId, Unit>,
     /// Containers by id.
-    pub containers: BTreeMap<ContainerId, Container>,
+    pub containers: Containers,
     /// Servers by id.
     pub servers: BTreeMap<ServerId, Server>,
     /// Port leases by server.
@@ -146,7 +148,7 @@ impl State {
             settings: Settings::default(),
             services: BTreeMap::new(),
             units: BTreeMap::new(),
-            containers: BTreeMap::new(),
+            containers: Containers::default(),
             servers: BTreeMap::new(),
             ports: BTreeMap::new(),
             operations: BTreeMap::new(),
