@@ -10,6 +10,7 @@
 mod autoscale;
 mod drivers;
 mod embed;
+mod event;
 mod forward;
 mod proc;
 mod report;
@@ -80,7 +81,7 @@ fn installed<'a>(program: Option<&'a Path>, name: &str) -> Result<&'a Path> {
 
 type Bench = fn(&Setup) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("spawn", spawn::run),
     ("respawn", respawn::run),
     ("forward", forward::run),
@@ -89,6 +90,7 @@ const BENCHES: [(&str, Bench); 8] = [
     ("autoscale", autoscale::run),
     ("zero", zero::run),
     ("embed", embed::run),
+    ("event", event::run),
 ];
 
 fn main() -> Result<()> {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 /// The bars that the project set itself: the figure, whether it must be at least or at most the number, the number.
-const BARS: [(&str, &str, Bar); 18] = [
+const BARS: [(&str, &str, Bar); 21] = [
     ("spawn", "vs_bare", Bar::AtLeast(0.5)),
     ("spawn", "vs_supervisord", Bar::AtLeast(6.0)),
     ("respawn", "p50_ms", Bar::AtMost(5.0)),
@@ -27,6 +27,9 @@ const BARS: [(&str, &str, Bar); 18] = [
     ("zero", "vs_cold", Bar::AtMost(1.2)),
     ("embed", "crates", Bar::AtMost(150.0)),
     ("embed", "seconds", Bar::AtMost(150.0)),
+    ("event", "p99_ms", Bar::AtMost(1.0)),
+    ("event", "p50_growth", Bar::AtMost(1.5)),
+    ("event", "bytes_per_container", Bar::AtMost(1536.0)),
 ];
 
 #[derive(Debug, Clone, Copy)]
