@@ -30,6 +30,7 @@ pub mod server;
 pub mod settings;
 pub mod spec;
 pub mod state;
+pub mod text;
 pub mod time;
 pub mod unit;
 pub mod view;

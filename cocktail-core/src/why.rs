@@ -1,11 +1,17 @@
 //! Why-records: every decision and every non-decision as data, with the numbers that were used.
 
-use std::collections::VecDeque;
+use std::sync::LazyLock;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::text::Text;
 use crate::time::WallTime;
 use crate::view::{ConsideredView, WhyView};
+
+/// Decisions about containers: every container has some of them.
+static WORDS: LazyLock<[Text; 8]> = LazyLock::new(|| {
+    ["create", "start", "back off", "stop", "drain", "remove", "replace", "lease ports"].map(Text::from)
+});
 
 /// One decision, or the decision to do nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,12 +19,13 @@ pub struct Why {
     /// When.
     pub at: WallTime,
     /// What: `create`, `start`, `restart`, `stop`, `remove`, `wait`, …
-    pub decision: String,
+    #[serde(deserialize_with = "read_word")]
+    pub decision: Text,
     /// Why.
-    pub because: String,
+    pub because: Text,
     /// What else was looked at, and why it was not taken.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub considered: Vec<ConsideredView>,
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub considered: Box<[ConsideredView]>,
     /// How often the same was decided again in a row.
     #[serde(default)]
     pub again: u32,
@@ -27,26 +34,24 @@ pub struct Why {
 /// The last decisions about one object, oldest first; its owner bounds it with [`WhyLog::keep`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct WhyLog(VecDeque<Why>);
+pub struct WhyLog(Vec<Why>);
 
 impl WhyLog {
     /// Adds a decision; the same again only counts up.
     pub fn record(&mut self, at: WallTime, decision: &str, because: &str, considered: &[ConsideredView]) {
-        if let Some(last) = self.0.back_mut()
-            && last.decision == decision
-            && last.because == because
-        {
-            last.at = at;
-            last.again += 1;
-            return;
-        }
-        self.0.push_back(Why {
-            at,
-            decision: decision.to_owned(),
-            because: because.to_owned(),
-            considered: considered.to_vec(),
-            again: 0,
-        });
+        let repeated = self.0.last_mut().filter(|last| last.because.as_str() == because);
+        let because = match repeated {
+            Some(last) if last.decision.as_str() == decision => {
+                last.at = at;
+                last.again += 1;
+                return;
+            }
+            Some(last) => last.because.clone(),
+            None => because.into(),
+        };
+        // Most logs stay as short as they are: room for more would be kept for nothing.
+        self.0.reserve_exact(1);
+        self.0.push(Why { at, decision: word(decision), because, considered: considered.into(), again: 0 });
     }
 
     /// Forgets the oldest decisions beyond `most`.
@@ -65,16 +70,29 @@ impl WhyLog {
         self.iter()
             .map(|why| WhyView {
                 at: why.at.to_string(),
-                decision: why.decision.clone(),
+                decision: why.decision.to_string(),
                 object: object.to_owned(),
                 because: match why.again {
-                    0 => why.because.clone(),
+                    0 => why.because.to_string(),
                     times => format!("{} ({} times)", why.because, times + 1),
                 },
-                considered: why.considered.clone(),
+                considered: why.considered.to_vec(),
             })
             .collect()
     }
+}
+
+/// The text of the word, shared where it is a common one.
+fn word(text: &str) -> Text {
+    WORDS.iter().find(|word| word.as_str() == text).cloned().unwrap_or_else(|| text.into())
+}
+
+fn read_word<'de, D: Deserializer<'de>>(from: D) -> Result<Text, D::Error> {
+    Text::deserialize(from).map(|read| word(read.as_str()))
+}
+
+fn is_none(considered: &[ConsideredView]) -> bool {
+    considered.is_empty()
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ usage: cargo xtask check
 
 check   format, lints, docs, features, licences, bans, sources, advisories, lock file
 test    every test and doctest; --setup first installs what they need, as CI=true does
-bench   spawn, respawn, forward, rss, embed against their peers; all of them without NAME.
+bench   spawn, respawn, forward, rss, embed against their peers, event; all of them without NAME.
         --json writes one object, or an array of them without NAME; --setup first installs the peers
 picture draws the terminal in the README anew, from a run of the example";
 

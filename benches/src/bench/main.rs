@@ -11,6 +11,7 @@ mod autoscale;
 mod cluster;
 mod drivers;
 mod embed;
+mod event;
 mod forward;
 mod place;
 mod proc;
@@ -82,7 +83,7 @@ fn installed<'a>(program: Option<&'a Path>, name: &str) -> Result<&'a Path> {
 
 type Bench = fn(&Setup) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("spawn", spawn::run),
     ("respawn", respawn::run),
     ("forward", forward::run),
@@ -92,6 +93,7 @@ const BENCHES: [(&str, Bench); 9] = [
     ("zero", zero::run),
     ("embed", embed::run),
     ("place", place::run),
+    ("event", event::run),
 ];
 
 fn main() -> Result<()> {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 /// The bars that the project set itself: the figure, whether it must be at least or at most the number, the number.
-const BARS: [(&str, &str, Bar); 19] = [
+const BARS: [(&str, &str, Bar); 22] = [
     ("spawn", "vs_bare", Bar::AtLeast(0.5)),
     ("spawn", "vs_supervisord", Bar::AtLeast(6.0)),
     ("respawn", "p50_ms", Bar::AtMost(5.0)),
@@ -28,6 +28,9 @@ const BARS: [(&str, &str, Bar); 19] = [
     ("embed", "crates", Bar::AtMost(150.0)),
     ("embed", "seconds", Bar::AtMost(150.0)),
     ("place", "planner_per_s", Bar::AtLeast(100_000.0)),
+    ("event", "p99_ms", Bar::AtMost(1.0)),
+    ("event", "p50_growth", Bar::AtMost(1.5)),
+    ("event", "bytes_per_container", Bar::AtMost(1536.0)),
 ];
 
 #[derive(Debug, Clone, Copy)]

@@ -328,7 +328,7 @@ impl State {
         self.rank(server);
         self.spot_in(unit, server);
         self.count_in(&record);
-        self.containers.insert(container.clone(), record);
+        self.containers.insert(Box::new(record));
         if let Some(finish_by) = finish_by {
             self.wake(finish_by, unit);
         }
@@ -420,7 +420,7 @@ impl State {
         self.count_out(&record);
         let edited = edit(self, &mut record);
         self.count_in(&record);
-        self.containers.insert(record.id.clone(), record);
+        self.containers.insert(record);
         Some(edited)
     }
 

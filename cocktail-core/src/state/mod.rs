@@ -6,6 +6,7 @@
 //! What was asked for may be anything; what is recorded as seen was seen.
 
 mod apply;
+mod containers;
 mod fleet;
 mod inspect;
 mod objects;
@@ -25,14 +26,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::containers::Containers;
 pub use self::objects::Object;
 pub(crate) use self::roster::{Class, Group, Roster};
 
-use crate::container::{Container, ContainerState};
+use crate::container::ContainerState;
 use crate::contract::{InOrder, PlacementPolicy};
 use crate::event::Turn;
 use crate::fleet::{ProviderRecord, ServerOperation};
-use crate::id::{ContainerId, Epoch, OperationId, ServerId, StoreId, UnitId};
+use crate::id::{Epoch, OperationId, ServerId, StoreId, UnitId};
 use crate::name::Name;
 use crate::operation::Operation;
 use crate::ports::{PortLease, PortPool};
@@ -64,7 +66,7 @@ pub struct State {
     /// Units by name.
     pub units: BTreeMap<UnitId, Unit>,
     /// Containers by id.
-    pub containers: BTreeMap<ContainerId, Container>,
+    pub containers: Containers,
     /// Servers by id.
     pub servers: BTreeMap<ServerId, Server>,
     /// Providers by name.
@@ -175,7 +177,7 @@ impl State {
             settings: Settings::default(),
             services: BTreeMap::new(),
             units: BTreeMap::new(),
-            containers: BTreeMap::new(),
+            containers: Containers::default(),
             servers: BTreeMap::new(),
             providers: BTreeMap::new(),
             server_operations: BTreeMap::new(),

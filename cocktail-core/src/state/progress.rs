@@ -113,8 +113,10 @@ impl State {
     /// Looks at a Unit when its rollout has waited long enough.
     pub(super) fn wake_for_rollout(&mut self, id: &UnitId) {
         let Some(unit) = self.units.get(id) else { return };
-        let mut due =
-            self.roster(id).map(|roster| roster.proofs(self.now, unit.spec.update.monitor)).unwrap_or_default();
+        // Only what replaces another has to show that it stays ready.
+        let open = unit.rollout.as_ref().is_some_and(|rollout| rollout.state.is_open());
+        let roster = self.roster(id).filter(|roster| open || roster.replaces(unit.revision));
+        let mut due = roster.map(|roster| roster.proofs(self.now, unit.spec.update.monitor)).unwrap_or_default();
         if let Some(rollout) = &unit.rollout {
             due.extend([rollout.deadline, rollout.promote_at].into_iter().flatten());
         }

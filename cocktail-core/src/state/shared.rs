@@ -3,7 +3,7 @@
 //! Each id that is read is a text of its own. A million containers name few Units, servers and ports, and each of them
 //! is named in several places.
 
-use super::State;
+use super::{Containers, State};
 use crate::container::{Container, ContainerPort};
 use crate::id::{ServerId, UnitId};
 use crate::name::Name;
@@ -12,15 +12,14 @@ use crate::spec::Template;
 impl State {
     /// Shares the texts of everything that was read.
     pub(super) fn share_texts(&mut self) {
-        let mut containers = std::mem::take(&mut self.containers);
-        for (id, record) in &mut containers {
-            record.id = id.clone();
-            self.share_texts_of(record);
+        let mut containers = Containers::default();
+        for mut record in std::mem::take(&mut self.containers) {
+            self.share_texts_of(&mut record);
+            containers.insert(record);
         }
         for unit in self.units.values_mut() {
             let ids = std::mem::take(&mut unit.containers).into_iter();
-            unit.containers =
-                ids.map(|id| containers.get_key_value(&id).map_or(id, |(known, _)| known.clone())).collect();
+            unit.containers = ids.map(|id| containers.shared(id)).collect();
         }
         self.containers = containers;
     }

@@ -4,4 +4,5 @@ mod applies;
 mod commands;
 mod names;
 mod restarts;
+mod rosters;
 mod texts;

@@ -84,7 +84,7 @@ fn a_replacement_that_ends_in_its_window_fails_the_update_which_goes_back_once()
     assert_eq!(rollout(&world).state, RolloutState::RolledBack);
     assert_eq!(revisions(&world), BTreeSet::from([Revision(1)]));
     assert!(
-        old.iter().filter(|id| world.state.containers.contains_key(*id)).count() >= 3,
+        old.iter().filter(|id| world.state.containers.contains_key(id)).count() >= 3,
         "what served was not touched"
     );
     assert!(world.unit("web").history[1].outcome.starts_with("failed: "), "{:?}", world.unit("web").history);
