@@ -27,6 +27,7 @@ pub mod quantity;
 pub mod rollout;
 pub mod scaling;
 pub mod server;
+pub mod session;
 pub mod settings;
 pub mod spec;
 pub mod state;
