@@ -130,7 +130,7 @@ impl ServerState {
                 ServerStep::Vanished,
             ) => Ok(S::Gone),
             (S::Joined | S::Ready | S::Cordoned | S::Draining, ServerStep::Silent) => Ok(S::Lost),
-            (S::Claimed | S::Provisioning | S::Booting | S::Joined, ServerStep::Fail) => Ok(S::Failed),
+            (S::Claimed | S::Provisioning | S::Booting | S::Joined | S::Terminating, ServerStep::Fail) => Ok(S::Failed),
             (state, step) => Err(IllegalServerStep { state, step }),
         }
     }

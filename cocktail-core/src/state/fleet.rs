@@ -110,7 +110,10 @@ impl State {
             FleetEvent::Released { server } => self.claim_ended(server, None),
             FleetEvent::Kept { server, failure, until } => {
                 self.claim_ended(server, Some(failure));
-                self.fleet_step(server, ServerStep::Uncordon, &failure.message, |record| {
+                // What never joined takes nothing: it is asked for again, and never offered to anybody.
+                let joined = self.servers.get(server).is_some_and(|record| !record.incarnation.is_empty());
+                let step = if joined { ServerStep::Uncordon } else { ServerStep::Fail };
+                self.fleet_step(server, step, &failure.message, |record| {
                     record.tenure.keep = Some(*until);
                 });
             }
@@ -164,6 +167,10 @@ impl State {
                     record.tenure.bought = Some(now);
                 }
             });
+        }
+        if let Some(record) = self.providers.get_mut(&operation.provider) {
+            let meant = record.orphans.values_mut().filter(|orphan| operation.servers.contains(&orphan.server));
+            meant.for_each(|orphan| orphan.asked = Some(now));
         }
         self.server_operations.insert(id, operation.clone());
     }
@@ -241,7 +248,8 @@ impl State {
         self.change(container, |state, record| {
             record.operation = None;
             record.handle = None;
-            if record.state != crate::container::ContainerState::Stopped {
+            use crate::container::ContainerState;
+            if !matches!(record.state, ContainerState::Stopped | ContainerState::Failed) {
                 state.step(record, Step::Ended, because.to_owned());
             }
         });
@@ -326,7 +334,9 @@ impl State {
         });
         let providers = self.providers.values().flat_map(|provider| {
             let refused = provider.refused.as_ref().and_then(|refused| refused.until);
-            provider.marked.values().copied().map(Some).chain([refused])
+            let visibility = provider.limits.visibility;
+            let asked = provider.orphans.values().map(move |orphan| orphan.asked.map(|asked| asked + visibility));
+            provider.marked.values().copied().map(Some).chain([refused]).chain(asked)
         });
         self.soft.fleet_wake = servers.chain(providers).flatten().filter(|due| *due > now).min();
     }
