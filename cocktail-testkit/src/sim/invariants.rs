@@ -149,7 +149,12 @@ impl World {
                 }
             }
             // What a user steers may fail again.
-            Event::RolloutStepped { unit, failed: false, step: RolloutStep::Resume | RolloutStep::RollBack { .. }, .. } => {
+            Event::RolloutStepped {
+                unit,
+                failed: false,
+                step: RolloutStep::Resume | RolloutStep::RollBack { .. },
+                ..
+            } => {
                 self.watch.back.remove(unit);
             }
             Event::Fleet { event } => self.watch_fleet(event),
@@ -224,9 +229,9 @@ impl World {
         let mut found = None;
         for (id, unit) in &self.replayed.units {
             let exempt = unit.stop_first().is_some() || unit.spec.update.no_room == NoRoom::Replace;
-            let forced = turn.events.iter().any(|event| {
-                matches!(event, Event::DrainBegun { because, .. } if because.ends_with("its time is over"))
-            });
+            let forced = turn.events.iter().any(
+                |event| matches!(event, Event::DrainBegun { because, .. } if because.ends_with("its time is over")),
+            );
             let count = |ready: &BTreeMap<UnitId, usize>| ready.get(id).copied().unwrap_or_default();
             let floor = count(before).min(unit.goal() as usize);
             if count(&after) < floor && !exempt && !forced {

@@ -33,8 +33,7 @@ impl World {
 
     pub(super) fn late_object(&mut self, server: ServerId, offering: usize, operation: OperationId) {
         let owner = Owner { store: self.store.id.clone(), operation };
-        let id =
-            self.provider.make(self.now, server, Some(owner), offering, true, &self.rates, &mut self.chance);
+        let id = self.provider.make(self.now, server, Some(owner), offering, true, &self.rates, &mut self.chance);
         self.object_made(&id, operation);
     }
 
@@ -63,9 +62,8 @@ impl World {
 
     /// A server that is not admitted yet tells that it is there.
     pub(super) fn hello(&mut self, server: ServerId) {
-        let waits = |it: ServerState| {
-            matches!(it, ServerState::Claimed | ServerState::Provisioning | ServerState::Booting)
-        };
+        let waits =
+            |it: ServerState| matches!(it, ServerState::Claimed | ServerState::Provisioning | ServerState::Booting);
         let known = self.replayed.servers.get(&server);
         if !self.machines.contains_key(&server) || known.is_none_or(|it| !waits(it.state)) {
             return;
@@ -182,7 +180,14 @@ impl World {
         }
     }
 
-    fn stop_worker(&mut self, life: u64, server: &ServerId, container: ContainerId, generation: Generation, grace: u64) {
+    fn stop_worker(
+        &mut self,
+        life: u64,
+        server: &ServerId,
+        container: ContainerId,
+        generation: Generation,
+        grace: u64,
+    ) {
         let Some(machine) = self.machines.get_mut(server) else { return };
         match machine.processes.get_mut(&container).filter(|it| it.generation == generation) {
             Some(process) if process.stopping => {}
@@ -204,7 +209,13 @@ impl World {
     }
 
     /// A worker's readiness changes, and it may change back.
-    pub(super) fn worker_ready(&mut self, server: &ServerId, container: ContainerId, generation: Generation, ready: bool) {
+    pub(super) fn worker_ready(
+        &mut self,
+        server: &ServerId,
+        container: ContainerId,
+        generation: Generation,
+        ready: bool,
+    ) {
         let (life, flaps) = (self.life, self.rates.flaps);
         let machine = match self.reach(server) {
             Ok(machine) => machine,
@@ -231,7 +242,13 @@ impl World {
     }
 
     /// A worker ends, by itself or because it was told to.
-    pub(super) fn worker_ended(&mut self, server: &ServerId, container: ContainerId, generation: Generation, exit: Exit) {
+    pub(super) fn worker_ended(
+        &mut self,
+        server: &ServerId,
+        container: ContainerId,
+        generation: Generation,
+        exit: Exit,
+    ) {
         let life = self.life;
         let machine = match self.reach(server) {
             Ok(machine) => machine,

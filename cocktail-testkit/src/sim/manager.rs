@@ -137,8 +137,7 @@ impl World {
             }));
         }
         let base = state.now;
-        let open: Vec<OperationId> =
-            state.operations.keys().chain(state.server_operations.keys()).copied().collect();
+        let open: Vec<OperationId> = state.operations.keys().chain(state.server_operations.keys()).copied().collect();
         self.manager = Some(Manager {
             state,
             epoch,
@@ -207,8 +206,7 @@ impl World {
         if self.healed {
             return;
         }
-        let stages =
-            [Stage::BeforeCommit, Stage::CommitLost, Stage::CommitKept, Stage::BeforeSend, Stage::AfterSend];
+        let stages = [Stage::BeforeCommit, Stage::CommitLost, Stage::CommitKept, Stage::BeforeSend, Stage::AfterSend];
         let stage = self.chance.pick(&stages).copied();
         if let Some(manager) = &mut self.manager {
             manager.dies = stage;

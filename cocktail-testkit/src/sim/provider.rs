@@ -161,7 +161,8 @@ impl Provider {
             let existing = self.objects.values().filter(|it| it.ended.is_none()).count();
             if existing >= self.quota {
                 let kind = ErrorKind::Quota { scope: "servers".into() };
-                outcomes.push(ClaimOutcome { server: server.clone(), result: Err(Error::new(kind, "the quota is used")) });
+                outcomes
+                    .push(ClaimOutcome { server: server.clone(), result: Err(Error::new(kind, "the quota is used")) });
                 continue;
             }
             if !self.in_stock.get(offering).copied().unwrap_or_default() || chance.happens(rates.late_success) {
@@ -200,10 +201,7 @@ impl Provider {
         self.numbers += 1;
         let id = format!("i-{:05}", self.numbers);
         let visible = now + chance.below(rates.lag + 1);
-        self.objects.insert(
-            id.clone(),
-            Object { server, owner, offering, late, visible, ending: None, ended: None },
-        );
+        self.objects.insert(id.clone(), Object { server, owner, offering, late, visible, ending: None, ended: None });
         id
     }
 

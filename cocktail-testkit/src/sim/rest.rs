@@ -61,7 +61,8 @@ impl World {
             };
             let ready = there.iter().filter(good).count();
             if ready != unit.goal() as usize || there.len() != ready || !is_settled(unit.rollout.as_ref()) {
-                let odd = there.iter().find(|it| !good(it)).map(|it| format!("{} is {}: {}", it.id, it.state, it.reason));
+                let odd =
+                    there.iter().find(|it| !good(it)).map(|it| format!("{} is {}: {}", it.id, it.state, it.reason));
                 let odd = odd.unwrap_or_default();
                 let rollout = unit.rollout.as_ref().map(|it| it.state.as_str()).unwrap_or_default();
                 return Some(format!(
@@ -120,11 +121,8 @@ impl World {
     fn leaked_port(&self) -> Option<String> {
         let state = &self.replayed;
         for (server, pool) in &state.ports {
-            let held: BTreeSet<u16> = pool
-                .leases()
-                .filter(|(_, lease)| matches!(lease, PortLease::Held(_)))
-                .map(|(port, _)| port)
-                .collect();
+            let held: BTreeSet<u16> =
+                pool.leases().filter(|(_, lease)| matches!(lease, PortLease::Held(_))).map(|(port, _)| port).collect();
             let on_it = state.containers.values().filter(|it| it.server == *server && it.holds_ports());
             let used: BTreeSet<u16> = on_it.flat_map(|it| it.port_numbers()).collect();
             if let Some(port) = held.symmetric_difference(&used).next() {

@@ -225,11 +225,13 @@ impl World {
                 let mut events = state.listed(&self.cloud, asked, &listing);
                 if self.has(Planted::MissingIsGone) && listing.complete {
                     let named = |id: &ServerId| listing.servers.iter().any(|it| it.server == *id);
-                    let there = state.servers.values().filter(|it| {
-                        matches!(it.state, ServerState::Booting | ServerState::Ready) && !named(&it.id)
-                    });
+                    let there = state
+                        .servers
+                        .values()
+                        .filter(|it| matches!(it.state, ServerState::Booting | ServerState::Ready) && !named(&it.id));
                     let because = || "not found".to_owned();
-                    events.extend(there.map(|it| FleetEvent::Gone { server: it.id.clone(), because: because() }.into()));
+                    events
+                        .extend(there.map(|it| FleetEvent::Gone { server: it.id.clone(), because: because() }.into()));
                 }
                 events
             }
@@ -386,8 +388,9 @@ pub(super) fn free_ports(state: &mut State, container: &ContainerId) {
 /// Whether a probe is about a start that is not known yet.
 fn is_early(state: &State, event: &Event) -> bool {
     let Event::Probed { container, generation, .. } = event else { return false };
-    let starting =
-        |it: ContainerState| matches!(it, ContainerState::Preparing | ContainerState::Prepared | ContainerState::Starting);
+    let starting = |it: ContainerState| {
+        matches!(it, ContainerState::Preparing | ContainerState::Prepared | ContainerState::Starting)
+    };
     state.containers.get(container).is_some_and(|it| it.generation == *generation && starting(it.state))
 }
 
@@ -438,7 +441,6 @@ fn of_listing(
 
 /// Whether a Unit's rollout has come to an end.
 pub(super) fn is_settled(rollout: Option<&cocktail_core::rollout::Rollout>) -> bool {
-    rollout.is_none_or(|it| {
-        !matches!(it.state, RolloutState::Running | RolloutState::RollingBack | RolloutState::Paused)
-    })
+    rollout
+        .is_none_or(|it| !matches!(it.state, RolloutState::Running | RolloutState::RollingBack | RolloutState::Paused))
 }

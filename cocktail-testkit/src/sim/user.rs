@@ -38,31 +38,31 @@ const COMMON: &str = "restart = { base = \"1s\", max = \"30s\", reset = \"1m\" }
 
 /// What the Units are like: each asks for something else of placement.
 const UNITS: &[(&str, (u32, u32), &str)] = &[
-    ("web", (8, 40), "ports.http = { service = 8080 }\nresources = { cpu = \"500m\", memory = \"512M\" }\n"),
+    ("web", (8, 40), "ports.http = { service = 8080 }\nresources = { cpu = 0.5, memory = \"512MiB\" }\n"),
     (
         "api",
         (4, 20),
-        "ports.http = { service = 8081 }\nports.admin = {}\nresources = { cpu = \"1\", memory = \"1G\" }\n\
+        "ports.http = { service = 8081 }\nports.admin = {}\nresources = { cpu = 1, memory = \"1GiB\" }\n\
          place = { spread = \"zone\", priority = 10 }\n",
     ),
     (
         "work",
         (8, 40),
-        "resources = { cpu = \"250m\", memory = \"256M\" }\nplace = { pack = \"server\" }\n\
+        "resources = { cpu = 0.25, memory = \"256MiB\" }\nplace = { pack = \"server\" }\n\
          volumes.data = { mount = \"data\", kind = \"shared\" }\n",
     ),
     (
         "cache",
         (2, 8),
-        "ports.main = {}\nresources = { cpu = \"1\", memory = \"2G\" }\nplace.affinity.apart = [\"cache\"]\n",
+        "ports.main = {}\nresources = { cpu = 1, memory = \"2GiB\" }\nplace.affinity.apart = [\"cache\"]\n",
     ),
     (
         "base",
         (1, 6),
-        "ports.main = {}\nresources = { cpu = \"1500m\", memory = \"1G\" }\nplace.constraints.zone = [\"b\"]\n\
+        "ports.main = {}\nresources = { cpu = 1.5, memory = \"1GiB\" }\nplace.constraints.zone = [\"b\"]\n\
          volumes.tmp = { mount = \"tmp\", kind = \"ephemeral\" }\n",
     ),
-    ("batch", (0, 6), "resources = { cpu = \"500m\", memory = \"256M\" }\n"),
+    ("batch", (0, 6), "resources = { cpu = 0.5, memory = \"256MiB\" }\n"),
 ];
 
 /// The user.
@@ -209,9 +209,10 @@ impl World {
 
     /// A server that takes containers.
     fn any_ready(&mut self) -> Option<ServerId> {
-        let ready = self.replayed.servers.values().filter(|it| {
-            it.state == ServerState::Ready && it.tenure.evict.is_none() && it.tenure.operation.is_none()
-        });
+        let ready =
+            self.replayed.servers.values().filter(|it| {
+                it.state == ServerState::Ready && it.tenure.evict.is_none() && it.tenure.operation.is_none()
+            });
         let ready: Vec<&ServerId> = ready.map(|it| &it.id).collect();
         self.user.chance.pick(&ready).map(|it| (*it).clone())
     }

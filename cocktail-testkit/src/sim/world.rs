@@ -26,52 +26,138 @@ use super::{Breach, Options, Outcome, Planted};
 /// Something that happens at its time.
 pub(super) enum Happening {
     /// The Manager of this life takes a turn, has its commit synced, or is woken by a timer.
-    Turn { life: u64 },
-    Synced { life: u64 },
-    Wake { life: u64, number: u64 },
+    Turn {
+        life: u64,
+    },
+    Synced {
+        life: u64,
+    },
+    Wake {
+        life: u64,
+        number: u64,
+    },
     /// It dies at some point of its next turn; the next one starts.
     Crash,
     Start,
     /// A Manager that was thought dead writes.
-    Ghost { epoch: Epoch },
+    Ghost {
+        epoch: Epoch,
+    },
     /// The executor sends a call, or has waited long enough for its answer.
-    Send { life: u64, operation: OperationId },
-    Overdue { life: u64, operation: OperationId, attempt: u32 },
+    Send {
+        life: u64,
+        operation: OperationId,
+    },
+    Overdue {
+        life: u64,
+        operation: OperationId,
+        attempt: u32,
+    },
     /// A call arrives at the provider; its answer arrives at the Manager.
-    AtProvider { life: u64, operation: OperationId, token: String, call: Call },
-    Answered { life: u64, operation: OperationId, answer: Box<Answer> },
+    AtProvider {
+        life: u64,
+        operation: OperationId,
+        token: String,
+        call: Call,
+    },
+    Answered {
+        life: u64,
+        operation: OperationId,
+        answer: Box<Answer>,
+    },
     /// The Manager asks for a listing; it arrives.
-    Relist { life: u64 },
-    Listed { life: u64, asked: ManagerTime, listing: Option<Box<ServerListing>> },
+    Relist {
+        life: u64,
+    },
+    Listed {
+        life: u64,
+        asked: ManagerTime,
+        listing: Option<Box<ServerListing>>,
+    },
     /// An order arrives at a server; what the server tells arrives at the Manager.
-    AtMachine { life: u64, epoch: Epoch, server: ServerId, operation: OperationId, order: Order },
-    Told { life: u64, event: Box<Event> },
-    Noted { life: u64, soft: Soft },
+    AtMachine {
+        life: u64,
+        epoch: Epoch,
+        server: ServerId,
+        operation: OperationId,
+        order: Order,
+    },
+    Told {
+        life: u64,
+        event: Box<Event>,
+    },
+    Noted {
+        life: u64,
+        soft: Soft,
+    },
     /// The Manager asks all servers for what runs there; one is asked; its answer arrives.
-    RelistMachines { life: u64 },
-    ListMachine { life: u64, epoch: Epoch, server: ServerId, asked: ManagerTime },
-    MachineListed { life: u64, server: ServerId, asked: ManagerTime, listing: Box<Listing>, ready: Vec<Readiness> },
+    RelistMachines {
+        life: u64,
+    },
+    ListMachine {
+        life: u64,
+        epoch: Epoch,
+        server: ServerId,
+        asked: ManagerTime,
+    },
+    MachineListed {
+        life: u64,
+        server: ServerId,
+        asked: ManagerTime,
+        listing: Box<Listing>,
+        ready: Vec<Readiness>,
+    },
     /// A server comes late, has booted, says hello, is gone.
-    LateObject { server: ServerId, offering: usize, operation: OperationId },
-    Booted { server: ServerId },
-    Hello { server: ServerId },
-    ObjectGone { id: String },
+    LateObject {
+        server: ServerId,
+        offering: usize,
+        operation: OperationId,
+    },
+    Booted {
+        server: ServerId,
+    },
+    Hello {
+        server: ServerId,
+    },
+    ObjectGone {
+        id: String,
+    },
     /// A worker turns ready, or unready for a while; ends by itself; ends because it was told to.
-    WorkerReady { server: ServerId, container: ContainerId, generation: Generation, ready: bool },
-    WorkerEnds { server: ServerId, container: ContainerId, generation: Generation },
-    WorkerStopped { server: ServerId, container: ContainerId, generation: Generation, exit: Exit },
+    WorkerReady {
+        server: ServerId,
+        container: ContainerId,
+        generation: Generation,
+        ready: bool,
+    },
+    WorkerEnds {
+        server: ServerId,
+        container: ContainerId,
+        generation: Generation,
+    },
+    WorkerStopped {
+        server: ServerId,
+        container: ContainerId,
+        generation: Generation,
+        exit: Exit,
+    },
     /// Faults of the world.
-    Stock { offering: usize },
+    Stock {
+        offering: usize,
+    },
     Quota,
     Foreign,
-    ForeignGone { id: String },
+    ForeignGone {
+        id: String,
+    },
     ServerDies,
     Reboot,
     Pause,
     Clock,
     /// The user does something; nothing goes wrong any more.
     User,
-    Uncordon { server: ServerId },
+    Uncordon {
+        server: ServerId,
+    },
     Heal,
 }
 
