@@ -97,7 +97,7 @@ impl World {
             manager.pending = Some(Pending { inputs, decided, scaled });
         }
         if self.has(Planted::RecordAfterActing) {
-            self.act(&turn);
+            self.act_early(&turn);
         }
         match dies {
             Some(Stage::CommitLost) => return self.crash(true),
@@ -120,9 +120,7 @@ impl World {
         if dies == Some(Stage::BeforeSend) {
             return self.crash(true);
         }
-        if !self.has(Planted::RecordAfterActing) {
-            self.act(&turn);
-        }
+        self.act(&turn);
         if dies == Some(Stage::AfterSend) {
             return self.crash(true);
         }
@@ -191,6 +189,19 @@ impl World {
                     _ => {}
                 },
                 _ => {}
+            }
+        }
+    }
+
+    /// Planted: calls to the provider are sent while their intent is being written.
+    fn act_early(&mut self, turn: &Turn) {
+        let life = self.life;
+        for event in &turn.events {
+            if let Event::Fleet { event } = event
+                && let FleetEvent::Intended { operation } = &**event
+            {
+                let operation = operation.id;
+                self.after(0, Happening::Send { life, operation });
             }
         }
     }
