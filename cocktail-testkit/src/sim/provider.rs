@@ -76,7 +76,7 @@ pub(super) struct Provider {
     pub(super) in_stock: Vec<bool>,
     pub(super) quota: usize,
     pub(super) objects: BTreeMap<String, Object>,
-    tokens: BTreeMap<String, Vec<(ServerId, String)>>,
+    tokens: BTreeMap<String, Vec<ClaimOutcome>>,
     /// Calls that are left, in thousandths, and since when that is so.
     bucket: (u64, u64),
     numbers: u64,
@@ -147,15 +147,13 @@ impl Provider {
         chance: &mut Chance,
         effects: &mut Effects,
     ) -> Result<Vec<ClaimOutcome>> {
-        let made = |(server, id): &(ServerId, String)| ClaimOutcome { server: server.clone(), result: Ok(id.clone()) };
         if let Some(known) = self.tokens.get(token) {
-            return Ok(known.iter().map(made).collect());
+            return Ok(known.clone());
         }
         let same = |it: &Offering| it.name == spec.offering && it.zone == spec.zone;
         let Some(offering) = self.offerings.iter().position(same) else {
             return Err(Error::invalid(format!("there is no {}", spec.offering)));
         };
-        let mut known = Vec::new();
         let mut outcomes = Vec::new();
         for server in servers {
             let existing = self.objects.values().filter(|it| it.ended.is_none()).count();
@@ -177,11 +175,11 @@ impl Provider {
             let owner = Owner { store: self.store.clone(), operation };
             let id = self.make(now, server.clone(), Some(owner), offering, false, rates, chance);
             effects.made.push(id.clone());
-            known.push((server.clone(), id));
+            outcomes.push(ClaimOutcome { server: server.clone(), result: Ok(id) });
         }
-        outcomes.extend(known.iter().map(made));
-        if !known.is_empty() {
-            self.tokens.insert(token.to_owned(), known);
+        // A call that made something has one answer for good; one that made nothing may fare better another time.
+        if !effects.made.is_empty() {
+            self.tokens.insert(token.to_owned(), outcomes.clone());
         }
         Ok(outcomes)
     }
