@@ -1,4 +1,4 @@
-//! Development commands: `cargo xtask check | test | bench | picture`.
+//! Development commands: `cargo xtask check | test | bench | sim | picture`.
 //!
 //! Each command is a module with a `run`. Exit code 0 means that everything passed, 1 that something failed, 2 that the
 //! command was not understood.
@@ -10,6 +10,7 @@ mod check;
 mod context;
 mod picture;
 mod setup;
+mod sim;
 mod test;
 
 use std::ffi::OsString;
@@ -22,12 +23,14 @@ const USAGE: &str = "\
 usage: cargo xtask check
        cargo xtask test [--setup] [FILTER]
        cargo xtask bench [NAME] [--json FILE] [--setup] [--rounds N]
+       cargo xtask sim [--seeds N] [--from S] [--trace SEED] [--planted]
        cargo xtask picture
 
 check   format, lints, docs, features, licences, bans, sources, advisories, lock file
 test    every test and doctest; --setup first installs what they need, as CI=true does
 bench   spawn, respawn, forward, rss, embed against their peers, event; all of them without NAME.
         --json writes one object, or an array of them without NAME; --setup first installs the peers
+sim     seeds of the simulated world; --trace tells all of one, --planted writes the table in docs/testing.md
 picture draws the terminal in the README anew, from a run of the example";
 
 enum Task {
@@ -35,6 +38,7 @@ enum Task {
     Check,
     Test { setup: bool, filter: Option<String> },
     Bench(bench::Options),
+    Sim(sim::Options),
     Picture,
 }
 
@@ -62,6 +66,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Check => check::run(&context)?,
         Task::Test { setup, filter } => test::run(&context, setup, filter.as_deref())?,
         Task::Bench(options) => bench::run(&context, &options)?,
+        Task::Sim(options) => sim::run(&context, &options)?,
         Task::Picture => picture::run(&context)?,
     }
     Ok(())
@@ -76,14 +81,20 @@ fn parse() -> Result<Task, lexopt::Error> {
     let mut setup = false;
     let mut json: Option<PathBuf> = None;
     let mut rounds: Option<u32> = None;
+    let mut simulated = sim::Options::default();
     while let Some(arg) = parser.next()? {
         let bench = command.as_ref().is_some_and(|command| command == "bench");
+        let sim = command.as_ref().is_some_and(|command| command == "sim");
         let named = bench || command.as_ref().is_some_and(|command| command == "test");
         match arg {
             Short('h') | Long("help") => return Ok(Task::Help),
             Long("setup") if named => setup = true,
             Long("json") if bench => json = Some(parser.value()?.into()),
             Long("rounds") if bench => rounds = Some(parser.value()?.parse()?),
+            Long("seeds") if sim => simulated.seeds = Some(parser.value()?.parse()?),
+            Long("from") if sim => simulated.from = Some(parser.value()?.parse()?),
+            Long("trace") if sim => simulated.trace = Some(parser.value()?.parse()?),
+            Long("planted") if sim => simulated.planted = true,
             Value(value) if command.is_none() => command = Some(value),
             Value(value) if named && name.is_none() => name = Some(value.string()?),
             other => return Err(other.unexpected()),
@@ -93,6 +104,7 @@ fn parse() -> Result<Task, lexopt::Error> {
         Some("check") => Ok(Task::Check),
         Some("test") => Ok(Task::Test { setup, filter: name }),
         Some("bench") => Ok(Task::Bench(bench::Options { name, json, setup, rounds })),
+        Some("sim") => Ok(Task::Sim(simulated)),
         Some("picture") => Ok(Task::Picture),
         Some(other) => Err(format!("there is no command {other:?}").into()),
         None => Err("a command is missing".into()),

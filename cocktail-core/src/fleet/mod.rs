@@ -105,6 +105,9 @@ pub struct Orphan {
     pub as_of: WallTime,
     /// A second complete listing has shown it.
     pub condemned: bool,
+    /// When it was last asked to be given back: until listings can show that, it is not asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<ManagerTime>,
 }
 
 /// Who made a server, as its tags say.

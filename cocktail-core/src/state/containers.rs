@@ -50,7 +50,7 @@ impl Containers {
     }
 
     #[cfg(test)]
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Container> {
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Container> {
         self.0.values_mut().map(Box::as_mut)
     }
 

@@ -183,6 +183,10 @@ impl State {
                 }
             });
         }
+        if let Some(record) = self.providers.get_mut(&operation.provider) {
+            let meant = record.orphans.values_mut().filter(|orphan| operation.servers.contains(&orphan.server));
+            meant.for_each(|orphan| orphan.asked = Some(now));
+        }
         self.server_operations.insert(id, operation.clone());
     }
 
@@ -259,7 +263,8 @@ impl State {
         self.change(container, |state, record| {
             record.operation = None;
             record.handle = None;
-            if record.state != crate::container::ContainerState::Stopped {
+            use crate::container::ContainerState;
+            if !matches!(record.state, ContainerState::Stopped | ContainerState::Failed) {
                 state.step(record, Step::Ended, because.to_owned());
             }
         });
@@ -344,7 +349,9 @@ impl State {
         });
         let providers = self.providers.values().flat_map(|provider| {
             let refused = provider.refused.as_ref().and_then(|refused| refused.until);
-            provider.marked.values().copied().map(Some).chain([refused])
+            let visibility = provider.limits.visibility;
+            let asked = provider.orphans.values().map(move |orphan| orphan.asked.map(|asked| asked + visibility));
+            provider.marked.values().copied().map(Some).chain([refused]).chain(asked)
         });
         self.soft.fleet_wake = servers.chain(providers).flatten().filter(|due| *due > now).min();
     }

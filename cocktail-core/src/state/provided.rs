@@ -177,6 +177,7 @@ impl State {
                     since: self.now,
                     as_of: listing.as_of,
                     condemned: false,
+                    asked: None,
                 };
                 events.push(FleetEvent::OrphanSeen { provider, provider_id, orphan }.into());
             }

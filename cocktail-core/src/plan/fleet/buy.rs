@@ -23,11 +23,27 @@ const AT_ONCE: usize = 20_000;
 /// Letters of the random-looking part of a server's id.
 const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstvwxyz0123456789";
 
-/// A container that found no room, and where its server may come from.
+/// A container that found no room, and what its server may be.
 #[derive(Debug, Clone)]
 struct Item {
     room: Resources,
+    allowed: Allowed,
+}
+
+/// What a server may be for a container; an empty list allows all.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Allowed {
     providers: Vec<Name>,
+    zones: Vec<String>,
+    offerings: Vec<String>,
+}
+
+impl Allowed {
+    /// Whether a server of this zone and offering would do.
+    fn allows(&self, zone: Option<&String>, offering: &String) -> bool {
+        let zone = self.zones.is_empty() || zone.is_some_and(|zone| self.zones.contains(zone));
+        zone && (self.offerings.is_empty() || self.offerings.contains(offering))
+    }
 }
 
 /// Buys what is missing.
@@ -37,18 +53,18 @@ pub(super) fn buy(draft: &mut Draft<'_>) {
     if items.is_empty() {
         return;
     }
-    let mut groups: BTreeMap<Vec<Name>, Vec<Resources>> = BTreeMap::new();
+    let mut groups: BTreeMap<Allowed, Vec<Resources>> = BTreeMap::new();
     for item in on_their_way(state, items) {
-        groups.entry(item.providers).or_default().push(item.room);
+        groups.entry(item.allowed).or_default().push(item.room);
     }
     let mut counts: BTreeMap<Name, u32> = BTreeMap::new();
-    for (providers, mut items) in groups {
-        let any = providers.is_empty();
-        let names: Vec<Name> = if any { state.providers.keys().cloned().collect() } else { providers };
+    for (allowed, mut items) in groups {
+        let any = allowed.providers.is_empty();
+        let names: Vec<Name> = if any { state.providers.keys().cloned().collect() } else { allowed.providers.clone() };
         // Without a preference all of them are compared by price; with one, each is asked in its turn.
         let rounds: Vec<Vec<Name>> = if any { vec![names] } else { names.into_iter().map(|it| vec![it]).collect() };
         for round in rounds {
-            items = buy_from(draft, &round, items, &mut counts);
+            items = buy_from(draft, &round, &allowed, items, &mut counts);
             if items.is_empty() {
                 break;
             }
@@ -60,6 +76,7 @@ pub(super) fn buy(draft: &mut Draft<'_>) {
 fn buy_from(
     draft: &mut Draft<'_>,
     names: &[Name],
+    allowed: &Allowed,
     items: Vec<Resources>,
     counts: &mut BTreeMap<Name, u32>,
 ) -> Vec<Resources> {
@@ -75,7 +92,8 @@ fn buy_from(
         }
         most += free;
         let dearest = provider.offerings.iter().filter_map(|it| it.price).fold(1.0, f64::max);
-        for offering in in_stock(state, provider) {
+        let fitting = in_stock(state, provider).filter(|it| allowed.allows(it.zone.as_ref(), &it.name));
+        for offering in fitting {
             offers.push((name.clone(), offering, price(offering, dearest)));
         }
     }
@@ -140,7 +158,13 @@ fn missing(state: &State) -> Vec<Item> {
     for (id, want) in state.wanting() {
         let Some(unit) = state.units.get(id) else { continue };
         let template = unit.template(want.revision);
-        let item = Item { room: template.resources, providers: template.providers.clone() };
+        let place = &unit.spec.place;
+        let allowed = Allowed {
+            providers: template.providers.clone(),
+            zones: place.zones.clone(),
+            offerings: place.offerings.clone(),
+        };
+        let item = Item { room: template.resources, allowed };
         let count = (want.count as usize).min(AT_ONCE.saturating_sub(items.len()));
         items.extend(std::iter::repeat_n(item, count));
     }
@@ -149,13 +173,16 @@ fn missing(state: &State) -> Vec<Item> {
 
 /// Fills the servers that are on their way, and returns what does not fit into them.
 fn on_their_way(state: &State, items: Vec<Item>) -> Vec<Item> {
-    let mut coming: Vec<(&Name, Resources)> =
-        state.servers.values().filter(|it| is_coming(it)).map(|it| (&it.provider, it.capacity)).collect();
+    let mut coming: Vec<(&Server, Resources)> =
+        state.servers.values().filter(|it| is_coming(it)).map(|it| (it, it.capacity)).collect();
     let mut left = items;
     left.sort_by_key(|item| std::cmp::Reverse((item.room.cpu, item.room.memory)));
     left.retain(|item| {
-        let fits = |(provider, room): &&mut (&Name, Resources)| {
-            holds(*room, item.room) && (item.providers.is_empty() || item.providers.contains(provider))
+        let fits = |(server, room): &&mut (&Server, Resources)| {
+            let Allowed { providers, .. } = &item.allowed;
+            holds(*room, item.room)
+                && (providers.is_empty() || providers.contains(&server.provider))
+                && item.allowed.allows(server.zone.as_ref(), &server.offering)
         };
         match coming.iter_mut().find(fits) {
             Some((_, room)) => {

@@ -114,6 +114,9 @@ pub(super) fn orphans(draft: &mut Draft<'_>) {
     for (name, provider) in &state.providers {
         for orphan in provider.orphans.values().filter(|orphan| orphan.condemned) {
             let open = |it: &&crate::fleet::ServerOperation| it.servers.contains(&orphan.server);
+            if orphan.asked.is_some_and(|asked| asked + provider.limits.visibility > state.now) {
+                continue;
+            }
             if state.server_operations.values().any(|it| open(&it)) {
                 continue;
             }
