@@ -2,12 +2,13 @@
 //!
 //! [`DataDir`] takes a folder for one Manager and holds its lock; [`RedbStore`] keeps the journal, the snapshot, the
 //! ledger and the lease in one file in it; [`MemoryStore`] does the same without a disk, for tests. Both stores pass
-//! the cases of `suite` (feature `suite`).
+//! the cases of `suite` (feature `suite`). [`StoreCopy`] looks back without touching anything.
 //!
 //! What always holds: when a write has returned, it is on disk; a write of an older epoch is refused; a store never
 //! panics because of what it finds on a disk.
 
 mod backend;
+mod copy;
 mod data_dir;
 mod engine;
 mod error;
@@ -22,6 +23,7 @@ pub mod suite;
 #[cfg(test)]
 mod tests;
 
+pub use copy::StoreCopy;
 pub use data_dir::DataDir;
 pub use memory::MemoryStore;
 pub use redb_store::RedbStore;
