@@ -14,6 +14,9 @@ mod engine;
 mod error;
 mod file;
 mod filesystem;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod memory;
 mod redb_store;
 mod reserve;
