@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use cocktail_core::contract::{Loaded, TurnRow};
@@ -21,9 +22,12 @@ use crate::engine;
 use crate::error::{Failure, disk};
 use crate::file::{Facts, Open, guarded, open_backend};
 
-/// Copies that are made before a damaged one is believed. A commit takes about a millisecond, and the
-/// pages that it frees are used again only by later ones, so that one copy is nearly always enough.
-const ATTEMPTS: usize = 8;
+/// Copies that are made before a damaged one is believed. The pages that a commit frees are used again by the second one
+/// after it, so that a copy of a few MiB is nearly always whole; a large file of a busy Manager takes some.
+const ATTEMPTS: usize = 20;
+
+/// Pause between two of them.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Age from which the time of a file's last write can be told from that of a later one.
 const YOUNG: Duration = Duration::from_secs(1);
@@ -45,26 +49,34 @@ impl StoreCopy {
     /// file.
     pub fn of(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join("store.redb");
+        Self::of_copies(&path, || copy(&path))
+    }
+
+    /// Takes the first whole copy that `make` makes; it says with each whether the file was written to meanwhile.
+    fn of_copies(path: &Path, mut make: impl FnMut() -> io::Result<(File, bool)>) -> Result<Self> {
         let mut attempt = 1;
         loop {
-            let (file, changed) = copy(&path).map_err(|error| match error.kind() {
+            let (file, changed) = make().map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                    Error::not_found(format!("there is no store in {}", data_dir.display()))
+                    Error::not_found(format!("there is no store {}", path.display()))
                 }
                 io::ErrorKind::PermissionDenied => {
                     Error::new(ErrorKind::Denied, format!("no right to read {}", path.display())).because(error)
                 }
-                _ => disk(error, &path, ErrorKind::Unavailable),
+                _ => disk(error, path, ErrorKind::Unavailable),
             })?;
             match open_backend(Backend::over(file, Arc::new(Health::default()))) {
-                Ok(open) => return Ok(Self { path, open }),
+                Ok(open) => return Ok(Self { path: path.to_owned(), open }),
                 Err(Failure::Damaged(_)) if changed && attempt < ATTEMPTS => attempt += 1,
                 Err(Failure::Damaged(what)) if changed => {
                     let text = format!("no whole copy of {} could be made while it is written to", path.display());
-                    return Err(Error::new(ErrorKind::Unavailable, format!("{text} ({what}): try again")));
+                    let text = format!("{text} ({what}): try again when less happens, or end its Manager first");
+                    return Err(Error::new(ErrorKind::Unavailable, text));
                 }
-                Err(failure) => return Err(failure.into_error(&path, ErrorKind::Unavailable)),
+                Err(failure) => return Err(failure.into_error(path, ErrorKind::Unavailable)),
             }
+            // Turns come in bursts.
+            thread::sleep(PAUSE);
         }
     }
 
@@ -106,4 +118,35 @@ fn copy(path: &Path) -> io::Result<(File, bool)> {
     let young = before.modified()?.elapsed().map_or(true, |age| age < YOUNG);
     let changed = young || before.len() != after.len() || before.modified()? != after.modified()?;
     Ok((file, changed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::RedbStore;
+
+    fn half(path: &Path) -> io::Result<(File, bool)> {
+        let bytes = std::fs::read(path)?;
+        let mut file = File::from(memfd_create("half", MemfdFlags::CLOEXEC)?);
+        file.write_all(&bytes[..bytes.len() / 2])?;
+        Ok((file, true))
+    }
+
+    #[test]
+    fn a_torn_copy_is_made_again_and_many_of_them_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = cocktail_core::contract::Store::id(&RedbStore::open(folder.path()).unwrap());
+        let path = folder.path().join("store.redb");
+        let mut made = 0;
+        let copied = StoreCopy::of_copies(&path, || {
+            made += 1;
+            if made < 3 { half(&path) } else { copy(&path) }
+        });
+        assert_eq!((copied.unwrap().id(), made), (id, 3));
+        let refused = StoreCopy::of_copies(&path, || half(&path)).unwrap_err();
+        assert_eq!(*refused.kind(), ErrorKind::Unavailable);
+        assert!(refused.to_string().contains("end its Manager first"), "{refused}");
+    }
 }

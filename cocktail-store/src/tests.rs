@@ -357,8 +357,6 @@ fn a_copy_of_no_store_or_of_a_damaged_one_is_refused() {
     let folder = folder();
     assert_eq!(*StoreCopy::of(folder.path()).unwrap_err().kind(), ErrorKind::NotFound);
     fs::write(folder.path().join("store.redb"), "this is no store").unwrap();
-    let young = StoreCopy::of(folder.path()).unwrap_err();
-    assert!(young.to_string().contains("try again"), "{young}");
     let file = fs::File::options().write(true).open(folder.path().join("store.redb")).unwrap();
     file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     let old = StoreCopy::of(folder.path()).unwrap_err();
