@@ -1,4 +1,4 @@
-//! Development commands: `cargo xtask check | test | bench | picture`.
+//! Development commands: `cargo xtask check | test | bench | fuzz | mutants | picture`.
 //!
 //! Each command is a module with a `run`. Exit code 0 means that everything passed, 1 that something failed, 2 that the
 //! command was not understood.
@@ -8,6 +8,8 @@
 mod bench;
 mod check;
 mod context;
+mod fuzz;
+mod mutants;
 mod picture;
 mod setup;
 mod test;
@@ -22,12 +24,17 @@ const USAGE: &str = "\
 usage: cargo xtask check
        cargo xtask test [--setup] [FILTER]
        cargo xtask bench [NAME] [--json FILE] [--setup] [--rounds N]
+       cargo xtask fuzz [TARGET] [--seconds N]
+       cargo xtask mutants [--count N]
        cargo xtask picture
 
 check   format, lints, docs, features, licences, bans, sources, advisories, lock file
 test    every test and doctest; --setup first installs what they need, as CI=true does
 bench   spawn, respawn, forward, rss, embed against their peers; all of them without NAME.
         --json writes one object, or an array of them without NAME; --setup first installs the peers
+fuzz    every fuzz target for N seconds (60) on seeds of the repository; fails on a finding
+mutants the core's tests on N (150) small changes of its decisions, the same ones each time; fails if more than 10 %
+        are noticed by no test
 picture draws the terminal in the README anew, from a run of the example";
 
 enum Task {
@@ -35,6 +42,8 @@ enum Task {
     Check,
     Test { setup: bool, filter: Option<String> },
     Bench(bench::Options),
+    Fuzz(fuzz::Options),
+    Mutants { count: usize },
     Picture,
 }
 
@@ -62,6 +71,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Check => check::run(&context)?,
         Task::Test { setup, filter } => test::run(&context, setup, filter.as_deref())?,
         Task::Bench(options) => bench::run(&context, &options)?,
+        Task::Fuzz(options) => fuzz::run(&context, &options)?,
+        Task::Mutants { count } => mutants::run(&context, count)?,
         Task::Picture => picture::run(&context)?,
     }
     Ok(())
@@ -76,16 +87,21 @@ fn parse() -> Result<Task, lexopt::Error> {
     let mut setup = false;
     let mut json: Option<PathBuf> = None;
     let mut rounds: Option<u32> = None;
+    let mut seconds: u32 = 60;
+    let mut count: usize = 150;
     while let Some(arg) = parser.next()? {
-        let bench = command.as_ref().is_some_and(|command| command == "bench");
-        let named = bench || command.as_ref().is_some_and(|command| command == "test");
+        let is = |name: &str| command.as_ref().is_some_and(|command| command == name);
+        let (bench, fuzz, mutants) = (is("bench"), is("fuzz"), is("mutants"));
+        let set_up = bench || is("test");
         match arg {
             Short('h') | Long("help") => return Ok(Task::Help),
-            Long("setup") if named => setup = true,
+            Long("setup") if set_up => setup = true,
             Long("json") if bench => json = Some(parser.value()?.into()),
             Long("rounds") if bench => rounds = Some(parser.value()?.parse()?),
             Value(value) if command.is_none() => command = Some(value),
-            Value(value) if named && name.is_none() => name = Some(value.string()?),
+            Long("seconds") if fuzz => seconds = parser.value()?.parse()?,
+            Long("count") if mutants => count = parser.value()?.parse()?,
+            Value(value) if (set_up || fuzz) && name.is_none() => name = Some(value.string()?),
             other => return Err(other.unexpected()),
         }
     }
@@ -93,6 +109,8 @@ fn parse() -> Result<Task, lexopt::Error> {
         Some("check") => Ok(Task::Check),
         Some("test") => Ok(Task::Test { setup, filter: name }),
         Some("bench") => Ok(Task::Bench(bench::Options { name, json, setup, rounds })),
+        Some("fuzz") => Ok(Task::Fuzz(fuzz::Options { target: name, seconds })),
+        Some("mutants") => Ok(Task::Mutants { count }),
         Some("picture") => Ok(Task::Picture),
         Some(other) => Err(format!("there is no command {other:?}").into()),
         None => Err("a command is missing".into()),
