@@ -11,6 +11,8 @@ mod history;
 mod page;
 mod scope;
 
+use std::collections::BTreeSet;
+
 use cocktail_core::state::State;
 use cocktail_core::view::{ContainerView, EventView, OperationView, ServerView, UnitView, WhyView};
 use cocktail_store::StoreCopy;
@@ -162,9 +164,11 @@ fn why(state: &State, scope: Option<&Scope>) -> Vec<WhyView> {
         decisions.extend(state.why(&name).unwrap_or_default());
     }
     // The state of a container that is not ready stands beside its Unit, too.
+    let mut seen = BTreeSet::new();
     decisions
-        .sort_by(|a, b| (&a.at, &a.object, &a.decision, &a.because).cmp(&(&b.at, &b.object, &b.decision, &b.because)));
-    decisions.dedup();
+        .retain(|why| seen.insert((why.at.clone(), why.object.clone(), why.decision.clone(), why.because.clone())));
+    // Decisions of one moment stay in the order in which they were made.
+    decisions.sort_by(|a, b| a.at.cmp(&b.at));
     decisions
 }
 

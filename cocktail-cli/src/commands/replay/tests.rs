@@ -215,6 +215,11 @@ async fn people_get_what_was_known_then_why_then_what_happened() {
     let head = "turn 2 of 4, at 2026-01-01T11:31:00.000Z";
     assert_eq!(titles, [head, "Units", "Containers", "Servers", "Open operations", "Why", "Events"], "{data}");
     assert!(data.contains("2026-01-01T11:31:00.000Z  create  shop/prod/web\n    because "), "{data}");
+    let decided = data.split("\nWhy\n").nth(1).unwrap().lines().nth(1).unwrap();
+    assert_eq!(
+        decided, "    because applied by uid 1",
+        "decisions are not in the order in which they were made: {data}"
+    );
     assert!(data.contains("     2  2026-01-01T11:31:00.000Z  applied              shop"), "{data}");
     let mut journal = journal;
     for count in 0..80 {
