@@ -4,11 +4,13 @@
 //! clap with exit code 2.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use cocktail_core::quantity::parse_duration;
+use cocktail_core::time::WallTime;
 
 /// Text under the help of the program.
 const EXIT_CODES: &str = "\
@@ -113,6 +115,16 @@ why, Esc goes back, q ends.")]
     Inspect(ObjectArg),
     /// Print the decisions about an object, with reasons, including why nothing happens; newest last
     Why(ObjectArg),
+    /// Print what the Manager of a data dir knew at a past moment, and why it acted, from the journal
+    #[command(after_help = "\
+It needs no Manager, changes nothing in the data dir, and may look while one runs. T is a time like 2026-01-01T12:00:00Z, \
+an age like 5m, or a turn like seq:42. Without --from, people see the last 50 decisions and events; -o json has all that are kept.
+
+Examples:
+  cocktail replay .cocktail --until 5m
+  cocktail replay --from 2026-01-01T12:00:00Z --until 2026-01-01T12:05:00Z --object web
+  cocktail replay .cocktail --until seq:42 -o json | jq .state.containers")]
+    Replay(ReplayArgs),
     /// Print the output of a container, or of all containers of a Unit
     #[command(after_help = "\
 Examples:
@@ -236,6 +248,50 @@ pub(crate) struct EventsArgs {
     pub(crate) tail: Option<usize>,
     /// Only events of this object
     pub(crate) object: Option<String>,
+}
+
+/// `replay`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The data dir [default: as of every command]
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The moment [default: the last turn]
+    #[arg(long, value_name = "T")]
+    pub(crate) until: Option<Moment>,
+    /// Only decisions and events from this moment on
+    #[arg(long, value_name = "T")]
+    pub(crate) from: Option<Moment>,
+    /// Only what concerns this Service, map, Unit, container or server
+    #[arg(long, value_name = "OBJECT")]
+    pub(crate) object: Option<String>,
+}
+
+/// A moment in a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// After this turn.
+    Turn(u64),
+    /// At this time.
+    At(WallTime),
+    /// So long ago.
+    Ago(Duration),
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(turn) = text.strip_prefix("seq:") {
+            return turn.parse().map(Self::Turn).map_err(|_| format!("{turn:?} is no number of a turn"));
+        }
+        if let Ok(age) = parse_duration(text) {
+            return Ok(Self::Ago(age));
+        }
+        WallTime::parse(text)
+            .map(Self::At)
+            .map_err(|_| "it is no time like 2026-01-01T12:00:00Z, no age like 5m, and no turn like seq:42".to_owned())
+    }
 }
 
 /// One object.
@@ -428,6 +484,8 @@ mod tests {
             "cocktail rollout status",
             "cocktail rollback",
             "cocktail rollback web --to one",
+            "cocktail replay --until yesterday",
+            "cocktail replay --until seq:last",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
@@ -441,6 +499,15 @@ mod tests {
         assert_eq!(args.wait.wait, Some(Duration::from_secs(5)));
         let Command::Stop(args) = parse("cocktail stop web").unwrap().command else { panic!() };
         assert_eq!(args.wait.wait, None);
+    }
+
+    #[test]
+    fn a_moment_is_a_turn_an_age_or_a_time() {
+        let line = "cocktail replay d --until seq:42 --from 5m";
+        let Command::Replay(args) = parse(line).unwrap().command else { panic!() };
+        assert_eq!((args.dir, args.until), (Some("d".into()), Some(Moment::Turn(42))));
+        assert_eq!(args.from, Some(Moment::Ago(Duration::from_secs(300))));
+        assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(Moment::At(WallTime(1_000_000))));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod manifest;
 pub(crate) mod release;
+pub(crate) mod replay;
 pub(crate) mod rollout;
 pub(crate) mod version;
 pub(crate) mod volumes;

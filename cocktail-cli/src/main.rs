@@ -35,7 +35,7 @@ use cocktail_core::contract::{Actor, Manager, ManifestSource, ShutdownMode};
 
 use crate::args::{Cli, Command, DownArgs, FilesArgs, Global, ManifestCommand};
 use crate::commands::change::{self, Verb};
-use crate::commands::{apply, events, exec, inspect, list, logs, manifest, release, rollout, version, volumes};
+use crate::commands::{apply, events, exec, inspect, list, logs, manifest, release, replay, rollout, version, volumes};
 use crate::data_dir::{DataDir, Surroundings};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Tone, Ui};
@@ -67,6 +67,10 @@ fn run(cli: Cli, ui: &mut Ui) -> Outcome {
         Command::Manifest(ManifestCommand::Schema) => return manifest::schema(ui),
         Command::Manifest(ManifestCommand::Check(files)) => return manifest::check(&read(&files, &cli.global)?, ui),
         Command::Completions { shell } => return completions(shell, ui),
+        Command::Replay(args) => {
+            let from = Surroundings::of_process(args.dir.clone().or(cli.global.data_dir))?;
+            return replay::replay(&DataDir::find(&from, false)?, &args, ui);
+        }
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -141,7 +145,9 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         }
         Command::Up(args) => up::up(&args, global, &from, ui).await,
         Command::Serve(args) => serve::serve(&args, global, &from, ui).await,
-        Command::Manifest(_) | Command::Completions { .. } => unreachable!("answered before there was a runtime"),
+        Command::Manifest(_) | Command::Completions { .. } | Command::Replay(_) => {
+            unreachable!("answered before there was a runtime")
+        }
     }
 }
 

@@ -9,6 +9,9 @@ mod client;
 mod error;
 mod forward;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod life;
 mod logs;
 mod options;

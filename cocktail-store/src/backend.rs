@@ -61,7 +61,12 @@ impl Backend {
         if health.take_sync_failed() {
             fadvise(&file, 0, None, Advice::DontNeed)?;
         }
-        Ok(Self { file, health, allocated: Mutex::new(BTreeSet::new()), allocates: AtomicBool::new(true) })
+        Ok(Self::over(file, health))
+    }
+
+    /// Takes a file that is nobody else's.
+    pub(crate) fn over(file: File, health: Arc<Health>) -> Self {
+        Self { file, health, allocated: Mutex::new(BTreeSet::new()), allocates: AtomicBool::new(true) }
     }
 
     /// Makes sure that a write to this range meets no full disk.

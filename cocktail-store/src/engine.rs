@@ -140,38 +140,11 @@ impl Engine {
     }
 
     pub(crate) fn load(&mut self) -> Result<Loaded> {
-        self.read(|txn, facts| {
-            let mut loaded = Loaded::default();
-            if let Some(upto) = facts.snapshot {
-                let mut bytes = Vec::new();
-                for piece in txn.open_table(SNAPSHOT)?.iter()? {
-                    bytes.extend_from_slice(piece?.1.value());
-                }
-                loaded.snapshot = Some((upto, bytes));
-            }
-            let mut expected = facts.snapshot.unwrap_or_default().next();
-            for row in txn.open_table(JOURNAL)?.range(expected.0..)? {
-                let (seq, row) = row?;
-                if seq.value() != expected.0 {
-                    return Err(Failure::Damaged(format!("turn {expected} is missing from the journal")));
-                }
-                loaded.turns.push(JournalRow::decode(row.value())?.turn(seq.value()));
-                expected = expected.next();
-            }
-            Ok(loaded)
-        })
+        self.read(load)
     }
 
     pub(crate) fn turns(&mut self, from: Seq, limit: usize) -> Result<Vec<TurnRow>> {
-        self.read(|txn, _| {
-            let table = txn.open_table(JOURNAL)?;
-            let rows = table.range(from.0..)?.take(limit);
-            rows.map(|row| {
-                let (seq, row) = row?;
-                Ok(JournalRow::decode(row.value())?.turn(seq.value()))
-            })
-            .collect()
-        })
+        self.read(|txn, _| turns(txn, from, limit))
     }
 
     pub(crate) fn open_operations(&mut self) -> Result<Vec<LedgerRow>> {
@@ -320,6 +293,39 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// The newest snapshot and every turn after it.
+pub(crate) fn load(txn: &ReadTransaction, facts: &Facts) -> Result<Loaded, Failure> {
+    let mut loaded = Loaded::default();
+    if let Some(upto) = facts.snapshot {
+        let mut bytes = Vec::new();
+        for piece in txn.open_table(SNAPSHOT)?.iter()? {
+            bytes.extend_from_slice(piece?.1.value());
+        }
+        loaded.snapshot = Some((upto, bytes));
+    }
+    let mut expected = facts.snapshot.unwrap_or_default().next();
+    for row in txn.open_table(JOURNAL)?.range(expected.0..)? {
+        let (seq, row) = row?;
+        if seq.value() != expected.0 {
+            return Err(Failure::Damaged(format!("turn {expected} is missing from the journal")));
+        }
+        loaded.turns.push(JournalRow::decode(row.value())?.turn(seq.value()));
+        expected = expected.next();
+    }
+    Ok(loaded)
+}
+
+/// Up to `limit` turns from `from` on.
+pub(crate) fn turns(txn: &ReadTransaction, from: Seq, limit: usize) -> Result<Vec<TurnRow>, Failure> {
+    let table = txn.open_table(JOURNAL)?;
+    let rows = table.range(from.0..)?.take(limit);
+    rows.map(|row| {
+        let (seq, row) = row?;
+        Ok(JournalRow::decode(row.value())?.turn(seq.value()))
+    })
+    .collect()
 }
 
 /// What every store answers to a holder of another epoch.

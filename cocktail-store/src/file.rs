@@ -61,6 +61,11 @@ pub(crate) fn open(path: &Path, health: &Arc<Health>) -> Result<Open, Failure> {
         io::ErrorKind::WouldBlock => Failure::InUse,
         _ => Failure::Disk(error),
     })?;
+    open_backend(backend)
+}
+
+/// [`open`] for a file that is open already.
+pub(crate) fn open_backend(backend: Backend) -> Result<Open, Failure> {
     if redb::StorageBackend::len(&backend).map_err(Failure::Disk)? == 0 {
         return Err(Failure::Damaged("it is empty".into()));
     }

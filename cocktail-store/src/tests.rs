@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::backend::{Fault, Health, Op};
 use crate::schema::{META, meta};
-use crate::{DataDir, MemoryStore, RedbStore};
+use crate::{DataDir, MemoryStore, RedbStore, StoreCopy};
 
 /// A turn whose bytes follow from its position.
 fn turn(seq: u64) -> TurnRow {
@@ -282,4 +282,78 @@ async fn a_memory_store_can_be_made_to_fail() {
     assert_eq!(*store.append(epoch, turn(1), &[]).await.unwrap_err().kind(), ErrorKind::Unavailable);
     store.fail_writes(None);
     append(&store, epoch, 1, 1).await;
+}
+
+/// Every file of a folder with its content and times.
+fn content(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>, std::time::SystemTime)> {
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn a_copy_shows_what_is_stored_and_changes_nothing() {
+    let folder = folder();
+    let store = RedbStore::open(folder.path()).unwrap();
+    let epoch = store.acquire().await.unwrap().epoch;
+    append(&store, epoch, 1, 5).await;
+    store.snapshot(epoch, Seq(3), b"three".to_vec(), u64::MAX).await.unwrap();
+    let (loaded, rows) = (store.load().await.unwrap(), store.read(Seq(2), 2).await.unwrap());
+    for killed in [false, true] {
+        if killed {
+            // As a Manager that was killed leaves it: never closed.
+            let left = fs::read(folder.path().join("store.redb")).unwrap();
+            fs::remove_file(folder.path().join("store.redb")).unwrap();
+            fs::write(folder.path().join("store.redb"), left).unwrap();
+        }
+        let before = content(folder.path());
+        let copy = StoreCopy::of(folder.path()).unwrap();
+        assert_eq!(copy.id(), store.id());
+        assert_eq!(copy.load().unwrap(), loaded, "killed: {killed}");
+        assert_eq!(copy.turns(Seq(2), 2).unwrap(), rows);
+        drop(copy);
+        assert!(content(folder.path()) == before, "killed: {killed}: a file was changed");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_is_whole_while_turns_are_appended() {
+    let folder = folder();
+    let store = RedbStore::open(folder.path()).unwrap();
+    let epoch = store.acquire().await.unwrap().epoch;
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let copies = {
+        let (path, stop) = (folder.path().to_owned(), stop.clone());
+        std::thread::spawn(move || {
+            let copied: Vec<_> =
+                (0..20).map(|_| StoreCopy::of(&path).and_then(|copy| copy.turns(Seq(1), usize::MAX))).collect();
+            stop.store(true, std::sync::atomic::Ordering::Release);
+            copied
+        })
+    };
+    let mut last = 0;
+    while !stop.load(std::sync::atomic::Ordering::Acquire) {
+        last += 1;
+        append(&store, epoch, last, last).await;
+    }
+    for rows in copies.join().unwrap() {
+        let rows = rows.unwrap();
+        assert!(rows.iter().zip(1..).all(|(row, seq)| row.seq == Seq(seq)), "a turn is missing from {}", rows.len());
+    }
+}
+
+#[test]
+fn a_copy_of_no_store_or_of_a_damaged_one_is_refused() {
+    let folder = folder();
+    assert_eq!(*StoreCopy::of(folder.path()).unwrap_err().kind(), ErrorKind::NotFound);
+    fs::write(folder.path().join("store.redb"), "this is no store").unwrap();
+    let file = fs::File::options().write(true).open(folder.path().join("store.redb")).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let old = StoreCopy::of(folder.path()).unwrap_err();
+    assert_eq!(*old.kind(), ErrorKind::Unexpected);
+    assert!(old.to_string().contains("damaged") && old.to_string().contains("store.redb"), "{old}");
 }

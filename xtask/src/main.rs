@@ -1,4 +1,4 @@
-//! Development commands: `cargo xtask check | test | bench | sim | picture`.
+//! Development commands: `cargo xtask check | test | bench | sim | fuzz | mutants | picture`.
 //!
 //! Each command is a module with a `run`. Exit code 0 means that everything passed, 1 that something failed, 2 that the
 //! command was not understood.
@@ -8,6 +8,8 @@
 mod bench;
 mod check;
 mod context;
+mod fuzz;
+mod mutants;
 mod picture;
 mod setup;
 mod sim;
@@ -24,6 +26,8 @@ usage: cargo xtask check
        cargo xtask test [--setup] [FILTER]
        cargo xtask bench [NAME] [--json FILE] [--setup] [--rounds N]
        cargo xtask sim [--seeds N] [--from S] [--trace SEED] [--planted]
+       cargo xtask fuzz [TARGET] [--seconds N]
+       cargo xtask mutants [--count N]
        cargo xtask picture
 
 check   format, lints, docs, features, licences, bans, sources, advisories, lock file
@@ -31,6 +35,9 @@ test    every test and doctest; --setup first installs what they need, as CI=tru
 bench   spawn, respawn, forward, rss, embed against their peers, event; all of them without NAME.
         --json writes one object, or an array of them without NAME; --setup first installs the peers
 sim     seeds of the simulated world; --trace tells all of one, --planted writes the table in docs/testing.md
+fuzz    every fuzz target for N seconds (60) on seeds of the repository; fails on a finding
+mutants the core's tests on N (150) small changes of its decisions, the same ones each time; fails if more than 10 %
+        are noticed by no test
 picture draws the terminal in the README anew, from a run of the example";
 
 enum Task {
@@ -39,6 +46,8 @@ enum Task {
     Test { setup: bool, filter: Option<String> },
     Bench(bench::Options),
     Sim(sim::Options),
+    Fuzz(fuzz::Options),
+    Mutants { count: usize },
     Picture,
 }
 
@@ -67,6 +76,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test { setup, filter } => test::run(&context, setup, filter.as_deref())?,
         Task::Bench(options) => bench::run(&context, &options)?,
         Task::Sim(options) => sim::run(&context, &options)?,
+        Task::Fuzz(options) => fuzz::run(&context, &options)?,
+        Task::Mutants { count } => mutants::run(&context, count)?,
         Task::Picture => picture::run(&context)?,
     }
     Ok(())
@@ -81,14 +92,16 @@ fn parse() -> Result<Task, lexopt::Error> {
     let mut setup = false;
     let mut json: Option<PathBuf> = None;
     let mut rounds: Option<u32> = None;
+    let mut seconds: u32 = 60;
+    let mut count: usize = 150;
     let mut simulated = sim::Options::default();
     while let Some(arg) = parser.next()? {
-        let bench = command.as_ref().is_some_and(|command| command == "bench");
-        let sim = command.as_ref().is_some_and(|command| command == "sim");
-        let named = bench || command.as_ref().is_some_and(|command| command == "test");
+        let is = |name: &str| command.as_ref().is_some_and(|command| command == name);
+        let (bench, sim, fuzz, mutants) = (is("bench"), is("sim"), is("fuzz"), is("mutants"));
+        let set_up = bench || is("test");
         match arg {
             Short('h') | Long("help") => return Ok(Task::Help),
-            Long("setup") if named => setup = true,
+            Long("setup") if set_up => setup = true,
             Long("json") if bench => json = Some(parser.value()?.into()),
             Long("rounds") if bench => rounds = Some(parser.value()?.parse()?),
             Long("seeds") if sim => simulated.seeds = Some(parser.value()?.parse()?),
@@ -96,7 +109,9 @@ fn parse() -> Result<Task, lexopt::Error> {
             Long("trace") if sim => simulated.trace = Some(parser.value()?.parse()?),
             Long("planted") if sim => simulated.planted = true,
             Value(value) if command.is_none() => command = Some(value),
-            Value(value) if named && name.is_none() => name = Some(value.string()?),
+            Long("seconds") if fuzz => seconds = parser.value()?.parse()?,
+            Long("count") if mutants => count = parser.value()?.parse()?,
+            Value(value) if (set_up || fuzz) && name.is_none() => name = Some(value.string()?),
             other => return Err(other.unexpected()),
         }
     }
@@ -105,6 +120,8 @@ fn parse() -> Result<Task, lexopt::Error> {
         Some("test") => Ok(Task::Test { setup, filter: name }),
         Some("bench") => Ok(Task::Bench(bench::Options { name, json, setup, rounds })),
         Some("sim") => Ok(Task::Sim(simulated)),
+        Some("fuzz") => Ok(Task::Fuzz(fuzz::Options { target: name, seconds })),
+        Some("mutants") => Ok(Task::Mutants { count }),
         Some("picture") => Ok(Task::Picture),
         Some(other) => Err(format!("there is no command {other:?}").into()),
         None => Err("a command is missing".into()),

@@ -20,6 +20,8 @@ pub(crate) enum Tool {
     Nextest,
     Deny,
     Audit,
+    Fuzz,
+    Mutants,
     HaProxy,
     Supervisor,
     Pm2,
@@ -38,7 +40,7 @@ enum Source {
 }
 
 impl Tool {
-    /// Everything, in an order in which each finds what it needs to be installed.
+    /// What tests and checks need, and their peers, in an order in which each finds what it needs to be installed.
     pub(crate) const ALL: [Self; 8] = [
         Self::Python,
         Self::IpRoute,
@@ -61,6 +63,8 @@ impl Tool {
             Self::Nextest => Source::Cargo { package: "cargo-nextest", version: "0.9.143" },
             Self::Deny => Source::Cargo { package: "cargo-deny", version: "0.20.2" },
             Self::Audit => Source::Cargo { package: "cargo-audit", version: "0.22.2" },
+            Self::Fuzz => Source::Cargo { package: "cargo-fuzz", version: "0.13.2" },
+            Self::Mutants => Source::Cargo { package: "cargo-mutants", version: "27.1.0" },
             Self::HaProxy => Source::Debian { package: "haproxy", program: "haproxy" },
             Self::Supervisor => Source::Python { package: "supervisor", version: "4.3.0", program: "supervisord" },
             Self::Pm2 => Source::Npm { package: "pm2", version: "7.0.4", program: "pm2" },

@@ -38,7 +38,7 @@ pub(crate) async fn why(manager: &dyn Manager, object: &str, ui: &mut Ui) -> Out
 }
 
 /// One decision, with what else was looked at under it.
-fn paragraph(decision: &WhyView) -> String {
+pub(crate) fn paragraph(decision: &WhyView) -> String {
     let mut text = format!(
         "{}  {}  {}\n    because {}\n",
         plain(&decision.at),

@@ -199,7 +199,8 @@ fn host_port(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn operation_table(views: &[OperationView], now: WallTime) -> Table {
+/// Operations as a table.
+pub(crate) fn operation_table(views: &[OperationView], now: WallTime) -> Table {
     let mut table = Table::new(&["ID", "KIND", "STATE", "ATTEMPT", "AGE", "CLAIMS", "ERROR"]);
     for view in views {
         table.row(vec![

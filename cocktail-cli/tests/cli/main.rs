@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "what helpers of tests do must work, or the test fails")]
 
 mod program;
+mod replay;
 mod support;
 mod terminal;
 mod units;

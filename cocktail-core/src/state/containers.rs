@@ -49,7 +49,8 @@ impl Containers {
         self.0.get_mut(id).map(Box::as_mut)
     }
 
-    #[cfg(test)]
+    /// Records in the order of their ids, to be changed: for whoever compares two states without some of what they know.
+    /// A Manager changes them by events only.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Container> {
         self.0.values_mut().map(Box::as_mut)
     }
