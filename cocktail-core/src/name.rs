@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(Name::new("web-1").is_ok());
 /// assert!(Name::new("../etc").is_err());
 /// ```
-#[derive(Clone, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(Arc<str>);
 

@@ -42,7 +42,7 @@ pub(crate) fn broken(before: &Ready, after: &State, decided: &[Event]) -> Vec<St
         return Vec::new();
     }
     let units: BTreeSet<&UnitId> =
-        drained.iter().filter_map(|id| after.containers.get(*id)).map(|record| &record.unit).collect();
+        drained.iter().filter_map(|id| after.containers.get(id)).map(|record| &record.unit).collect();
     let sentence = |id: &UnitId| {
         let unit = after.units.get(id).filter(|unit| !is_exempt(unit))?;
         let unwell = |record: &ContainerId| ended.contains(record) && !drained.contains(record);

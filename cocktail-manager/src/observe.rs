@@ -125,7 +125,7 @@ pub(crate) fn unknown(
     before: &BTreeSet<ContainerId>,
     listing: &Listing,
 ) -> BTreeMap<ContainerId, Observation> {
-    let strange = |(id, seen): &(&ContainerId, &Observation)| match state.containers.get(*id) {
+    let strange = |(id, seen): &(&ContainerId, &Observation)| match state.containers.get(id) {
         Some(record) => seen.generation > record.generation,
         None => !before.contains(*id),
     };

@@ -23,11 +23,14 @@ use cocktail_manager::Orchestrator;
 use crate::behaviour::{manifest, ready};
 use crate::pretend::{Machine, Pretend};
 
-/// Servers by the token that made them.
+/// The token and operation that made a server, and what runs on it.
+type Made = (String, Owner, Arc<Machine>);
+
+/// Servers, each with what made it.
 #[derive(Debug)]
 struct Cloud {
     name: Name,
-    servers: Mutex<BTreeMap<ServerId, (String, Owner, Arc<Machine>)>>,
+    servers: Mutex<BTreeMap<ServerId, Made>>,
     made: Mutex<u32>,
     /// Answers to provisioning calls that get lost, although the call acts.
     lost: Mutex<u32>,
@@ -103,7 +106,7 @@ impl Provider for Cloud {
     }
     async fn list(&self) -> Result<ServerListing> {
         let servers = self.servers.lock().expect("unpoisoned");
-        let seen = |(id, (_, owner, _)): (&ServerId, &(String, Owner, Arc<Machine>))| ServerObservation {
+        let seen = |(id, (_, owner, _)): (&ServerId, &Made)| ServerObservation {
             server: id.clone(),
             provider_id: format!("i-{id}"),
             incarnation: "boot-1".into(),

@@ -173,10 +173,10 @@ impl World {
                     self.breach("I8 facts", format!("{server} is accepted as {provider_id}, which nobody made"));
                 }
             }
-            FleetEvent::Refused { server, .. } => {
-                if self.provider.ours().any(|(_, it)| it.server == *server && !it.late) {
-                    self.breach("I8 facts", format!("{server} counts as refused and is there"));
-                }
+            FleetEvent::Refused { server, .. }
+                if self.provider.ours().any(|(_, it)| it.server == *server && !it.late) =>
+            {
+                self.breach("I8 facts", format!("{server} counts as refused and is there"));
             }
             FleetEvent::Released { server } if self.provider.runs(server) => {
                 self.breach("I8 facts", format!("{server} counts as given back and runs"));

@@ -172,7 +172,7 @@ impl World {
             let (server, container) = (server.clone(), container.clone());
             self.after(pause, Happening::WorkerReady { server, container, generation, ready: true });
         }
-        let job = launch.env.get("JOB").is_some();
+        let job = launch.env.contains_key("JOB");
         let life = if job { 60_000 } else { self.rates.worker_life };
         if life > 0 && (job || !self.healed) {
             let pause = self.chance.around(life) + 1_000;

@@ -21,7 +21,7 @@ impl Trace {
     pub(super) fn note(&mut self, now: u64, what: fmt::Arguments<'_>) {
         self.events += 1;
         // Writing into a number cannot fail.
-        let _ = write!(self, "{now} {what}\n");
+        let _ = writeln!(self, "{now} {what}");
         if let Some(lines) = &mut self.lines {
             lines.push(format!("{:>5}.{:03} {what}", now / 1000, now % 1000));
         }
