@@ -72,7 +72,6 @@ fn tell(outcome: &Outcome) {
 
 fn seeds(wanted: &Wanted) -> bool {
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    #[expect(clippy::disallowed_methods, reason = "a program that measures itself")]
     let begun = Instant::now();
     let failed = |outcome: &Outcome| {
         if outcome.breach.is_some() {
