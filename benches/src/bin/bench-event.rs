@@ -108,7 +108,7 @@ impl Cluster {
                 considered: Vec::new(),
             });
             self.ids.push(container);
-            if self.ids.len() % BATCH == 0 || self.ids.len() == all.len() {
+            if self.ids.len().is_multiple_of(BATCH) || self.ids.len() == all.len() {
                 self.pass(PAUSE);
                 self.start_claimed()?;
             }

@@ -4,7 +4,7 @@
 //! [`decide`] plans and applies until nothing is left to decide; what it returns is committed in one transaction, and
 //! only then acted on. [`preview()`] says what an apply would lead to.
 //!
-//! What found no room is bought for in [`fleet`], after the Units: servers are claimed, admitted, emptied and given back there.
+//! What found no room is bought for in `fleet`, after the Units: servers are claimed, admitted, emptied and given back there.
 //!
 //! Order within a Unit: scale, rollout, count, place, reduce; then, container by container, recover what ended or is unwell and stays,
 //! and collect what has stopped. What always holds: ready containers never drop below the floor because of a decision made here, an operation is intended
