@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Evict, FleetLimits, Orphan, Refused, ServerFailure, ServerOperation};
+use super::{FleetLimits, Orphan, Rearrangement, Refused, ServerFailure, ServerOperation};
 use crate::contract::Offering;
 use crate::id::{ContainerId, OperationId, ServerId};
 use crate::name::Name;
@@ -88,11 +88,11 @@ pub enum FleetEvent {
         because: String,
     },
     /// A server shall be emptied, or need not be any more.
-    Evicting {
+    Rearranging {
         /// The server.
         server: ServerId,
         /// How; `None` calls it off.
-        evict: Option<Evict>,
+        rearrangement: Option<Rearrangement>,
     },
     /// A container need not be replaced any more.
     ReplaceDropped {
@@ -193,10 +193,10 @@ impl FleetEvent {
                 ("server-joined", server.to_string(), format!("boot {incarnation}"))
             }
             Self::Stepped { server, step, because } => (step.as_str(), server.to_string(), because.clone()),
-            Self::Evicting { server, evict: Some(evict) } => {
-                ("server-emptying", server.to_string(), evict.because.clone())
+            Self::Rearranging { server, rearrangement: Some(rearrangement) } => {
+                ("server-emptying", server.to_string(), rearrangement.because.clone())
             }
-            Self::Evicting { server, evict: None } => {
+            Self::Rearranging { server, rearrangement: None } => {
                 ("server-kept", server.to_string(), "it is not emptied any more".into())
             }
             Self::ReplaceDropped { container, because } => ("replace-dropped", container.to_string(), because.clone()),

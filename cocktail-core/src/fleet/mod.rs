@@ -145,7 +145,7 @@ pub struct Tenure {
     pub missing: Option<ManagerTime>,
     /// It shall be emptied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evict: Option<Evict>,
+    pub rearrangement: Option<Rearrangement>,
     /// Until when it is not given back, since the provider would not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<ManagerTime>,
@@ -156,15 +156,15 @@ pub struct Tenure {
 
 /// How a server is emptied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Evict {
+pub struct Rearrangement {
     /// Why.
     pub because: String,
     /// When it has to be empty.
     pub deadline: Option<ManagerTime>,
     /// What happens then with what is still there.
     pub late: Late,
-    /// Whether it is given back once it is empty.
-    pub give_back: bool,
+    /// Why it is given back once it is empty, if it is.
+    pub give_back: Option<TerminateReason>,
 }
 
 /// What happens to a rearrangement that is not done in time.

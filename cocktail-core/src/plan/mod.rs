@@ -69,6 +69,17 @@ pub fn plan(state: &State, touched: &BTreeSet<UnitId>, claims: usize) -> Plan {
     draft.into_plan()
 }
 
+/// Letters of an id that look like chance: none that are easily mistaken for each other.
+fn letters(mut chance: u64, count: usize) -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstvwxyz0123456789";
+    let letter = |_| {
+        let letter = char::from(LETTERS[(chance % 32) as usize]);
+        chance /= 32;
+        letter
+    };
+    (0..count).map(letter).collect()
+}
+
 /// Plans and applies until there is nothing left to decide, and returns every decision in order.
 pub fn decide(state: &mut State) -> Vec<Event> {
     decide_first(state, usize::MAX)

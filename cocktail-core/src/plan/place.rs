@@ -10,6 +10,7 @@ use self::search::Search;
 use super::count::Census;
 use super::draft::{Draft, Hold};
 use super::fleet::outlook;
+use super::letters;
 use crate::container::{Container, ContainerState};
 use crate::event::Event;
 use crate::id::{ContainerId, ServerId, UnitId};
@@ -23,8 +24,6 @@ use crate::unit::Unit;
 use crate::view::ConsideredView;
 
 /// Letters of the random-looking part of a container's id.
-const ID_LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstvwxyz0123456789";
-/// How many of them.
 const ID_LENGTH: usize = 6;
 /// A server was seen, and its ports were not.
 const UNKNOWN_PORTS: &str = "its ports are not known yet";
@@ -283,13 +282,8 @@ fn lease(draft: &mut Draft<'_>, unit: &Unit, server: &ServerId, template: &Templ
 fn new_id(draft: &Draft<'_>, id: &UnitId, unit: &Unit, seed: &str, made: usize) -> ContainerId {
     let mut count = unit.made + made as u64 + 1;
     loop {
-        let mut chance = draft.state.chance(seed, count);
-        let mut text = format!("{}-", id.unit);
-        for _ in 0..ID_LENGTH {
-            text.push(char::from(ID_LETTERS[(chance % 32) as usize]));
-            chance /= 32;
-        }
-        let container = ContainerId::new(text);
+        let letters = letters(draft.state.chance(seed, count), ID_LENGTH);
+        let container = ContainerId::new(format!("{}-{letters}", id.unit));
         if !draft.state.containers.contains_key(&container) {
             return container;
         }

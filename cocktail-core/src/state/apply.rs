@@ -25,6 +25,7 @@ impl State {
                 for pool in self.ports.values_mut() {
                     pool.set_range(settings.port_range);
                 }
+                self.allow_buying();
                 self.wake_for_budget();
                 self.mark_all();
                 self.soft.routes_changed = true;

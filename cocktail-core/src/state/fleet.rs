@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::State;
-use crate::container::Step;
+use crate::container::{ContainerState, Step};
 use crate::error::ErrorKind;
 use crate::fleet::{
     FleetEvent, FleetLimits, Refused, ServerFailure, ServerOperation, ServerOperationKind, offering_key,
@@ -32,11 +32,6 @@ impl State {
                 record.grows = *grows;
                 record.limits.clone_from(limits);
                 record.offerings.clone_from(offerings);
-                // Whoever starts a Manager has looked at what stood in the way.
-                if record.refused.as_ref().is_some_and(|refused| refused.until.is_none()) {
-                    record.refused = None;
-                }
-                self.touch_held();
             }
             FleetEvent::BuyingStopped { provider, refused } => {
                 if let Some(record) = self.providers.get_mut(provider) {
@@ -62,7 +57,9 @@ impl State {
                     open.tries += 1;
                     open.not_before = Some(*until);
                     open.error = Some(because.clone());
-                    open.state = OperationState::OutcomeUnknown;
+                    if open.state != OperationState::Failed {
+                        open.state = OperationState::OutcomeUnknown;
+                    }
                 }
             }
             FleetEvent::Accepted { server, provider_id } => {
@@ -92,12 +89,12 @@ impl State {
                 self.claim_ended(server, None);
             }
             FleetEvent::Stepped { server, step, because } => self.fleet_stepped(server, *step, because),
-            FleetEvent::Evicting { server, evict } => {
+            FleetEvent::Rearranging { server, rearrangement } => {
                 let at = self.at;
                 if let Some(record) = self.servers.get_mut(server) {
-                    let because = evict.as_ref().map_or("it is not emptied any more", |it| it.because.as_str());
+                    let because = rearrangement.as_ref().map_or("it is not emptied any more", |it| it.because.as_str());
                     record.tenure.why.record(at, "empty", because, &[]);
-                    record.tenure.evict.clone_from(evict);
+                    record.tenure.rearrangement.clone_from(rearrangement);
                 }
             }
             FleetEvent::ReplaceDropped { container, because } => {
@@ -119,7 +116,7 @@ impl State {
                 let joined = self.servers.get(server).is_some_and(|record| !record.incarnation.is_empty());
                 let keep = |record: &mut Server| {
                     record.tenure.keep = Some(*until);
-                    record.tenure.evict = None;
+                    record.tenure.rearrangement = None;
                 };
                 if joined {
                     self.fleet_step(server, ServerStep::Uncordon, &failure.message, keep);
@@ -165,6 +162,13 @@ impl State {
                     self.claim_ended(&orphan.server, None);
                 }
             }
+        }
+    }
+
+    /// Whoever starts a Manager has looked at what stood in the way for good.
+    pub(super) fn allow_buying(&mut self) {
+        for record in self.providers.values_mut() {
+            record.refused = record.refused.take().filter(|refused| refused.until.is_some());
         }
     }
 
@@ -263,7 +267,6 @@ impl State {
         self.change(container, |state, record| {
             record.operation = None;
             record.handle = None;
-            use crate::container::ContainerState;
             if !matches!(record.state, ContainerState::Stopped | ContainerState::Failed) {
                 state.step(record, Step::Ended, because.to_owned());
             }
@@ -283,12 +286,21 @@ impl State {
         let Some(operation) = self.server_operations.get(&id) else { return };
         let last = !operation.servers.iter().any(open);
         if let Some(operation) = self.server_operations.get_mut(&id) {
-            if let Some(failure) = failure {
-                operation.error = Some(failure.message.clone());
-            }
-            if last {
-                operation.state =
-                    if operation.error.is_some() { OperationState::Failed } else { OperationState::Succeeded };
+            match (failure, operation.state) {
+                (Some(failure), _) => {
+                    operation.error = Some(failure.message.clone());
+                    operation.state = OperationState::Failed;
+                }
+                // Of several claims one has failed, which is what is told.
+                (None, OperationState::Failed) => {}
+                (None, state) if last => {
+                    operation.error = None;
+                    operation.state = match state {
+                        OperationState::OutcomeUnknown => OperationState::Resolved,
+                        _ => OperationState::Succeeded,
+                    };
+                }
+                _ => {}
             }
         }
         if last && let Some(ended) = self.server_operations.remove(&id) {
@@ -344,7 +356,7 @@ impl State {
         let servers = self.servers.values().flat_map(|server| {
             let tenure = &server.tenure;
             let idle = tenure.empty.map(|since| since + self.limits_of_provider(server).idle);
-            let late = tenure.evict.as_ref().and_then(|evict| evict.deadline);
+            let late = tenure.rearrangement.as_ref().and_then(|rearrangement| rearrangement.deadline);
             [tenure.deadline, tenure.keep, idle, late]
         });
         let providers = self.providers.values().flat_map(|provider| {

@@ -343,10 +343,10 @@ fn drain_first(state: &mut State, events: &mut Vec<Event>) {
     let mut leaving = Vec::new();
     for event in events.iter() {
         if let Event::Fleet { event } = event
-            && let FleetEvent::Evicting { server, evict: Some(evict) } = &**event
+            && let FleetEvent::Rearranging { server, rearrangement: Some(rearrangement) } = &**event
         {
             let here = state.containers.values().filter(|it| it.server == *server && it.state.is_live());
-            leaving.extend(here.map(|it| (it.id.clone(), evict.because.clone())));
+            leaving.extend(here.map(|it| (it.id.clone(), rearrangement.because.clone())));
         }
     }
     for (container, because) in leaving {

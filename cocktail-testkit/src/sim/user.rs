@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use cocktail_core::command::{Command, Count};
-use cocktail_core::contract::RolloutAction;
+use cocktail_core::contract::{RolloutAction, TerminateReason};
 use cocktail_core::event::Event;
-use cocktail_core::fleet::{Evict, FleetEvent, Late};
+use cocktail_core::fleet::{FleetEvent, Late, Rearrangement};
 use cocktail_core::id::ServerId;
 use cocktail_core::manifest;
 use cocktail_core::name::Name;
@@ -209,10 +209,9 @@ impl World {
 
     /// A server that takes containers.
     fn any_ready(&mut self) -> Option<ServerId> {
-        let ready =
-            self.replayed.servers.values().filter(|it| {
-                it.state == ServerState::Ready && it.tenure.evict.is_none() && it.tenure.operation.is_none()
-            });
+        let ready = self.replayed.servers.values().filter(|it| {
+            it.state == ServerState::Ready && it.tenure.rearrangement.is_none() && it.tenure.operation.is_none()
+        });
         let ready: Vec<&ServerId> = ready.map(|it| &it.id).collect();
         self.user.chance.pick(&ready).map(|it| (*it).clone())
     }
@@ -222,8 +221,9 @@ impl World {
         let late = if self.user.chance.happens(300) { Late::Force } else { Late::Cancel };
         let deadline = Some(self.replayed.now + Duration::from_secs(300));
         let because = format!("the user rearranges {server}");
-        let evict = Some(Evict { because, deadline, late, give_back: true });
-        self.input(Input::Event(FleetEvent::Evicting { server, evict }.into()));
+        let rearrangement =
+            Some(Rearrangement { because, deadline, late, give_back: Some(TerminateReason::Requested) });
+        self.input(Input::Event(FleetEvent::Rearranging { server, rearrangement }.into()));
     }
 
     fn cordon(&mut self) {

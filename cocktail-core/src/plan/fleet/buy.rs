@@ -11,6 +11,7 @@ use crate::contract::{Offering, ServerSpec};
 use crate::fleet::{FleetEvent, ProviderRecord, ServerOperationKind, Tenure, offering_key};
 use crate::id::ServerId;
 use crate::name::Name;
+use crate::plan::letters;
 use crate::server::{Server, ServerState};
 use crate::spec::Resources;
 use crate::state::State;
@@ -21,7 +22,7 @@ const PER_CALL: usize = 50;
 /// Items that are packed at once at most; what is beyond them is looked at when these are on their way.
 const AT_ONCE: usize = 20_000;
 /// Letters of the random-looking part of a server's id.
-const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstvwxyz0123456789";
+const ID_LENGTH: usize = 8;
 
 /// A container that found no room, and what its server may be.
 #[derive(Debug, Clone)]
@@ -261,13 +262,8 @@ fn new_id(draft: &Draft<'_>, provider: &Name, number: u32) -> ServerId {
     let seed = format!("{provider} {}", draft.last_operation);
     let mut count = u64::from(number);
     loop {
-        let mut chance = draft.state.chance(&seed, count);
-        let mut text = format!("{provider}-");
-        for _ in 0..8 {
-            text.push(char::from(LETTERS[(chance % 32) as usize]));
-            chance /= 32;
-        }
-        let id = ServerId::new(text);
+        let letters = letters(draft.state.chance(&seed, count), ID_LENGTH);
+        let id = ServerId::new(format!("{provider}-{letters}"));
         if !draft.state.servers.contains_key(&id) {
             return id;
         }

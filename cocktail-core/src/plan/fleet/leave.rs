@@ -4,7 +4,7 @@ use super::Draft;
 use crate::container::{Container, ContainerState};
 use crate::contract::TerminateReason;
 use crate::event::Event;
-use crate::fleet::{Evict, FleetEvent, Late, ServerOperationKind};
+use crate::fleet::{FleetEvent, Late, Rearrangement, ServerOperationKind};
 use crate::server::{Server, ServerState, ServerStep};
 use crate::time::human;
 
@@ -30,8 +30,8 @@ pub(super) fn step(draft: &mut Draft<'_>, server: &Server) {
             draft.push(FleetEvent::Forgotten { server: server.id.clone() });
         }
         ServerState::Ready | ServerState::Cordoned | ServerState::Draining => {
-            if let Some(evict) = &server.tenure.evict {
-                empty_out(draft, server, evict);
+            if let Some(rearrangement) = &server.tenure.rearrangement {
+                empty_out(draft, server, rearrangement);
             }
         }
         _ => {}
@@ -39,34 +39,32 @@ pub(super) fn step(draft: &mut Draft<'_>, server: &Server) {
 }
 
 /// Makes others serve first what runs here; what is left at the deadline stays or goes, as was said.
-fn empty_out(draft: &mut Draft<'_>, server: &Server, evict: &Evict) {
+fn empty_out(draft: &mut Draft<'_>, server: &Server, rearrangement: &Rearrangement) {
     let state = draft.state;
     let here = || state.containers.values().filter(|container| container.server == server.id);
     if server.containers == 0 {
-        if evict.give_back && server.tenure.operation.is_none() {
+        if let (Some(reason), None) = (rearrangement.give_back, server.tenure.operation) {
             match server.state {
-                ServerState::Draining => {
-                    terminate(draft, server, TerminateReason::Requested, evict.because.clone());
-                }
-                _ => stepped(draft, server, ServerStep::Drain, evict.because.clone()),
+                ServerState::Draining => terminate(draft, server, reason, rearrangement.because.clone()),
+                _ => stepped(draft, server, ServerStep::Drain, rearrangement.because.clone()),
             }
         }
         return;
     }
-    if evict.deadline.is_some_and(|deadline| deadline <= state.now) && !state.is_halting() {
-        match evict.late {
+    if rearrangement.deadline.is_some_and(|deadline| deadline <= state.now) && !state.is_halting() {
+        match rearrangement.late {
             Late::Cancel => {
                 let because = "the server was not empty in time: what is still there stays";
-                for container in here().filter(|it| it.replace.as_ref() == Some(&evict.because)) {
+                for container in here().filter(|it| it.replace.as_ref() == Some(&rearrangement.because)) {
                     let container = container.id.clone();
                     draft.push(FleetEvent::ReplaceDropped { container, because: because.into() });
                 }
-                draft.push(FleetEvent::Evicting { server: server.id.clone(), evict: None });
+                draft.push(FleetEvent::Rearranging { server: server.id.clone(), rearrangement: None });
                 stepped(draft, server, ServerStep::Uncordon, because.into());
             }
             Late::Force => {
                 for container in here().filter(|it| it.state.is_live()) {
-                    let because = format!("{}; its time is over", evict.because);
+                    let because = format!("{}; its time is over", rearrangement.because);
                     draft.events.push(Event::DrainBegun { container: container.id.clone(), because });
                 }
             }
@@ -74,11 +72,11 @@ fn empty_out(draft: &mut Draft<'_>, server: &Server, evict: &Evict) {
         return;
     }
     if matches!(server.state, ServerState::Ready | ServerState::Cordoned) {
-        stepped(draft, server, ServerStep::Drain, evict.because.clone());
+        stepped(draft, server, ServerStep::Drain, rearrangement.because.clone());
     }
     let moves = |it: &&Container| it.replace.is_none() && (it.state.is_live() || it.is_done());
     for container in here().filter(moves).filter(|it| it.state != ContainerState::Lost) {
-        let because = evict.because.clone();
+        let because = rearrangement.because.clone();
         draft.events.push(Event::ReplaceAsked { container: container.id.clone(), because });
     }
 }
@@ -101,9 +99,14 @@ pub(super) fn empty(draft: &mut Draft<'_>) {
             }
             left -= 1;
             let because = format!("nothing ran on it for {}", human(idle));
-            let evict = Evict { because: because.clone(), deadline: None, late: Late::Cancel, give_back: true };
+            let rearrangement = Rearrangement {
+                because: because.clone(),
+                deadline: None,
+                late: Late::Cancel,
+                give_back: Some(TerminateReason::Empty),
+            };
             stepped(draft, server, ServerStep::Drain, because.clone());
-            draft.push(FleetEvent::Evicting { server: server.id.clone(), evict: Some(evict) });
+            draft.push(FleetEvent::Rearranging { server: server.id.clone(), rearrangement: Some(rearrangement) });
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::container::ContainerState;
-use crate::contract::{ClaimOutcome, Offering, OfferingKind, ServerListing, ServerObservation};
+use crate::contract::{ClaimOutcome, Offering, OfferingKind, ServerListing, ServerObservation, TerminateReason};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::fleet::{Evict, FleetEvent, FleetLimits, Late, Owner, ServerOperation, ServerOperationKind};
+use crate::fleet::{FleetEvent, FleetLimits, Late, Owner, Rearrangement, ServerOperation, ServerOperationKind};
 use crate::id::{OperationId, ServerId, StoreId};
 use crate::operation::OperationState;
 use crate::quantity::{Bytes, CpuMillis};
@@ -271,8 +271,13 @@ fn a_server_that_its_provider_keeps_is_used_again() {
 fn a_server_is_emptied_only_as_others_serve_and_then_given_back() {
     let mut world = settled(2, FleetLimits::default());
     let server = bought(&world)[0].id.clone();
-    let evict = Evict { because: "it is retired".into(), deadline: None, late: Late::Cancel, give_back: true };
-    world.turn(vec![FleetEvent::Evicting { server: server.clone(), evict: Some(evict) }.into()]);
+    let rearrangement = Rearrangement {
+        because: "it is retired".into(),
+        deadline: None,
+        late: Late::Cancel,
+        give_back: Some(TerminateReason::Requested),
+    };
+    world.turn(vec![FleetEvent::Rearranging { server: server.clone(), rearrangement: Some(rearrangement) }.into()]);
     assert_eq!(world.ready("web"), 2, "nothing goes before its replacement is ready");
     for _ in 0..8 {
         serve(&mut world);
@@ -295,13 +300,18 @@ fn what_could_not_move_in_time_stays_where_the_order_was_to_call_it_off() {
     let mut world = settled(2, limits);
     let server = bought(&world)[0].id.clone();
     let deadline = Some(world.now() + Duration::from_secs(30));
-    let evict = Evict { because: "it is retired".into(), deadline, late: Late::Cancel, give_back: true };
-    world.turn(vec![FleetEvent::Evicting { server: server.clone(), evict: Some(evict) }.into()]);
+    let rearrangement = Rearrangement {
+        because: "it is retired".into(),
+        deadline,
+        late: Late::Cancel,
+        give_back: Some(TerminateReason::Requested),
+    };
+    world.turn(vec![FleetEvent::Rearranging { server: server.clone(), rearrangement: Some(rearrangement) }.into()]);
     assert!(world.of("web").iter().all(|record| record.replace.is_some()));
     world.pass(Duration::from_secs(30));
     assert!(world.of("web").iter().all(|record| record.replace.is_none()));
     let record = &world.state.servers[&server];
-    assert_eq!((record.state, record.tenure.evict.clone()), (ServerState::Ready, None));
+    assert_eq!((record.state, record.tenure.rearrangement.clone()), (ServerState::Ready, None));
     assert_eq!(world.ready("web"), 2);
 }
 
