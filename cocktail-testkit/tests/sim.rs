@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cocktail_testkit::sim::{Options, Planted, catch, run, run_many};
+use cocktail_testkit::sim::{Options, Planted, REGRESSIONS, catch, run, run_many};
 
 fn short() -> Options {
     Options { faulty: Duration::from_secs(10 * 60), ..Options::default() }
@@ -18,6 +18,14 @@ fn short_seeds_come_to_rest_without_a_breach() {
         .collect();
     assert_eq!(breaches, Vec::<String>::new());
     assert!(outcomes.iter().all(|outcome| outcome.events > 100), "nothing happened");
+}
+
+#[test]
+fn runs_that_once_failed_come_to_rest() {
+    for regression in REGRESSIONS.iter().filter(|it| it.faulty <= 600) {
+        let breach = run(regression.seed, &regression.options()).breach.map(|breach| breach.to_string());
+        assert_eq!(breach, None, "seed {}, which showed {}", regression.seed, regression.showed);
+    }
 }
 
 #[test]
