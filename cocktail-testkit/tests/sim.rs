@@ -37,7 +37,7 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn a_planted_bug_ends_a_run() {
-    let caught = catch(Planted::RecordAfterActing, 20, &short());
-    let breach = caught.and_then(|outcome| outcome.breach).expect("a call without an intent is seen");
-    assert_eq!(breach.invariant, "I1 intent");
+    let caught = catch(Planted::VolumeDeleted, 20, &short());
+    let breach = caught.and_then(|outcome| outcome.breach).expect("a volume that goes is seen");
+    assert_eq!(breach.invariant, "I10 volumes");
 }
