@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocktail_core::contract::{Provider, Runtime, ServerObservation, Store};
+use cocktail_core::contract::{Provider, Runtime, RuntimeEvent, ServerObservation, Store};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Turn};
 use cocktail_core::fleet::Tenure;
@@ -17,6 +17,7 @@ use cocktail_core::settings::Settings;
 use cocktail_core::spec::Resources;
 use cocktail_core::state::State;
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use tokio::sync::{broadcast, mpsc, watch};
 use tracing::info;
 
@@ -25,7 +26,7 @@ use crate::executor::Executor;
 use crate::monitor::Monitor;
 use crate::orchestrator::Orchestrator;
 use crate::routing::{self, Wanted};
-use crate::shared::{FOLLOWED, Health, OBSERVATIONS, Observation, Servers, Shared};
+use crate::shared::{FOLLOWED, Found, Health, OBSERVATIONS, Observation, Servers, Shared, runtime_of};
 use crate::writer::Writer;
 use crate::{fleet, observe, schedule, watch as manifests};
 
@@ -97,8 +98,10 @@ impl Builder {
     /// Untouched containers run on as they were; what ended meanwhile is restarted.
     ///
     /// # Errors
-    /// `Refused` when another Manager or store owns what runs here; `Unavailable` when the store or a provider cannot
-    /// be reached; `Unexpected` for a journal that cannot be read.
+    /// `Refused` when another Manager or store owns what runs here; `Unavailable` when the store, or a provider that has
+    /// the servers that it has, cannot be reached; `InvalidConfig` for limits of a provider that are none; `Unexpected`
+    /// for a journal that cannot be read. A provider that can be asked for servers may be out of reach: what it has is
+    /// connected to as soon as it answers.
     pub async fn start(self) -> Result<Orchestrator> {
         let lease = self.store.acquire().await?;
         let epoch = lease.epoch;
@@ -127,33 +130,27 @@ impl Builder {
         let mut events = vec![Event::ManagerStarted { epoch, settings }];
         state.advance(clock.now(), Clock::wall());
         state.apply(&events[0]);
-        let mut runtimes = Vec::new();
+        let (mut runtimes, mut growing) = (Vec::new(), Vec::new());
         let mut health = Health { seq, ..Health::default() };
         for provider in &self.providers {
             provider.lead(&lease);
-            let listing = provider.list().await?;
-            let mut known = Vec::new();
-            if let Some(seen) = fleet::seen(provider, &self.settings).await? {
-                known.push(Event::from(seen));
-                state.apply(&known[0]);
-                known.extend(state.listed(provider.name(), state.now, &listing));
-                known.iter().skip(1).for_each(|event| state.apply(event));
-            }
-            let grows = !known.is_empty();
-            events.append(&mut known);
-            for seen in listing.servers {
-                if grows {
-                    // Those that are still to join are connected when they are listed again.
-                    if !state.servers.get(&seen.server).is_some_and(|server| takes_calls(server.state)) {
-                        continue;
-                    }
-                } else {
-                    let event = Event::ServerSeen { server: Box::new(server(&state, provider.name(), &seen)) };
+            if let Some(limits) = fleet::limits(provider.as_ref(), &self.settings)? {
+                // One that cannot be reached now keeps nobody from starting: `fleet` lists it and connects to its servers.
+                if let Some(seen) = fleet::seen(&state, provider.name(), limits.clone(), None) {
+                    let event = Event::from(seen);
                     state.apply(&event);
                     events.push(event);
                 }
-                let connection = provider.connect(&seen.server).await?;
-                let runtime = shared.servers.add(seen.server.clone(), connection)?;
+                growing.push((provider.clone(), limits));
+                continue;
+            }
+            let listing = provider.list().await?;
+            for seen in listing.servers {
+                let event = Event::ServerSeen { server: Box::new(server(&state, provider.name(), &seen)) };
+                state.apply(&event);
+                events.push(event);
+                let runtime = runtime_of(provider.connect(&seen.server).await?)?;
+                shared.servers.add(seen.server.clone(), runtime.clone());
                 let streamed = runtime.events();
                 let asked = state.now;
                 let listing = runtime.recover(&state.known(&seen.server)).await?;
@@ -188,12 +185,11 @@ impl Builder {
             state,
         };
         writer.commit_first(&turn).await?;
-        for provider in self.providers.iter().filter(|provider| provider.capabilities().grows) {
-            tokio::spawn(fleet::run(shared.clone(), provider.clone(), self.settings.relist));
+        for (provider, limits) in growing {
+            tokio::spawn(fleet::run(shared.clone(), provider, limits, self.settings.relist));
         }
         for (server, runtime, streamed) in runtimes {
-            tokio::spawn(follow(shared.clone(), server.clone(), streamed));
-            tokio::spawn(look_around(shared.clone(), server, runtime, self.settings.relist));
+            follow(&shared, server, runtime, streamed, self.settings.relist);
         }
         // It follows from before the first turn on, so that it misses no manifest.
         tokio::spawn(schedule::run(shared.clone(), shared.committed.subscribe()));
@@ -207,15 +203,16 @@ impl Builder {
     }
 }
 
-/// Whether containers may run on a server in that state.
-fn takes_calls(state: ServerState) -> bool {
-    matches!(state, ServerState::Joined | ServerState::Ready | ServerState::Cordoned | ServerState::Draining)
-}
-
-/// Follows a server that has just been connected.
-pub(crate) fn attach(shared: &Shared, server: &ServerId, runtime: &Arc<dyn Runtime>, relist: Duration) {
-    tokio::spawn(follow(shared.clone(), server.clone(), runtime.events()));
-    tokio::spawn(look_around(shared.clone(), server.clone(), runtime.clone(), relist));
+/// Passes on what a server's runtime tells, and compares everything with it from time to time.
+pub(crate) fn follow(
+    shared: &Shared,
+    server: ServerId,
+    runtime: Arc<dyn Runtime>,
+    streamed: BoxStream<'static, RuntimeEvent>,
+    relist: Duration,
+) {
+    tokio::spawn(pass_on(shared.clone(), server.clone(), streamed));
+    tokio::spawn(look_around(shared.clone(), server, runtime, relist));
 }
 
 /// Reads the newest snapshot and replays what came after it.
@@ -263,11 +260,7 @@ fn server(state: &State, provider: &Name, seen: &ServerObservation) -> Server {
 }
 
 /// Passes a runtime's events on until either side ends.
-async fn follow(
-    shared: Shared,
-    server: ServerId,
-    mut events: futures_util::stream::BoxStream<'static, cocktail_core::contract::RuntimeEvent>,
-) {
+async fn pass_on(shared: Shared, server: ServerId, mut events: BoxStream<'static, RuntimeEvent>) {
     while let Some(event) = events.next().await {
         if shared.observations.send(Observation::Runtime(server.clone(), event)).await.is_err() {
             return;
@@ -291,7 +284,8 @@ async fn look_around(shared: Shared, server: ServerId, runtime: Arc<dyn Runtime>
                 let Ok((asked, before)) = shared.look(asking).await else { return };
                 if let Ok(listing) = runtime.list().await {
                     let server = server.clone();
-                    shared.observe(Observation::Listed { server, asked, before, listing, attached: false }).await;
+                    let found = Found { server, asked, before, listing };
+                    shared.observe(Observation::Listed { found, attached: false }).await;
                 }
             }
         }

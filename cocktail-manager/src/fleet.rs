@@ -10,42 +10,55 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cocktail_core::contract::{Checkpoint, Provider, ProvisionCtx, Requirements, ServerClaim, ServerObservation};
-use cocktail_core::error::{Error, Result};
+use cocktail_core::contract::{
+    Checkpoint, Offering, Provider, ProvisionCtx, Requirements, ServerClaim, ServerObservation,
+};
+use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::event::Event;
 use cocktail_core::fleet::{FleetEvent, FleetLimits, ServerOperation, ServerOperationKind};
-use cocktail_core::id::{Epoch, OperationId, ServerId};
+use cocktail_core::id::{ContainerId, Epoch, OperationId, ServerId};
 use cocktail_core::name::Name;
 use cocktail_core::server::ServerState;
 use cocktail_core::settings::Settings;
 use cocktail_core::state::State;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::task::JoinMap;
 use tracing::{debug, info, warn};
 
-use crate::builder::attach;
+use crate::builder::follow;
 use crate::clock::Clock;
-use crate::shared::{Health, Observation, Shared};
+use crate::observe::check_not_older;
+use crate::shared::{Found, Health, Observation, Shared, runtime_of};
 
 /// How often a provider is listed while a server is on its way or leaving.
 const SOON: Duration = Duration::from_secs(1);
+/// How often a provider is asked what it offers.
+const OFFERINGS: Duration = Duration::from_secs(600);
 /// Longest that one call may take.
 const CALL: Duration = Duration::from_secs(120);
 
-/// What the state is told about a provider at a start. `None` for one that has the servers that it has.
-///
-/// # Errors
-/// Those of [`Provider::offerings`], and `InvalidConfig` for limits that are none.
-pub(crate) async fn seen(provider: &Arc<dyn Provider>, settings: &Settings) -> Result<Option<FleetEvent>> {
-    if !provider.capabilities().grows {
-        return Ok(None);
-    }
-    let limits = limits(provider.name(), settings)?;
-    let offerings = provider.offerings(&Requirements::default()).await?;
-    Ok(Some(FleetEvent::ProviderSeen { provider: provider.name().clone(), grows: true, limits, offerings }))
+/// What the state is to be told about a provider; `None` where it knows. Without `offerings` it keeps those that it has.
+pub(crate) fn seen(
+    state: &State,
+    provider: &Name,
+    limits: FleetLimits,
+    offerings: Option<Vec<Offering>>,
+) -> Option<FleetEvent> {
+    let known = state.providers.get(provider);
+    let offerings = offerings.or_else(|| known.map(|known| known.offerings.clone())).unwrap_or_default();
+    let news = known.is_none_or(|it| !it.grows || it.limits != limits || it.offerings != offerings);
+    news.then(|| FleetEvent::ProviderSeen { provider: provider.clone(), grows: true, limits, offerings })
 }
 
-/// Limits and times of `[providers.<name>]`.
-fn limits(name: &Name, settings: &Settings) -> Result<FleetLimits> {
+/// Limits and times of `[providers.<name>]`; `None` for a provider that has the servers that it has.
+///
+/// # Errors
+/// `InvalidConfig` for those that are none.
+pub(crate) fn limits(provider: &dyn Provider, settings: &Settings) -> Result<Option<FleetLimits>> {
+    provider.capabilities().grows.then(|| limits_of(provider.name(), settings)).transpose()
+}
+
+fn limits_of(name: &Name, settings: &Settings) -> Result<FleetLimits> {
     let mut limits = FleetLimits::default();
     let Some(provider) = settings.providers.get(name) else { return Ok(limits) };
     let wrong = |key: &str, what: &str| {
@@ -77,27 +90,30 @@ fn limits(name: &Name, settings: &Settings) -> Result<FleetLimits> {
     Ok(limits)
 }
 
-/// Lists a provider from time to time, and connects to what has come up.
-pub(crate) async fn run(shared: Shared, provider: Arc<dyn Provider>, relist: Duration) {
+/// Drives one provider: asks what it offers, lists it from time to time, and connects to what has come up.
+pub(crate) async fn run(shared: Shared, provider: Arc<dyn Provider>, limits: FleetLimits, relist: Duration) {
     let mut tick = interval(SOON.min(relist));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last: Option<Instant> = None;
-    let mut connecting = BTreeSet::new();
+    let (mut listed, mut offered): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut connecting =
+        Connecting { shared: shared.clone(), provider: provider.clone(), relist, tasks: JoinMap::new() };
     loop {
         tokio::select! {
             () = shared.observations.closed() => return,
             _ = tick.tick() => {}
         }
+        if offered.is_none_or(|last| last.elapsed() >= OFFERINGS) && offer(&shared, &provider, &limits).await {
+            offered = Some(Instant::now());
+        }
         let name = provider.name().clone();
         let Ok((asked, moving)) = shared.look(move |state, _| (state.now, is_moving(state, &name))).await else {
             return;
         };
-        let due = last.is_none_or(|last| last.elapsed() >= relist);
+        let due = listed.is_none_or(|last| last.elapsed() >= relist);
         if !moving && !due {
             continue;
         }
-        last = Some(Instant::now());
-        let listing = match provider.list().await {
+        let listing = match in_time(provider.list()).await {
             Ok(listing) => listing,
             // Nothing is concluded from a listing that failed.
             Err(error) => {
@@ -105,14 +121,38 @@ pub(crate) async fn run(shared: Shared, provider: Arc<dyn Provider>, relist: Dur
                 continue;
             }
         };
+        listed = Some(Instant::now());
         let up: Vec<_> = listing.servers.iter().filter(|seen| !seen.incarnation.is_empty()).cloned().collect();
         let name = provider.name().clone();
         shared.observe(Observation::ProviderListed { provider: name, asked, listing }).await;
-        connect(&shared, &provider, up, &mut connecting, relist).await;
+        connecting.look(up).await;
     }
 }
 
-/// Whether servers of a provider are on their way or leaving.
+/// Asks what a provider offers, and tells the state if that is news. Returns whether it answered.
+async fn offer(shared: &Shared, provider: &Arc<dyn Provider>, limits: &FleetLimits) -> bool {
+    let offerings = match in_time(provider.offerings(&Requirements::default())).await {
+        Ok(offerings) => offerings,
+        Err(error) => {
+            debug!(provider = %provider.name(), error = error.chain(), "a provider does not say what it offers");
+            return false;
+        }
+    };
+    let (name, limits) = (provider.name().clone(), limits.clone());
+    let news = shared.look(move |state, _| seen(state, &name, limits, Some(offerings))).await;
+    if let Ok(Some(seen)) = news {
+        shared.observe(Observation::Event(seen.into())).await;
+    }
+    true
+}
+
+/// The answer to a call, or `Deadline` when there is none in time.
+async fn in_time<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = |_| Error::new(ErrorKind::Deadline, "the provider did not answer in time");
+    tokio::time::timeout(CALL, call).await.map_err(late)?
+}
+
+/// Whether servers of a provider are on their way or leaving, or wait to be connected.
 fn is_moving(state: &State, provider: &Name) -> bool {
     state.servers.values().any(|server| {
         server.provider == *provider
@@ -120,43 +160,72 @@ fn is_moving(state: &State, provider: &Name) -> bool {
     })
 }
 
-/// Connects to servers that are up and not connected yet.
-async fn connect(
-    shared: &Shared,
-    provider: &Arc<dyn Provider>,
-    up: Vec<ServerObservation>,
-    connecting: &mut BTreeSet<ServerId>,
+/// Connects to servers, each in a task of its own: one that does not answer keeps no other waiting.
+struct Connecting {
+    shared: Shared,
+    provider: Arc<dyn Provider>,
     relist: Duration,
-) {
-    let look = |state: &State, _: &Health| -> BTreeSet<ServerId> {
-        let comes = |state: ServerState| matches!(state, ServerState::Booting | ServerState::Lost);
-        let servers = state.servers.values().filter(|it| comes(it.state)).map(|it| it.id.clone());
-        servers.collect()
-    };
-    let Ok(booting) = shared.look(look).await else { return };
-    connecting.retain(|server| booting.contains(server));
-    for seen in up.into_iter().filter(|seen| booting.contains(&seen.server)) {
-        if shared.servers.get(&seen.server).is_some() || !connecting.insert(seen.server.clone()) {
-            continue;
-        }
-        match provider.connect(&seen.server).await {
-            Ok(connection) => match shared.servers.add(seen.server.clone(), connection) {
-                Ok(runtime) => {
-                    info!(server = %seen.server, "a server answers");
-                    attach(shared, &seen.server, &runtime, relist);
-                    let ServerObservation { server, incarnation, capacity, address, .. } = seen;
-                    let joined = FleetEvent::Joined { server, incarnation, capacity, address };
-                    shared.observe(Observation::Event(joined.into())).await;
-                }
-                Err(error) => warn!(server = %seen.server, error = error.chain(), "a server cannot be driven"),
-            },
-            // It is tried again after the next listing; its deadline is the state's to keep.
-            Err(error) => {
-                connecting.remove(&seen.server);
-                debug!(server = %seen.server, error = error.chain(), "a server does not answer yet");
+    tasks: JoinMap<ServerId, ()>,
+}
+
+impl Connecting {
+    /// Connects to what is up and not connected yet. What fails is tried again after the next listing.
+    async fn look(&mut self, up: Vec<ServerObservation>) {
+        while self.tasks.try_join_next().is_some() {}
+        let wait = |state: &State, _: &Health| -> BTreeSet<ServerId> {
+            state.servers.values().filter(|it| may_answer(it.state)).map(|it| it.id.clone()).collect()
+        };
+        let Ok(waiting) = self.shared.look(wait).await else { return };
+        for seen in up.into_iter().filter(|seen| waiting.contains(&seen.server)) {
+            if self.shared.servers.get(&seen.server).is_none() && !self.tasks.contains_key(&seen.server) {
+                let (shared, provider, relist) = (self.shared.clone(), self.provider.clone(), self.relist);
+                let server = seen.server.clone();
+                self.tasks.spawn(server.clone(), async move {
+                    if let Err(error) = connect(&shared, &provider, seen, relist).await {
+                        debug!(%server, error = error.chain(), "a server cannot be driven yet");
+                    }
+                });
             }
         }
     }
+}
+
+/// Whether there is something to call on a server in that state.
+fn may_answer(state: ServerState) -> bool {
+    use ServerState as S;
+    matches!(state, S::Booting | S::Lost | S::Joined | S::Ready | S::Cordoned | S::Draining)
+}
+
+/// Connects to a server, attaches to what runs there and says so.
+async fn connect(
+    shared: &Shared,
+    provider: &Arc<dyn Provider>,
+    seen: ServerObservation,
+    relist: Duration,
+) -> Result<()> {
+    let ServerObservation { server, incarnation, capacity, address, .. } = seen;
+    let runtime = in_time(async { runtime_of(provider.connect(&server).await?) }).await?;
+    let streamed = runtime.events();
+    let id = server.clone();
+    let look = move |state: &State, _: &Health| {
+        let before: BTreeSet<ContainerId> = state.containers.keys().cloned().collect();
+        let joins =
+            state.servers.get(&id).is_some_and(|it| matches!(it.state, ServerState::Booting | ServerState::Lost));
+        (state.now, before, state.known(&id), joins)
+    };
+    let (asked, before, known, joins) = shared.look(look).await?;
+    let listing = in_time(runtime.recover(&known)).await?;
+    let checked = listing.clone();
+    shared.look(move |state, _| check_not_older(state, &checked)).await??;
+    info!(%server, "a server answers");
+    if joins {
+        let joined = FleetEvent::Joined { server: server.clone(), incarnation, capacity, address };
+        shared.observe(Observation::Event(joined.into())).await;
+    }
+    let found = Found { server: server.clone(), asked, before, listing };
+    shared.observe(Observation::Connected { runtime: runtime.clone(), found }).await;
+    follow(shared, server, runtime, streamed, relist);
+    Ok(())
 }
 
 /// Sends the call of an operation on servers and passes its answer on.
@@ -180,7 +249,7 @@ pub(crate) async fn call(shared: Shared, operation: ServerOperation, epoch: Epoc
         shared: shared.clone(),
         epoch,
     };
-    let late = || Error::new(cocktail_core::error::ErrorKind::OutcomeUnknown, "the provider did not answer in time");
+    let late = || Error::new(ErrorKind::OutcomeUnknown, "the provider did not answer in time");
     match &operation.kind {
         ServerOperationKind::Provision { spec } => {
             let claims: Vec<ServerClaim> =
@@ -189,13 +258,18 @@ pub(crate) async fn call(shared: Shared, operation: ServerOperation, epoch: Epoc
             let answer = answer.unwrap_or_else(|_| Err(late()));
             shared.observe(Observation::Provisioned(operation.id, answer)).await;
         }
-        ServerOperationKind::Terminate { reason } => {
-            let end = async {
+        ServerOperationKind::Clear => {
+            let ask = async {
                 for server in &operation.servers {
                     provider.can_terminate(server).await?;
                 }
-                provider.terminate(&ctx, &operation.servers, *reason).await
+                Ok(())
             };
+            let answer = tokio::time::timeout(CALL, ask).await.unwrap_or_else(|_| Err(late()));
+            shared.observe(Observation::Cleared(operation.id, answer)).await;
+        }
+        ServerOperationKind::Terminate { reason } => {
+            let end = provider.terminate(&ctx, &operation.servers, *reason);
             let answer = tokio::time::timeout(CALL, end).await.unwrap_or_else(|_| Err(late()));
             shared.observe(Observation::Terminated(operation.id, answer)).await;
         }

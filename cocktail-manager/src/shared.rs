@@ -9,7 +9,7 @@ use cocktail_core::contract::{
     Actor, ClaimOutcome, Connection, Forwarder, Listing, Observation as Seen, Provider, Runtime, RuntimeEvent,
     ServerListing, Store,
 };
-use cocktail_core::error::{Error, Result};
+use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::event::{Event, Soft};
 use cocktail_core::id::{ContainerId, OperationId, Seq, ServerId};
 use cocktail_core::name::Name;
@@ -54,16 +54,29 @@ pub(crate) enum Observation {
     Removed(ContainerId),
     /// From a server's runtime.
     Runtime(ServerId, RuntimeEvent),
-    /// A listing of a server's runtime, asked for at the given time, when the containers `before` were known.
-    Listed { server: ServerId, asked: ManagerTime, before: BTreeSet<ContainerId>, listing: Listing, attached: bool },
+    /// A listing of a server's runtime; `attached` where it followed from attaching anew.
+    Listed { found: Found, attached: bool },
+    /// A server can be called: its runtime, and what that found there.
+    Connected { runtime: Arc<dyn Runtime>, found: Found },
     /// A provider's listing, asked for at the given time.
     ProviderListed { provider: Name, asked: ManagerTime, listing: ServerListing },
     /// A provider's answer to a call for servers.
     Provisioned(OperationId, Result<Vec<ClaimOutcome>>),
+    /// A provider's answer to whether it would let servers go.
+    Cleared(OperationId, Result<()>),
     /// A provider's answer to a call that gives servers back.
     Terminated(OperationId, Result<()>),
     /// Which service ports do not listen, and why.
     Routes(BTreeMap<SocketAddr, String>),
+}
+
+/// What a server's runtime listed, when it was asked, and the containers that were known then.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) server: ServerId,
+    pub(crate) asked: ManagerTime,
+    pub(crate) before: BTreeSet<ContainerId>,
+    pub(crate) listing: Listing,
 }
 
 /// How the Manager is.
@@ -110,16 +123,8 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    pub(crate) fn add(&self, server: ServerId, connection: Connection) -> Result<Arc<dyn Runtime>> {
-        match connection {
-            Connection::Local(runtime) => {
-                self.lock().insert(server, runtime.clone());
-                Ok(runtime)
-            }
-            Connection::Agent => {
-                Err(Error::new(cocktail_core::error::ErrorKind::Unsupported, "agents are not supported yet"))
-            }
-        }
+    pub(crate) fn add(&self, server: ServerId, runtime: Arc<dyn Runtime>) {
+        self.lock().insert(server, runtime);
     }
 
     /// Forgets a server that is gone; its runtime ends with the last call on it.
@@ -197,4 +202,15 @@ impl Shared {
 
 fn ended() -> Error {
     Error::unavailable("the manager has ended")
+}
+
+/// The runtime behind a connection.
+///
+/// # Errors
+/// `Unsupported` for a server that an agent drives.
+pub(crate) fn runtime_of(connection: Connection) -> Result<Arc<dyn Runtime>> {
+    match connection {
+        Connection::Local(runtime) => Ok(runtime),
+        Connection::Agent => Err(Error::new(ErrorKind::Unsupported, "agents are not supported yet")),
+    }
 }

@@ -16,6 +16,7 @@ use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::event::{Event, Soft, Turn};
 use cocktail_core::fleet::{FleetEvent, ServerOperation};
 use cocktail_core::id::{ContainerId, Epoch, OperationId, Seq, ServerId};
+use cocktail_core::operation::Operation;
 use cocktail_core::plan;
 use cocktail_core::server::ServerState;
 use cocktail_core::state::State;
@@ -27,7 +28,7 @@ use tracing::{Instrument, Span, debug_span, error, info, warn};
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::observe::{self, Change};
-use crate::shared::{Committed, Health, Observation, Request, Shared};
+use crate::shared::{Committed, Found, Health, Observation, Request, Shared};
 use crate::{fleet, floor, schedule};
 
 /// Pause between two attempts to write a turn that is held.
@@ -210,15 +211,17 @@ impl Writer {
                 }
                 None => self.told(event, gathered),
             },
-            Observation::Listed { server, asked, before, listing, attached } => {
-                self.health.note_unknown(&server, observe::unknown(&self.state, &before, &listing));
-                for event in observe::of_listing(&self.state, &server, asked, &listing) {
-                    self.durable(event, gathered);
-                }
+            Observation::Listed { found, attached } => {
+                self.found(&found, gathered);
                 if attached {
                     // The table may have been lost together with the keeper.
                     self.send_routes(true);
                 }
+            }
+            Observation::Connected { runtime, found } => {
+                self.shared.servers.add(found.server.clone(), runtime);
+                self.found(&found, gathered);
+                self.resume_on(&found.server);
             }
             Observation::ProviderListed { provider, asked, listing } => {
                 for event in self.state.listed(&provider, asked, &listing) {
@@ -227,6 +230,11 @@ impl Writer {
             }
             Observation::Provisioned(operation, answer) => {
                 for event in self.state.provisioned(operation, answer) {
+                    self.durable(event, gathered);
+                }
+            }
+            Observation::Cleared(operation, answer) => {
+                for event in self.state.cleared(operation, answer) {
                     self.durable(event, gathered);
                 }
             }
@@ -243,6 +251,25 @@ impl Writer {
                 }
                 self.health.routes = errors;
             }
+        }
+    }
+
+    /// What a listing of a server's runtime says.
+    fn found(&mut self, found: &Found, gathered: &mut Gathered) {
+        let Found { server, asked, before, listing } = found;
+        self.health.note_unknown(server, observe::unknown(&self.state, before, listing));
+        for event in observe::of_listing(&self.state, server, *asked, listing) {
+            self.durable(event, gathered);
+        }
+    }
+
+    /// Sends the calls that were intended while a server was not connected. All of them are durable.
+    fn resume_on(&mut self, server: &ServerId) {
+        let here =
+            |open: &&Operation| self.state.containers.get(&open.container).is_some_and(|it| it.server == *server);
+        let open: Vec<_> = self.state.operations.values().filter(here).cloned().collect();
+        for operation in open {
+            self.executor.send(&self.state, &operation);
         }
     }
 
@@ -471,7 +498,8 @@ impl Writer {
         tokio::spawn(async move {
             match runtime.recover(&known).await {
                 Ok(listing) => {
-                    shared.observe(Observation::Listed { server, asked, before, listing, attached: true }).await;
+                    let found = Found { server, asked, before, listing };
+                    shared.observe(Observation::Listed { found, attached: true }).await;
                 }
                 // The runtime asks again when it can be reached.
                 Err(error) => warn!(%server, error = error.chain(), "could not attach to a server"),

@@ -94,6 +94,11 @@ pub enum FleetEvent {
         /// How; `None` calls it off.
         rearrangement: Option<Rearrangement>,
     },
+    /// The provider would let a server go.
+    Cleared {
+        /// The server.
+        server: ServerId,
+    },
     /// A container need not be replaced any more.
     ReplaceDropped {
         /// The container.
@@ -199,6 +204,7 @@ impl FleetEvent {
             Self::Rearranging { server, rearrangement: None } => {
                 ("server-kept", server.to_string(), "it is not emptied any more".into())
             }
+            Self::Cleared { server } => ("server-cleared", server.to_string(), "the provider would let it go".into()),
             Self::ReplaceDropped { container, because } => ("replace-dropped", container.to_string(), because.clone()),
             Self::Released { server } => ("server-released", server.to_string(), "the provider ends it".into()),
             Self::Kept { server, failure, .. } => ("server-kept", server.to_string(), failure.message.clone()),

@@ -165,6 +165,9 @@ pub struct Rearrangement {
     pub late: Late,
     /// Why it is given back once it is empty, if it is.
     pub give_back: Option<TerminateReason>,
+    /// The provider has said that it would let it go. It is asked before anything is drained.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cleared: bool,
 }
 
 /// What happens to a rearrangement that is not done in time.
@@ -217,6 +220,8 @@ pub enum ServerOperationKind {
         /// What each is made from.
         spec: ServerSpec,
     },
+    /// Asks whether they would be let go, before anything on them is drained.
+    Clear,
     /// Gives them back.
     Terminate {
         /// Why.
@@ -229,6 +234,7 @@ impl ServerOperationKind {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Provision { .. } => "provision",
+            Self::Clear => "clear",
             Self::Terminate { .. } => "terminate",
         }
     }
@@ -280,6 +286,7 @@ impl ServerOperation {
             ServerOperationKind::Provision { spec } => {
                 format!("provision {} {}", spec.offering, spec.zone.as_deref().unwrap_or_default())
             }
+            ServerOperationKind::Clear => "clear".to_owned(),
             ServerOperationKind::Terminate { .. } => "terminate".to_owned(),
         };
         let servers: Vec<&str> = self.servers.iter().map(ServerId::as_str).collect();

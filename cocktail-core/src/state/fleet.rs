@@ -97,6 +97,14 @@ impl State {
                     record.tenure.rearrangement.clone_from(rearrangement);
                 }
             }
+            FleetEvent::Cleared { server } => {
+                if let Some(rearrangement) =
+                    self.servers.get_mut(server).and_then(|record| record.tenure.rearrangement.as_mut())
+                {
+                    rearrangement.cleared = true;
+                }
+                self.claim_ended(server, None);
+            }
             FleetEvent::ReplaceDropped { container, because } => {
                 self.change(container, |state, record| {
                     record.replace = None;
@@ -113,17 +121,20 @@ impl State {
             }
             FleetEvent::Kept { server, failure, until } => {
                 self.claim_ended(server, Some(failure));
-                let joined = self.servers.get(server).is_some_and(|record| !record.incarnation.is_empty());
-                let keep = |record: &mut Server| {
+                let at = self.at;
+                let mut joined = false;
+                if let Some(record) = self.servers.get_mut(server) {
+                    joined = !record.incarnation.is_empty();
                     record.tenure.keep = Some(*until);
                     record.tenure.rearrangement = None;
-                };
+                    record.tenure.why.record(at, "keep", &failure.message, &[]);
+                    if !joined {
+                        // It is of no use, so it is asked for again.
+                        record.tenure.deadline = Some(*until);
+                    }
+                }
                 if joined {
-                    self.fleet_step(server, ServerStep::Uncordon, &failure.message, keep);
-                } else if let Some(record) = self.servers.get_mut(server) {
-                    // It is of no use, so it is asked for again.
-                    keep(record);
-                    record.tenure.deadline = Some(*until);
+                    self.fleet_step(server, ServerStep::Uncordon, &failure.message, |_| {});
                 }
             }
             FleetEvent::Listed { server, present } => {
@@ -179,6 +190,12 @@ impl State {
             let step = match &operation.kind {
                 ServerOperationKind::Provision { .. } => ServerStep::Provision,
                 ServerOperationKind::Terminate { .. } => ServerStep::Terminate,
+                ServerOperationKind::Clear => {
+                    if let Some(record) = self.servers.get_mut(server) {
+                        record.tenure.operation = Some(id);
+                    }
+                    continue;
+                }
             };
             self.fleet_step(server, step, &operation.because, |record| {
                 record.tenure.operation = Some(id);

@@ -68,6 +68,26 @@ impl State {
         events
     }
 
+    /// What follows from the answer to whether servers would be let go.
+    pub fn cleared(&self, operation: OperationId, answer: Result<()>) -> Vec<Event> {
+        let Some(operation) = self.server_operations.get(&operation) else { return Vec::new() };
+        let servers = self.open_claims(operation).cloned();
+        match answer {
+            // One that is gone is let go: listings say so.
+            Ok(()) => servers.map(|server| FleetEvent::Cleared { server }.into()).collect(),
+            Err(error) if *error.kind() == ErrorKind::NotFound => {
+                servers.map(|server| FleetEvent::Cleared { server }.into()).collect()
+            }
+            Err(error) if says_no(&error) => self.kept(servers, &error),
+            Err(error) => vec![self.delayed(operation, &error)],
+        }
+    }
+
+    fn kept(&self, servers: impl Iterator<Item = ServerId>, error: &Error) -> Vec<Event> {
+        let (failure, until) = (failure(error), self.now + KEPT);
+        servers.map(|server| FleetEvent::Kept { server, failure: failure.clone(), until }.into()).collect()
+    }
+
     /// What follows from the answer to a call that gives servers back.
     pub fn terminated(&self, operation: OperationId, answer: Result<()>) -> Vec<Event> {
         let Some(operation) = self.server_operations.get(&operation) else { return Vec::new() };
@@ -77,11 +97,7 @@ impl State {
             Err(error) if *error.kind() == ErrorKind::NotFound => {
                 servers.map(|server| FleetEvent::Released { server }.into()).collect()
             }
-            Err(error) if is_sure(error.kind()) || *error.kind() == ErrorKind::Refused => {
-                let (failure, until) = (failure(&error), self.now + KEPT);
-                let kept = |server| FleetEvent::Kept { server, failure: failure.clone(), until }.into();
-                servers.map(kept).collect()
-            }
+            Err(error) if says_no(&error) => self.kept(servers, &error),
             Err(error) => vec![self.delayed(operation, &error)],
         }
     }
@@ -232,6 +248,11 @@ impl State {
         let (until, because) = (self.now + pause.max(asked), error.chain());
         FleetEvent::Delayed { operation: operation.id, until, because }.into()
     }
+}
+
+/// Whether an error says that a server is not let go.
+fn says_no(error: &Error) -> bool {
+    is_sure(error.kind()) || *error.kind() == ErrorKind::Refused
 }
 
 /// Whether an error says that nothing was made.

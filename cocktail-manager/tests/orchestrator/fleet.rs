@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,14 +35,34 @@ struct Cloud {
     made: Mutex<u32>,
     /// Answers to provisioning calls that get lost, although the call acts.
     lost: Mutex<u32>,
+    /// It does not answer.
+    away: AtomicBool,
+    /// The first server that is connected to does not answer, for ever.
+    first_is_silent: AtomicBool,
+    silent: Mutex<Option<ServerId>>,
     store: Arc<dyn Store>,
 }
 
 impl Cloud {
     fn new(store: &Arc<dyn Store>) -> Arc<Self> {
         let name = Name::new("cloud").expect("a name");
-        let (servers, made, lost) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Self { name, servers, made, lost, store: store.clone() })
+        Arc::new(Self {
+            name,
+            servers: Mutex::default(),
+            made: Mutex::default(),
+            lost: Mutex::default(),
+            away: AtomicBool::default(),
+            first_is_silent: AtomicBool::default(),
+            silent: Mutex::default(),
+            store: store.clone(),
+        })
+    }
+
+    fn answers(&self) -> Result<()> {
+        match self.away.load(Ordering::Relaxed) {
+            true => Err(Error::new(ErrorKind::Unavailable, "the provider does not answer")),
+            false => Ok(()),
+        }
     }
 
     fn count(&self) -> usize {
@@ -68,6 +89,7 @@ impl Provider for Cloud {
         Vec::new()
     }
     async fn offerings(&self, _: &Requirements) -> Result<Vec<Offering>> {
+        self.answers()?;
         Ok(vec![Offering {
             name: "small".into(),
             zone: None,
@@ -105,6 +127,7 @@ impl Provider for Cloud {
             .collect())
     }
     async fn list(&self) -> Result<ServerListing> {
+        self.answers()?;
         let servers = self.servers.lock().expect("unpoisoned");
         let seen = |(id, (_, owner, _)): (&ServerId, &Made)| ServerObservation {
             server: id.clone(),
@@ -127,6 +150,17 @@ impl Provider for Cloud {
         Ok(())
     }
     async fn connect(&self, server: &ServerId) -> Result<Connection> {
+        self.answers()?;
+        let silent = {
+            let mut silent = self.silent.lock().expect("unpoisoned");
+            if self.first_is_silent.swap(false, Ordering::Relaxed) {
+                *silent = Some(server.clone());
+            }
+            silent.as_ref() == Some(server)
+        };
+        if silent {
+            std::future::pending::<()>().await;
+        }
         let servers = self.servers.lock().expect("unpoisoned");
         let (_, _, machine) = servers.get(server).ok_or_else(|| Error::not_found("no such server"))?;
         Ok(Connection::Local(Arc::new(Pretend(machine.clone()))))
@@ -201,5 +235,45 @@ async fn a_lost_answer_buys_nothing_twice_also_over_a_restart() {
     assert_eq!(*cloud.made.lock().expect("unpoisoned"), 1);
     let starts: u32 = cloud.servers.lock().expect("unpoisoned").values().map(|(_, _, machine)| machine.starts()).sum();
     assert_eq!(starts, 1);
+    manager.shutdown(ShutdownMode::Leave).await.expect("it ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_out_of_reach_keeps_no_manager_from_starting_and_is_attached_to_when_it_answers() {
+    let store = store();
+    let cloud = Cloud::new(&store);
+    let manager = start(&store, &cloud).await;
+    manager.apply(&[web(1)], &Actor::embedder()).await.expect("it is applied");
+    ready(&manager, 1).await;
+    manager.shutdown(ShutdownMode::Leave).await.expect("it ends");
+    drop(manager);
+
+    cloud.away.store(true, Ordering::Relaxed);
+    let manager = start(&store, &cloud).await;
+    manager.scale("web", 2, &Actor::embedder()).await.expect("it is scaled");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let servers = manager.servers().await.expect("servers");
+    assert_eq!(servers.len(), 1, "what is not seen is not gone");
+    cloud.away.store(false, Ordering::Relaxed);
+    // A call that was intended while the server could not be reached goes out.
+    ready(&manager, 2).await;
+    let starts: u32 = cloud.servers.lock().expect("unpoisoned").values().map(|(_, _, machine)| machine.starts()).sum();
+    assert_eq!(starts, 2, "what ran is attached to");
+    manager.shutdown(ShutdownMode::Leave).await.expect("it ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_keeps_no_other_waiting() {
+    let store = store();
+    let cloud = Cloud::new(&store);
+    cloud.first_is_silent.store(true, Ordering::Relaxed);
+    let manager = start(&store, &cloud).await;
+    manager.apply(&[web(4)], &Actor::embedder()).await.expect("it is applied");
+    until(async || {
+        let servers = manager.servers().await.expect("servers");
+        servers.iter().any(|server| server.state == "ready")
+    })
+    .await;
+    assert!(cloud.silent.lock().expect("unpoisoned").is_some());
     manager.shutdown(ShutdownMode::Leave).await.expect("it ends");
 }

@@ -55,6 +55,7 @@ impl World {
                 ServerOperationKind::Provision { spec } => {
                     Call::Provision { spec: spec.clone(), servers: operation.servers.clone() }
                 }
+                ServerOperationKind::Clear => Call::Clear,
                 ServerOperationKind::Terminate { .. } => Call::Terminate { servers: operation.servers.clone() },
             };
             if self.has(Planted::RandomToken) {
@@ -98,6 +99,7 @@ impl World {
             let error = || Error::new(ErrorKind::OutcomeUnknown, "no answer");
             let answer = match operation.kind {
                 ServerOperationKind::Provision { .. } => Answer::Provisioned(Err(error())),
+                ServerOperationKind::Clear => Answer::Cleared(Err(error())),
                 ServerOperationKind::Terminate { .. } => Answer::Terminated(Err(error())),
             };
             self.input(Input::Answered(id, answer));
@@ -114,6 +116,7 @@ impl World {
             let error = || Error::new(ErrorKind::Throttled { retry_after: Some(retry_after) }, "too many calls");
             let answer = match call {
                 Call::Provision { .. } => Answer::Provisioned(Err(error())),
+                Call::Clear => Answer::Cleared(Err(error())),
                 Call::Terminate { .. } => Answer::Terminated(Err(error())),
             };
             return self.after(20, Happening::Answered { life, operation, answer: Box::new(answer) });

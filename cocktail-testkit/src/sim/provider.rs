@@ -48,6 +48,7 @@ impl Object {
 #[derive(Debug, Clone)]
 pub(super) enum Call {
     Provision { spec: ServerSpec, servers: Vec<ServerId> },
+    Clear,
     Terminate { servers: Vec<ServerId> },
 }
 
@@ -65,6 +66,7 @@ pub(super) struct Effects {
 /// An answer to the executor.
 pub(super) enum Answer {
     Provisioned(Result<Vec<ClaimOutcome>>),
+    Cleared(Result<()>),
     Terminated(Result<()>),
 }
 
@@ -130,6 +132,12 @@ impl Provider {
             Call::Provision { spec, servers } => {
                 let answer = self.provision(now, (operation, token), (spec, servers), rates, chance, &mut effects);
                 (Answer::Provisioned(answer), effects)
+            }
+            // What it says now it may not say any more when it is asked to do it.
+            Call::Clear => {
+                let refused = chance.happens(rates.delete_refused);
+                let answer = if refused { Err(Error::refused("protected against deletion")) } else { Ok(()) };
+                (Answer::Cleared(answer), effects)
             }
             Call::Terminate { servers } => {
                 let answer = self.terminate(now, servers, rates, chance, &mut effects);

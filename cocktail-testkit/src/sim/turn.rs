@@ -232,6 +232,7 @@ impl World {
             // Noted where it is taken, since it is not part of the journal.
             Input::Soft(_) => Vec::new(),
             Input::Answered(operation, Answer::Provisioned(answer)) => state.provisioned(operation, answer),
+            Input::Answered(operation, Answer::Cleared(answer)) => state.cleared(operation, answer),
             Input::Answered(operation, Answer::Terminated(answer)) => state.terminated(operation, answer),
             Input::Listed { asked, listing } => {
                 let mut events = state.listed(&self.cloud, asked, &listing);

@@ -253,8 +253,13 @@ impl World {
         let late = if self.user.chance.happens(300) { Late::Force } else { Late::Cancel };
         let deadline = Some(self.replayed.now + Duration::from_secs(300));
         let because = format!("the user rearranges {server}");
-        let rearrangement =
-            Some(Rearrangement { because, deadline, late, give_back: Some(TerminateReason::Requested) });
+        let rearrangement = Some(Rearrangement {
+            because,
+            deadline,
+            late,
+            give_back: Some(TerminateReason::Requested),
+            cleared: false,
+        });
         self.input(Input::Event(FleetEvent::Rearranging { server, rearrangement }.into()));
     }
 

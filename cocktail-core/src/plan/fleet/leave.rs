@@ -42,7 +42,9 @@ pub(super) fn step(draft: &mut Draft<'_>, server: &Server) {
 fn empty_out(draft: &mut Draft<'_>, server: &Server, rearrangement: &Rearrangement) {
     let state = draft.state;
     let here = || state.containers.values().filter(|container| container.server == server.id);
-    if server.containers == 0 {
+    // The provider is asked before anything is drained.
+    let unasked = rearrangement.give_back.is_some() && !rearrangement.cleared;
+    if server.containers == 0 && !unasked {
         if let (Some(reason), None) = (rearrangement.give_back, server.tenure.operation) {
             match server.state {
                 ServerState::Draining => terminate(draft, server, reason, rearrangement.because.clone()),
@@ -53,14 +55,14 @@ fn empty_out(draft: &mut Draft<'_>, server: &Server, rearrangement: &Rearrangeme
     }
     if rearrangement.deadline.is_some_and(|deadline| deadline <= state.now) && !state.is_halting() {
         match rearrangement.late {
+            _ if unasked => call_off(draft, server, "its provider has not said whether it would let it go".into()),
             Late::Cancel => {
                 let because = "the server was not empty in time: what is still there stays";
                 for container in here().filter(|it| it.replace.as_ref() == Some(&rearrangement.because)) {
                     let container = container.id.clone();
                     draft.push(FleetEvent::ReplaceDropped { container, because: because.into() });
                 }
-                draft.push(FleetEvent::Rearranging { server: server.id.clone(), rearrangement: None });
-                stepped(draft, server, ServerStep::Uncordon, because.into());
+                call_off(draft, server, because.into());
             }
             Late::Force => {
                 for container in here().filter(|it| it.state.is_live()) {
@@ -68,6 +70,15 @@ fn empty_out(draft: &mut Draft<'_>, server: &Server, rearrangement: &Rearrangeme
                     draft.events.push(Event::DrainBegun { container: container.id.clone(), because });
                 }
             }
+        }
+        return;
+    }
+    if let (true, Some(reason)) = (unasked, rearrangement.give_back) {
+        if reason == TerminateReason::Empty && server.containers > 0 {
+            call_off(draft, server, "it was found of use again".into());
+        } else if server.tenure.operation.is_none() && !state.is_halting() {
+            let servers = vec![server.id.clone()];
+            draft.intend(&server.provider, ServerOperationKind::Clear, servers, rearrangement.because.clone());
         }
         return;
     }
@@ -81,6 +92,13 @@ fn empty_out(draft: &mut Draft<'_>, server: &Server, rearrangement: &Rearrangeme
     }
 }
 
+fn call_off(draft: &mut Draft<'_>, server: &Server, because: String) {
+    draft.push(FleetEvent::Rearranging { server: server.id.clone(), rearrangement: None });
+    if matches!(server.state, ServerState::Cordoned | ServerState::Draining) {
+        stepped(draft, server, ServerStep::Uncordon, because);
+    }
+}
+
 /// Gives back what has been empty for long enough.
 pub(super) fn empty(draft: &mut Draft<'_>) {
     let state = draft.state;
@@ -88,13 +106,15 @@ pub(super) fn empty(draft: &mut Draft<'_>) {
         let idle = provider.limits.idle;
         let servers = || state.servers.values().filter(|server| server.provider == *name);
         let stays = |server: &&Server| {
-            !matches!(server.state, ServerState::Draining | ServerState::Terminating | ServerState::Gone)
+            let goes = server.tenure.rearrangement.as_ref().is_some_and(|it| it.give_back.is_some());
+            !goes && !matches!(server.state, ServerState::Draining | ServerState::Terminating | ServerState::Gone)
         };
         let mut left = servers().filter(stays).count();
         for server in servers().filter(|it| it.state == ServerState::Ready && it.containers == 0) {
             let due = server.tenure.empty.is_some_and(|since| since + idle <= state.now);
             let kept = server.tenure.keep.is_some_and(|until| until > state.now);
-            if !due || kept || server.tenure.operation.is_some() || left <= provider.limits.min_servers as usize {
+            let busy = server.tenure.operation.is_some() || server.tenure.rearrangement.is_some();
+            if !due || kept || busy || left <= provider.limits.min_servers as usize {
                 continue;
             }
             left -= 1;
@@ -104,8 +124,8 @@ pub(super) fn empty(draft: &mut Draft<'_>) {
                 deadline: None,
                 late: Late::Cancel,
                 give_back: Some(TerminateReason::Empty),
+                cleared: false,
             };
-            stepped(draft, server, ServerStep::Drain, because.clone());
             draft.push(FleetEvent::Rearranging { server: server.id.clone(), rearrangement: Some(rearrangement) });
         }
     }

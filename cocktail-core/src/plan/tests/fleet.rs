@@ -76,6 +76,7 @@ fn serve(world: &mut World) {
                     |server: &ServerId| ClaimOutcome { server: server.clone(), result: Ok(format!("i-{server}")) };
                 world.state.provisioned(operation.id, Ok(operation.servers.iter().map(made).collect()))
             }
+            ServerOperationKind::Clear => world.state.cleared(operation.id, Ok(())),
             ServerOperationKind::Terminate { .. } => world.state.terminated(operation.id, Ok(())),
         };
         world.turn(events);
@@ -243,6 +244,8 @@ fn an_empty_server_is_given_back_after_its_time_and_never_the_last_that_shall_st
     world.pass(limits.idle - Duration::from_secs(1));
     assert_eq!(open(&world), []);
     world.pass(Duration::from_secs(1));
+    assert_eq!(only(&world).kind, ServerOperationKind::Clear, "the provider is asked first");
+    serve(&mut world);
     let operation = only(&world);
     assert_eq!(operation.servers.len(), 1);
     serve(&mut world);
@@ -258,8 +261,14 @@ fn a_server_that_its_provider_keeps_is_used_again() {
     world.scale("web", 0).expect("it is a number");
     world.answer_all();
     world.pass(FleetLimits::default().idle);
-    let operation = only(&world);
-    let events = world.state.terminated(operation.id, Err(Error::new(ErrorKind::Refused, "protected")));
+    let refused = || Err(Error::new(ErrorKind::Refused, "protected"));
+    let events = world.state.cleared(only(&world).id, refused());
+    world.turn(events);
+    assert_eq!((open(&world), bought(&world)[0].state), (vec![], ServerState::Ready), "nothing was drained");
+    world.pass(Duration::from_secs(300));
+    serve(&mut world);
+    // It may have changed its mind.
+    let events = world.state.terminated(only(&world).id, refused());
     world.turn(events);
     assert_eq!(open(&world), []);
     world.scale("web", 1).expect("it is a number");
@@ -276,6 +285,7 @@ fn a_server_is_emptied_only_as_others_serve_and_then_given_back() {
         deadline: None,
         late: Late::Cancel,
         give_back: Some(TerminateReason::Requested),
+        cleared: false,
     };
     world.turn(vec![FleetEvent::Rearranging { server: server.clone(), rearrangement: Some(rearrangement) }.into()]);
     assert_eq!(world.ready("web"), 2, "nothing goes before its replacement is ready");
@@ -305,8 +315,11 @@ fn what_could_not_move_in_time_stays_where_the_order_was_to_call_it_off() {
         deadline,
         late: Late::Cancel,
         give_back: Some(TerminateReason::Requested),
+        cleared: false,
     };
     world.turn(vec![FleetEvent::Rearranging { server: server.clone(), rearrangement: Some(rearrangement) }.into()]);
+    assert!(world.of("web").iter().all(|record| record.replace.is_none()), "its provider was not asked yet");
+    serve(&mut world);
     assert!(world.of("web").iter().all(|record| record.replace.is_some()));
     world.pass(Duration::from_secs(30));
     assert!(world.of("web").iter().all(|record| record.replace.is_none()));
