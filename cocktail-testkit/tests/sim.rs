@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cocktail_testkit::sim::{Options, Planted, catch, run, run_many};
+use cocktail_testkit::sim::{Options, Planted, REGRESSIONS, catch, run, run_many};
 
 fn short() -> Options {
     Options { faulty: Duration::from_secs(10 * 60), ..Options::default() }
@@ -21,6 +21,14 @@ fn short_seeds_come_to_rest_without_a_breach() {
 }
 
 #[test]
+fn runs_that_once_failed_come_to_rest() {
+    for regression in REGRESSIONS.iter().filter(|it| it.faulty <= 600) {
+        let breach = run(regression.seed, &regression.options()).breach.map(|breach| breach.to_string());
+        assert_eq!(breach, None, "seed {}, which showed {}", regression.seed, regression.showed);
+    }
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     let (one, other) = (run(7, &short()), run(7, &short()));
     assert_eq!((one.hash, one.events, one.peak), (other.hash, other.events, other.peak));
@@ -29,7 +37,7 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn a_planted_bug_ends_a_run() {
-    let caught = catch(Planted::RecordAfterActing, 20, &short());
-    let breach = caught.and_then(|outcome| outcome.breach).expect("a call without an intent is seen");
-    assert_eq!(breach.invariant, "I1 intent");
+    let caught = catch(Planted::VolumeDeleted, 20, &short());
+    let breach = caught.and_then(|outcome| outcome.breach).expect("a volume that goes is seen");
+    assert_eq!(breach.invariant, "I10 volumes");
 }

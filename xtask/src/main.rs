@@ -25,7 +25,7 @@ const USAGE: &str = "\
 usage: cargo xtask check
        cargo xtask test [--setup] [FILTER]
        cargo xtask bench [NAME] [--json FILE] [--setup] [--rounds N]
-       cargo xtask sim [--seeds N] [--from S] [--trace SEED] [--planted]
+       cargo xtask sim [--seeds N] [--from S] [--trace SEED] [--faulty SECONDS] [--planted]
        cargo xtask fuzz [TARGET] [--seconds N]
        cargo xtask mutants [--count N]
        cargo xtask picture
@@ -34,7 +34,8 @@ check   format, lints, docs, features, licences, bans, sources, advisories, lock
 test    every test and doctest; --setup first installs what they need, as CI=true does
 bench   spawn, respawn, forward, rss, embed against their peers, event; all of them without NAME.
         --json writes one object, or an array of them without NAME; --setup first installs the peers
-sim     seeds of the simulated world; --trace tells all of one, --planted writes the table in docs/testing.md
+sim     what failed once and then seeds of the simulated world; --trace tells all of one, --faulty shortens its faults,
+        --planted writes the table in docs/testing.md
 fuzz    every fuzz target for N seconds (60) on seeds of the repository; fails on a finding
 mutants the core's tests on N (150) small changes of its decisions, the same ones each time; fails if more than 10 %
         are noticed by no test
@@ -107,6 +108,7 @@ fn parse() -> Result<Task, lexopt::Error> {
             Long("seeds") if sim => simulated.seeds = Some(parser.value()?.parse()?),
             Long("from") if sim => simulated.from = Some(parser.value()?.parse()?),
             Long("trace") if sim => simulated.trace = Some(parser.value()?.parse()?),
+            Long("faulty") if sim => simulated.faulty = Some(parser.value()?.parse()?),
             Long("planted") if sim => simulated.planted = true,
             Value(value) if command.is_none() => command = Some(value),
             Long("seconds") if fuzz => seconds = parser.value()?.parse()?,

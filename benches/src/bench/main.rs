@@ -18,6 +18,7 @@ mod proc;
 mod report;
 mod respawn;
 mod rss;
+mod sim;
 mod spawn;
 mod update;
 mod zero;
@@ -83,7 +84,7 @@ fn installed<'a>(program: Option<&'a Path>, name: &str) -> Result<&'a Path> {
 
 type Bench = fn(&Setup) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("spawn", spawn::run),
     ("respawn", respawn::run),
     ("forward", forward::run),
@@ -94,6 +95,7 @@ const BENCHES: [(&str, Bench); 10] = [
     ("embed", embed::run),
     ("place", place::run),
     ("event", event::run),
+    ("sim", sim::run),
 ];
 
 fn main() -> Result<()> {

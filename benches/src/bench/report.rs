@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 /// The bars that the project set itself: the figure, whether it must be at least or at most the number, the number.
-const BARS: [(&str, &str, Bar); 22] = [
+const BARS: [(&str, &str, Bar); 28] = [
     ("spawn", "vs_bare", Bar::AtLeast(0.5)),
     ("spawn", "vs_supervisord", Bar::AtLeast(6.0)),
     ("respawn", "p50_ms", Bar::AtMost(5.0)),
@@ -31,6 +31,12 @@ const BARS: [(&str, &str, Bar); 22] = [
     ("event", "p99_ms", Bar::AtMost(1.0)),
     ("event", "p50_growth", Bar::AtMost(1.5)),
     ("event", "bytes_per_container", Bar::AtMost(1536.0)),
+    ("sim", "seeds_500_s", Bar::AtMost(300.0)),
+    ("sim", "events_per_seed", Bar::AtLeast(20_000.0)),
+    ("sim", "servers", Bar::AtLeast(20.0)),
+    ("sim", "hours", Bar::AtLeast(2.0)),
+    ("sim", "breaches", Bar::AtMost(0.0)),
+    ("sim", "planted_caught", Bar::AtLeast(16.0)),
 ];
 
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,8 @@ use cocktail_core::error::{Error, ErrorKind};
 use cocktail_core::event::{Event, Soft};
 use cocktail_core::fleet::ServerOperationKind;
 use cocktail_core::id::OperationId;
-use cocktail_core::operation::OperationKind;
+use cocktail_core::operation::{Operation, OperationKind};
+use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
 
 use super::machine::Order;
@@ -19,6 +20,21 @@ const CALL: u64 = 45_000;
 const ORDER: u64 = 12_000;
 /// Pause between two listings.
 const RELIST: u64 = 30_000;
+
+/// What an operation asks a server for.
+///
+/// # Errors
+/// The container cannot be launched.
+pub(super) fn order(state: &State, operation: &Operation) -> Result<Order, Error> {
+    let container = operation.container.clone();
+    Ok(match &operation.kind {
+        OperationKind::Start => Order::Start(Box::new(state.launch(&container)?)),
+        OperationKind::Stop { grace, .. } => {
+            Order::Stop { container, generation: operation.generation, grace: millis(*grace) }
+        }
+        OperationKind::Remove => Order::Remove(container),
+    })
+}
 
 impl World {
     /// Sends the call of an operation, if it is still open and its time has come.
@@ -56,31 +72,18 @@ impl World {
         }
         let Some(operation) = manager.state.operations.get(&id) else { return };
         let container = operation.container.clone();
-        let order = match &operation.kind {
-            OperationKind::Start => match manager.state.launch(&container) {
-                Ok(launch) => Order::Start(Box::new(launch)),
-                Err(error) => return self.breach("A1 possible", format!("{container} cannot be launched: {error}")),
-            },
-            OperationKind::Stop { grace, .. } => {
-                Order::Stop { container: container.clone(), generation: operation.generation, grace: millis(*grace) }
-            }
-            OperationKind::Remove => Order::Remove(container.clone()),
+        let order = match order(&manager.state, operation) {
+            Ok(order) => order,
+            Err(error) => return self.breach("A1 possible", format!("{container} cannot be launched: {error}")),
         };
         let Some(server) = manager.state.containers.get(&container).map(|it| it.server.clone()) else { return };
         let attempt = manager.sent.entry(id).or_default();
         *attempt += 1;
         let attempt = *attempt;
         self.after(ORDER, Happening::Overdue { life, operation: id, attempt });
-        if let Some(pause) = self.way() {
+        if let Some(pause) = self.way_there(&server) {
             self.after(pause, Happening::AtMachine { life, epoch, server, operation: id, order });
         }
-    }
-
-    /// How long a message is on its way; `None` where it is lost.
-    pub(super) fn way(&mut self) -> Option<u64> {
-        let lost = self.chance.happens(self.rates.message_lost);
-        let pause = self.chance.around(self.rates.message);
-        (!lost).then_some(pause)
     }
 
     /// No answer came in time.
@@ -122,7 +125,12 @@ impl World {
             self.watch_terminate(servers);
         }
         let (answer, effects) = self.provider.act(now, (operation, token, call), &self.rates, &mut self.chance);
+        let open = self.replayed.server_operations.contains_key(&operation);
         for id in &effects.made {
+            if let Some(object) = self.provider.objects.get_mut(id) {
+                // The call was under way for so long that a later Manager has given it up: nobody waits for what it made.
+                object.late |= !open;
+            }
             self.object_made(id, operation);
         }
         for (at, server, offering) in effects.late {

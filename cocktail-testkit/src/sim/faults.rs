@@ -17,6 +17,8 @@ impl World {
         self.again(self.rates.reboot, Happening::Reboot);
         self.again(self.rates.pause, Happening::Pause);
         self.again(self.rates.clock, Happening::Clock);
+        self.again(self.rates.cut, Happening::Cut);
+        self.again(self.rates.load, Happening::Load);
         self.after(5_000, Happening::User);
     }
 

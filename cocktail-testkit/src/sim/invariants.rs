@@ -13,7 +13,7 @@
 //! | I7 drain | nothing is placed on what is leaving, and a drained container is stopped when its connections ended or its time is over |
 //! | I8 facts | an operation ends only by something that was observed |
 //! | I9 epochs | an older Manager is never obeyed |
-//! | I10 volumes | a volume that outlives its container is deleted by nobody |
+//! | I10 volumes | a volume that outlives its container is deleted by nobody, and an exclusive one has one holder at a time |
 //! | I11 promises | what a user was answered survives a crash |
 //! | I12 pauses | a call is not repeated before its pause is over, whoever repeats it |
 //! | I13 time | Manager time runs only while a Manager runs |
@@ -27,7 +27,7 @@
 use std::collections::BTreeMap;
 
 use cocktail_core::container::ContainerState;
-use cocktail_core::contract::Launch;
+use cocktail_core::contract::{Launch, LaunchVolume};
 use cocktail_core::event::{Event, Turn};
 use cocktail_core::fleet::FleetEvent;
 use cocktail_core::id::{ContainerId, OperationId, ServerId, UnitId};
@@ -36,7 +36,7 @@ use cocktail_core::plan;
 use cocktail_core::ports::PortLease;
 use cocktail_core::rollout::RolloutStep;
 use cocktail_core::server::ServerState;
-use cocktail_core::spec::NoRoom;
+use cocktail_core::spec::{NoRoom, VolumeKind};
 use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
 
@@ -125,7 +125,9 @@ impl World {
             }
             Event::DrainBegun { container, .. } => {
                 let was_ready = self.replayed.containers.get(container).map(|it| it.state);
-                let pause = if was_ready == Some(ContainerState::Ready) { self.chance.below(8_000) } else { 0 };
+                // Connections of busy workers are open for longer.
+                let longest = if self.user.load > 20 { 8_000 } else { 3_000 };
+                let pause = if was_ready == Some(ContainerState::Ready) { self.chance.below(longest) } else { 0 };
                 let ends = self.now + pause;
                 self.watch.connections.entry(container.clone()).or_insert(ends);
             }
@@ -268,8 +270,8 @@ impl World {
             self.breach("I2 once", format!("{same} servers are {server}"));
         }
         let there = self.provider.ours().filter(|(_, it)| !it.late).count();
-        if there > self.options.servers as usize {
-            self.breach("I4 limit", format!("{there} servers, {} are the limit", self.options.servers));
+        if there > self.limit as usize {
+            self.breach("I4 limit", format!("{there} servers, {} are the limit", self.limit));
         }
     }
 
@@ -303,11 +305,18 @@ impl World {
         if machine.processes.contains_key(&launch.container) {
             return self.breach("I2 once", format!("{} is started again while it runs", launch.container));
         }
+        let path = |volume: &LaunchVolume| volume.path.display().to_string();
+        let mut wanted = launch.volumes.iter().filter(|it| it.kind == VolumeKind::Exclusive).map(path);
+        let mut running = self.machines.values().flat_map(|it| &it.processes);
+        let twice = wanted.find_map(|path| Some((running.find(|(_, it)| it.holds.contains(&path))?.0.clone(), path)));
         let taken = |port: u16| machine.processes.iter().find(|(_, it)| it.ports.contains(&port)).map(|(id, _)| id);
         let shared = launch.ports.iter().find_map(|port| Some((port.port, taken(port.port)?.clone())));
         if let Some((port, other)) = shared {
             let detail = format!("{} and {other} share port {port} of {server}", launch.container);
             self.breach("I3 ports", detail);
+        }
+        if let Some((other, path)) = twice {
+            self.breach("I10 volumes", format!("{} and {other} both have {path}", launch.container));
         }
     }
 
@@ -347,7 +356,7 @@ impl World {
                 pool.expire(now);
             }
             for record in state.containers.values_mut() {
-                record.drained = false;
+                (record.drained, record.usage) = (false, None);
             }
         }
         if live != replayed {

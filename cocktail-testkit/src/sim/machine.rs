@@ -21,6 +21,8 @@ pub(super) enum Order {
 pub(super) struct Process {
     pub(super) generation: Generation,
     pub(super) ports: BTreeSet<u16>,
+    /// Exclusive volumes that it holds.
+    pub(super) holds: BTreeSet<String>,
     pub(super) ready: bool,
     /// It ignores that it shall stop.
     pub(super) stubborn: bool,
@@ -86,13 +88,17 @@ impl Machine {
         let container = launch.container.clone();
         self.started.insert(container.clone(), launch.generation);
         self.ended.remove(&container);
+        let mut holds = BTreeSet::new();
         for volume in &launch.volumes {
-            let lasts = volume.kind != VolumeKind::Ephemeral;
-            self.volumes.insert(volume.path.display().to_string(), lasts);
+            let (path, lasts) = (volume.path.display().to_string(), volume.kind != VolumeKind::Ephemeral);
+            if volume.kind == VolumeKind::Exclusive {
+                holds.insert(path.clone());
+            }
+            self.volumes.insert(path, lasts);
         }
         let ports = launch.ports.iter().map(|port| port.port).collect();
         let generation = launch.generation;
-        let process = Process { generation, ports, ready: false, stubborn, stopping: false };
+        let process = Process { generation, ports, holds, ready: false, stubborn, stopping: false };
         self.processes.insert(container, process);
     }
 

@@ -32,6 +32,9 @@ impl World {
     }
 
     pub(super) fn late_object(&mut self, server: ServerId, offering: usize, operation: OperationId) {
+        if self.provider.ours().any(|(_, it)| it.server == server) {
+            return;
+        }
         let owner = Owner { store: self.store.id.clone(), operation };
         let id = self.provider.make(self.now, server, Some(owner), offering, true, &self.rates, &mut self.chance);
         self.object_made(&id, operation);
@@ -68,7 +71,8 @@ impl World {
         if !self.machines.contains_key(&server) || known.is_none_or(|it| !waits(it.state)) {
             return;
         }
-        if self.way().is_some() {
+        // One that is later than the next says nothing more.
+        if self.way_back(&server).is_some_and(|pause| pause < HELLO) {
             self.input(Input::Hello(server.clone()));
         }
         self.after(HELLO, Happening::Hello { server });
@@ -114,14 +118,14 @@ impl World {
                 let with_volumes = self.has(Planted::VolumeDeleted);
                 self.trace.note(now, format_args!("{server} removes {container}"));
                 self.watch_remove(server, &container, with_volumes);
-                self.tell(life, Event::Removed { container });
+                self.tell(server, life, Event::Removed { container });
             }
         }
     }
 
     /// Tells the Manager of this life something, if it arrives.
-    fn tell(&mut self, life: u64, event: Event) {
-        if let Some(pause) = self.way() {
+    fn tell(&mut self, server: &ServerId, life: u64, event: Event) {
+        if let Some(pause) = self.way_back(server) {
             self.after(pause, Happening::Told { life, event: Box::new(event) });
         }
     }
@@ -140,14 +144,14 @@ impl World {
         let started = Event::Started { container: container.clone(), generation, handle };
         if machine.has_started(launch) {
             let exit = machine.exit_of(&container, generation);
-            self.tell(life, started);
+            self.tell(server, life, started);
             if let Some(exit) = exit {
-                self.tell(life, Event::Exited { container, generation, exit });
+                self.tell(server, life, Event::Exited { container, generation, exit });
             }
             return;
         }
         if let Some(failure) = self.watch.failed.get(&operation).cloned() {
-            return self.tell(life, Event::StartFailed { operation, failure });
+            return self.tell(server, life, Event::StartFailed { operation, failure });
         }
         if self.chance.happens(self.rates.start_fails) {
             let taken = launch.ports.first().map(|port| port.port).filter(|_| self.chance.happens(500));
@@ -157,7 +161,7 @@ impl World {
             };
             let failure = Failure { kind, message, port: taken };
             self.watch.failed.insert(operation, failure.clone());
-            return self.tell(life, Event::StartFailed { operation, failure });
+            return self.tell(server, life, Event::StartFailed { operation, failure });
         }
         self.watch_start(server, launch);
         let bad = launch.env.get("BAD").is_some_and(|bad| bad == "1");
@@ -166,7 +170,7 @@ impl World {
         let Some(machine) = self.machines.get_mut(server) else { return };
         machine.start(launch, stubborn);
         self.trace.note(now, format_args!("{server} starts {container} generation {generation}"));
-        self.tell(life, started);
+        self.tell(server, life, started);
         if !broken {
             let pause = self.chance.between(500, 8_000);
             let (server, container) = (server.clone(), container.clone());
@@ -203,7 +207,7 @@ impl World {
             }
             None => {
                 let exit = machine.exit_of(&container, generation).unwrap_or(Exit::Unknown);
-                self.tell(life, Event::Exited { container, generation, exit });
+                self.tell(server, life, Event::Exited { container, generation, exit });
             }
         }
     }
@@ -230,7 +234,7 @@ impl World {
         };
         process.ready = ready;
         let (probe, detail) = (ProbeKind::Ready, if ready { "answered" } else { "refused" }.to_owned());
-        self.tell(life, Event::Probed { container: container.clone(), generation, probe, ok: ready, detail });
+        self.tell(server, life, Event::Probed { container: container.clone(), generation, probe, ok: ready, detail });
         let server = server.clone();
         if !ready {
             let pause = self.chance.between(500, 20_000);
@@ -260,7 +264,7 @@ impl World {
         };
         if machine.end(&container, generation, exit).is_some() {
             self.trace.note(self.now, format_args!("{container} generation {generation} ends: {exit}"));
-            self.tell(life, Event::Exited { container, generation, exit });
+            self.tell(server, life, Event::Exited { container, generation, exit });
         }
     }
 
@@ -276,7 +280,7 @@ impl World {
         let servers: Vec<ServerId> =
             manager.state.servers.values().filter(|it| joined(it.state)).map(|it| it.id.clone()).collect();
         for server in servers {
-            if let Some(pause) = self.way() {
+            if let Some(pause) = self.way_there(&server) {
                 self.after(pause, Happening::ListMachine { life, epoch, server, asked });
             }
         }
@@ -289,7 +293,7 @@ impl World {
         }
         let listing = Box::new(machine.list());
         let ready = machine.processes.iter().map(|(id, it)| (id.clone(), it.generation, it.ready)).collect();
-        if let Some(pause) = self.way() {
+        if let Some(pause) = self.way_back(&server) {
             self.after(pause, Happening::MachineListed { life, server, asked, listing, ready });
         }
     }

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use cocktail_core::command::Command;
 use cocktail_core::contract::{Listing, ServerListing};
-use cocktail_core::event::{Event, Soft, Turn};
+use cocktail_core::event::{Event, Soft};
 use cocktail_core::fleet::{FleetEvent, FleetLimits};
 use cocktail_core::id::{Epoch, OperationId, ServerId};
 use cocktail_core::settings::Settings;
 use cocktail_core::state::State;
 use cocktail_core::time::{ManagerTime, WallTime};
 
+use super::ghost::Ghost;
+use super::load::SAMPLE;
 use super::provider::Answer;
 use super::world::{Happening, Readiness, World};
 use super::{Planted, wall};
@@ -51,8 +53,8 @@ pub(super) struct Pending {
 pub(super) struct Manager {
     pub(super) state: State,
     pub(super) epoch: Epoch,
-    born: u64,
-    base: ManagerTime,
+    pub(super) born: u64,
+    pub(super) base: ManagerTime,
     pub(super) inbox: Vec<Input>,
     /// Events that came before the start that they are about was known.
     pub(super) early: Vec<Event>,
@@ -89,7 +91,7 @@ impl World {
 
     pub(super) fn limits(&self) -> FleetLimits {
         FleetLimits {
-            max_servers: self.options.servers,
+            max_servers: self.limit,
             min_servers: 0,
             idle: Duration::from_secs(120),
             registration: Duration::from_secs(180),
@@ -105,7 +107,6 @@ impl World {
         if self.manager.is_some() {
             return;
         }
-        let before = self.store.epoch;
         let epoch = self.store.acquire();
         self.life += 1;
         let loaded = self.store.load();
@@ -164,10 +165,11 @@ impl World {
             let pause = self.chance.between(100, 2_000);
             self.after(pause, Happening::Hello { server });
         }
-        if before > Epoch::default() && self.chance.happens(500) {
+        if self.ghost.is_some() {
             let pause = self.chance.between(10, 30_000);
-            self.after(pause, Happening::Ghost { epoch: before });
+            self.after(pause, Happening::Ghost);
         }
+        self.after(SAMPLE, Happening::Sample { life });
         self.again(self.rates.crash, Happening::Crash);
     }
 
@@ -219,28 +221,13 @@ impl World {
         self.ran += self.now - manager.born;
         self.trace.note(self.now, format_args!("the manager dies, {}", if lost { "commit lost" } else { "all kept" }));
         if let Some(turn) = self.store.crash(lost) {
-            let pending = manager.pending;
-            self.durable(&turn, pending.as_ref());
+            self.durable(&turn, manager.pending.as_ref());
+        }
+        if self.chance.happens(500) {
+            // It only stood still, and will go on when another has taken its place.
+            self.ghost = Some(Ghost { manager, durable: self.replayed.last_operation });
         }
         let pause = self.chance.between(100, self.rates.downtime.max(200));
         self.after(pause, Happening::Start);
-    }
-
-    /// A Manager that was thought dead writes what it had decided; the store has to refuse it.
-    pub(super) fn ghost(&mut self, epoch: Epoch) {
-        let Some(manager) = &self.manager else { return };
-        if manager.pending.is_some() {
-            // Both would write to the same place of the journal; the living one was first.
-            return;
-        }
-        self.trace.note(self.now, format_args!("a manager with epoch {epoch} writes"));
-        let turn = Turn { now: self.replayed.now, at: self.replayed.at, epoch, events: Vec::new() };
-        let any = self.has(Planted::OldEpoch);
-        let Ok(bytes) = serde_json::to_vec(&turn) else { return };
-        if self.store.append(epoch, bytes, any)
-            && let Some(turn) = self.store.sync()
-        {
-            self.durable(&turn, None);
-        }
     }
 }

@@ -11,13 +11,17 @@
 mod chance;
 mod executor;
 mod faults;
+mod ghost;
 mod invariants;
+mod load;
 mod machine;
 mod machines;
 mod manager;
+mod network;
 mod planted;
 mod provider;
 mod rates;
+mod regressions;
 mod rest;
 mod runner;
 mod store;
@@ -32,7 +36,8 @@ use std::time::Duration;
 use cocktail_core::time::WallTime;
 
 pub use self::planted::Planted;
-pub use self::runner::{catch, run_many};
+pub use self::regressions::{REGRESSIONS, Regression};
+pub use self::runner::{catch, catch_all, run_many};
 
 /// What a run is made of.
 #[derive(Debug, Clone)]

@@ -55,6 +55,10 @@ pub(super) struct Rates {
     pub(super) user: u64,
     /// Mean time between steps of the wall clock.
     pub(super) clock: u64,
+    /// Mean time between cuts of the network.
+    pub(super) cut: u64,
+    /// Mean time between changes of what clients ask for.
+    pub(super) load: u64,
 }
 
 const SECOND: u64 = 1_000;
@@ -96,6 +100,8 @@ impl Rates {
             sync_slow: rate(chance, 50),
             user: chance.between(10 * SECOND, 90 * SECOND),
             clock: pause(chance, 10 * MINUTE, 60 * MINUTE),
+            cut: pause(chance, 10 * MINUTE, 60 * MINUTE),
+            load: chance.between(MINUTE, 10 * MINUTE),
         }
     }
 

@@ -17,7 +17,8 @@ impl World {
         self.healed = true;
         self.rates = Rates::calm();
         self.provider.in_stock.fill(true);
-        self.provider.quota = self.options.servers as usize + 5;
+        self.provider.quota = self.limit as usize + 5;
+        self.cuts.clear();
         for machine in self.machines.values_mut() {
             machine.paused = machine.paused.min(self.now);
         }

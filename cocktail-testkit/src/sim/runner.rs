@@ -1,7 +1,7 @@
 //! Many seeds, on several threads.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use super::{Options, Outcome, Planted, run};
@@ -42,4 +42,25 @@ pub fn run_many(
 pub fn catch(bug: Planted, seeds: u64, options: &Options) -> Option<Outcome> {
     let options = Options { planted: Some(bug), ..options.clone() };
     (1..=seeds).map(|seed| run(seed, &options)).find(|outcome| outcome.breach.is_some())
+}
+
+/// [`catch`] for every planted bug, on `threads` threads; in the order of their numbers.
+pub fn catch_all(seeds: u64, threads: usize, options: &Options) -> Vec<(Planted, Option<Outcome>)> {
+    let next = AtomicUsize::new(0);
+    let caught = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while let Some(bug) = Planted::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = catch(*bug, seeds, options);
+                    if let Ok(mut caught) = caught.lock() {
+                        caught.push((*bug, outcome));
+                    }
+                }
+            });
+        }
+    });
+    let mut caught = caught.into_inner().unwrap_or_default();
+    caught.sort_by_key(|(bug, _)| *bug);
+    caught
 }

@@ -18,10 +18,11 @@ use cocktail_core::state::State;
 use super::Planted;
 use super::manager::{Input, Pending, Stage};
 use super::provider::Answer;
+use super::user::BUSY;
 use super::world::{Happening, World};
 
 /// Containers that one turn makes at most.
-const CLAIMS: usize = 64;
+pub(super) const CLAIMS: usize = 64;
 /// Turns between two passes over everything.
 const EVERY: u64 = 64;
 
@@ -259,7 +260,10 @@ impl World {
             Input::Hello(server) => self.joined(state, &server).into_iter().collect(),
             Input::Command(command) => match state.command(&command, &Actor("user".into())) {
                 Ok(commanded) => {
-                    if let Command::Scale { unit, count: Count::Exactly(count) } = *command {
+                    // What the load decides was promised for now, and not for later.
+                    if let Command::Scale { unit, count: Count::Exactly(count) } = *command
+                        && unit != BUSY
+                    {
                         scaled.push((unit, count));
                     }
                     commanded.events

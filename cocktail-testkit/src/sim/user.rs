@@ -11,8 +11,10 @@ use cocktail_core::fleet::{FleetEvent, Late, Rearrangement};
 use cocktail_core::id::ServerId;
 use cocktail_core::manifest;
 use cocktail_core::name::Name;
+use cocktail_core::rollout::RolloutState;
 use cocktail_core::server::{ServerState, ServerStep};
 use cocktail_core::spec::ServiceSpec;
+use cocktail_core::unit::Unit;
 
 use super::chance::Chance;
 use super::manager::Input;
@@ -32,6 +34,11 @@ struct Wish {
     there: bool,
     stopped: bool,
 }
+
+/// Pause between two looks of the user after the faults.
+const TEND: u64 = 60_000;
+/// By how many servers the limit is raised then.
+const RAISE: u32 = 10;
 
 const COMMON: &str = "restart = { base = \"1s\", max = \"30s\", reset = \"1m\" }\n\
     update = { surge = 3, monitor = \"5s\", progress = \"1m\" }\nstop = { grace = \"10s\" }\n";
@@ -63,7 +70,25 @@ const UNITS: &[(&str, (u32, u32), &str)] = &[
          volumes.tmp = { mount = \"tmp\", kind = \"ephemeral\" }\n",
     ),
     ("batch", (0, 6), "resources = { cpu = 0.5, memory = \"256MiB\" }\n"),
+    (
+        "db",
+        (1, 3),
+        "ports.main = {}\nresources = { cpu = 0.5, memory = \"512MiB\" }\n\
+         volumes.data = { mount = \"data\", kind = \"exclusive\" }\n",
+    ),
+    (
+        BUSY,
+        (2, 12),
+        "ports.http = { service = 8082 }\nresources = { cpu = 0.5, memory = \"256MiB\" }\n\
+         scale = { min = 2, max = 12, in_flight = 4 }\n",
+    ),
 ];
+
+/// The Unit that follows the load.
+pub(super) const BUSY: &str = "burst";
+
+/// How many containers the service may have: all that the user can ask for, but none beside them.
+const QUOTA: u32 = 135;
 
 /// The user.
 #[derive(Debug)]
@@ -73,6 +98,10 @@ pub(super) struct User {
     wishes: Vec<Wish>,
     /// How much of the largest counts fits.
     share: u32,
+    /// Requests that clients have under way at workers of [`BUSY`].
+    pub(super) load: u64,
+    /// The last wish was made.
+    wished: bool,
 }
 
 impl User {
@@ -88,12 +117,13 @@ impl User {
             there: true,
             stopped: false,
         };
-        Self { chance, provider, wishes: UNITS.iter().map(wish).collect(), share: (servers * 100 / 30).min(100) }
+        let share = (servers * 100 / 30).min(100);
+        Self { chance, provider, wishes: UNITS.iter().map(wish).collect(), share, load: 8, wished: false }
     }
 
     /// The manifest of what is wished for.
     fn manifest(&self) -> String {
-        let mut text = "service = \"shop\"\n".to_owned();
+        let mut text = format!("service = \"shop\"\nquota = {{ containers = {QUOTA} }}\n");
         for wish in self.wishes.iter().filter(|wish| wish.there) {
             let Wish { name, keys, count, version, .. } = wish;
             let bad = u8::from(wish.bad);
@@ -102,11 +132,13 @@ impl User {
                 true => "restart = { when = \"failure\", retries = 2, base = \"1s\", max = \"30s\" }\n",
                 false => COMMON,
             };
+            // Where the load decides, the keys say so.
+            let replicas = if name == &BUSY { String::new() } else { format!("replicas = {count}\n") };
             let kind = if job { "JOB = \"1\"" } else { "JOB_NOT = \"1\"" };
             // Writing into a text cannot fail.
             let _ = write!(
                 text,
-                "[maps.prod.units.{name}]\ncommand = [\"{name}\"]\nreplicas = {count}\n\
+                "[maps.prod.units.{name}]\ncommand = [\"{name}\"]\n{replicas}\
                  env = {{ V = \"{version}\", BAD = \"{bad}\", {kind} }}\n{common}{keys}"
             );
         }
@@ -260,9 +292,13 @@ impl World {
 
     /// The last wish: everything of a good version, as much as fits well.
     fn last_acts(&mut self) {
+        if self.user.wished {
+            return;
+        }
         if self.manager.is_none() {
             return self.after(1_000, Happening::User);
         }
+        self.user.wished = true;
         self.trace.note(self.now, format_args!("the user's last wish"));
         for wish in &mut self.user.wishes {
             wish.version += 1;
@@ -279,5 +315,24 @@ impl World {
             self.uncordon(server);
         }
         self.release();
+        self.after(TEND, Happening::Tend);
+    }
+
+    /// What the Manager rightly leaves to the user after faults: a rollout that it paused is resumed, and where the limit
+    /// of servers leaves no room the limit is raised.
+    pub(super) fn tend(&mut self) {
+        self.after(TEND, Happening::Tend);
+        let paused = |unit: &Unit| unit.rollout.as_ref().is_some_and(|it| it.state == RolloutState::Paused);
+        let resumed: Vec<String> =
+            self.replayed.units.iter().filter(|(_, unit)| paused(unit)).map(|(id, _)| id.unit.to_string()).collect();
+        for unit in resumed {
+            self.trace.note(self.now, format_args!("the user resumes {unit}"));
+            self.give(Command::Rollout { unit, action: RolloutAction::Resume });
+        }
+        if self.limit == self.options.servers && self.replayed.units.values().any(|it| it.held.contains("its limit")) {
+            self.limit += RAISE;
+            self.trace.note(self.now, format_args!("the user raises the limit to {}", self.limit));
+            self.input(Input::Event(self.provider_seen().into()));
+        }
     }
 }

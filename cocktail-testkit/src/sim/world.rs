@@ -13,9 +13,11 @@ use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
 
 use super::chance::Chance;
+use super::ghost::Ghost;
 use super::invariants::Watch;
 use super::machine::{Machine, Order};
 use super::manager::Manager;
+use super::network::Cut;
 use super::provider::{Answer, Call, Provider};
 use super::rates::Rates;
 use super::store::Store;
@@ -40,9 +42,7 @@ pub(super) enum Happening {
     Crash,
     Start,
     /// A Manager that was thought dead writes.
-    Ghost {
-        epoch: Epoch,
-    },
+    Ghost,
     /// The executor sends a call, or has waited long enough for its answer.
     Send {
         life: u64,
@@ -153,8 +153,15 @@ pub(super) enum Happening {
     Reboot,
     Pause,
     Clock,
+    /// Servers are cut off; clients ask for more or less; the Manager reads what its containers do.
+    Cut,
+    Load,
+    Sample {
+        life: u64,
+    },
     /// The user does something; nothing goes wrong any more.
     User,
+    Tend,
     Uncordon {
         server: ServerId,
     },
@@ -178,8 +185,13 @@ pub(super) struct World {
     pub(super) cloud: Name,
     pub(super) provider: Provider,
     pub(super) machines: BTreeMap<ServerId, Machine>,
+    pub(super) cuts: BTreeMap<ServerId, Cut>,
+    /// Most servers.
+    pub(super) limit: u32,
     pub(super) store: Store,
     pub(super) manager: Option<Manager>,
+    /// A Manager that stands still while another has taken its place.
+    pub(super) ghost: Option<Ghost>,
     pub(super) life: u64,
     /// What the journal says, event by event.
     pub(super) replayed: State,
@@ -209,8 +221,11 @@ impl World {
             cloud: user.provider.clone(),
             provider: Provider::new(id.clone(), quota),
             machines: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            limit: options.servers,
             store: Store::new(id.clone()),
             manager: None,
+            ghost: None,
             life: 0,
             replayed: State::new(id),
             ran: 0,
@@ -291,7 +306,7 @@ impl World {
             H::Wake { life, number } if life == self.life => self.woken(number),
             H::Crash => self.crash_soon(),
             H::Start => self.start(),
-            H::Ghost { epoch } => self.ghost(epoch),
+            H::Ghost => self.ghost(),
             H::Send { life, operation } if life == self.life => self.send(operation),
             H::Overdue { life, operation, attempt } if life == self.life => self.overdue(operation, attempt),
             H::AtProvider { life, operation, token, call } => self.at_provider(life, operation, &token, &call),
@@ -331,7 +346,11 @@ impl World {
             H::Reboot => self.reboot(),
             H::Pause => self.pause(),
             H::Clock => self.step_clock(),
+            H::Cut => self.cut_off(),
+            H::Load => self.load_changes(),
+            H::Sample { life } if life == self.life => self.sample(),
             H::User => self.user_acts(),
+            H::Tend => self.tend(),
             H::Uncordon { server } => self.uncordon(server),
             H::Heal => self.heal(),
             // What was meant for a Manager that is dead.

@@ -1,0 +1,41 @@
+//! Every run that ever failed, kept.
+//!
+//! A seed is the same run only as long as the world draws the same: each entry says what it showed, and where that was
+//! a fault of the product a test of `cocktail-core` holds the situation itself.
+
+use std::time::Duration;
+
+use super::Options;
+
+/// A run that failed once.
+#[derive(Debug, Clone, Copy)]
+pub struct Regression {
+    /// The seed.
+    pub seed: u64,
+    /// How long things go wrong, in simulated seconds.
+    pub faulty: u64,
+    /// What it showed.
+    pub showed: &'static str,
+}
+
+impl Regression {
+    /// What it is run with.
+    pub fn options(&self) -> Options {
+        Options { faulty: Duration::from_secs(self.faulty), ..Options::default() }
+    }
+}
+
+const LONG: u64 = 7_200;
+const NO_ROOM: &str = "V1: at the limit of servers nothing had room for a rollout, which went back and paused; \
+    the world's user resumes it and raises the limit";
+
+/// All of them.
+pub const REGRESSIONS: &[Regression] = &[
+    Regression { seed: 9, faulty: 600, showed: NO_ROOM },
+    Regression { seed: 102, faulty: LONG, showed: NO_ROOM },
+    Regression {
+        seed: 171,
+        faulty: LONG,
+        showed: "V1: servers took longer to boot than a rollout may take, which paused; the world's user resumes it",
+    },
+];
