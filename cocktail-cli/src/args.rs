@@ -158,6 +158,21 @@ Examples:
   cocktail rollback web --wait
   cocktail rollback web --to 3")]
     Rollback(RollbackArgs),
+    /// Place nothing new on a server; what runs there stays
+    Cordon(ServerArg),
+    /// Place containers on a server again, and call off that it is emptied
+    Uncordon(ServerArg),
+    /// Empty a server: others serve first, and nothing new comes
+    #[command(after_help = "\
+It stays empty until `uncordon`, which also calls it off while it lasts. What finds no room elsewhere stays, and `why SERVER` \
+says what is missing.
+
+Examples:
+  cocktail rearrange web-7 --wait
+  cocktail rearrange web-7 --deadline 10m          what has not moved by then stays, and the server is used again
+  cocktail rearrange web-7 --deadline 10m --force  what has not moved by then is drained without a replacement
+  cocktail rearrange web-7 --give-back             and the provider gets it back")]
+    Rearrange(RearrangeArgs),
     /// Remove a Unit, a map or a Service with its containers; volumes stay
     Rm(ObjectsArgs),
     /// Remove everything, wait until it is gone, and end the Manager that `up -d` started
@@ -400,6 +415,31 @@ pub(crate) struct UnitArg {
     pub(crate) unit: String,
 }
 
+/// One server.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArg {
+    /// The server by id or unique prefix
+    pub(crate) server: String,
+}
+
+/// `rearrange`.
+#[derive(Debug, Args)]
+pub(crate) struct RearrangeArgs {
+    /// The server by id or unique prefix
+    pub(crate) server: String,
+    /// Longest time for it; what has not moved by then stays, and the server is used again
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// At the deadline, drain what has not moved although nothing replaces it yet
+    #[arg(long, requires = "deadline")]
+    pub(crate) force: bool,
+    /// Give the server back to its provider once it is empty
+    #[arg(long)]
+    pub(crate) give_back: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitArg,
+}
+
 /// `rollback`.
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
@@ -484,6 +524,9 @@ mod tests {
             "cocktail rollout status",
             "cocktail rollback",
             "cocktail rollback web --to one",
+            "cocktail cordon",
+            "cocktail rearrange s --force",
+            "cocktail rearrange s --deadline soon",
             "cocktail replay --until yesterday",
             "cocktail replay --until seq:last",
         ] {

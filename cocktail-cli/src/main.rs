@@ -35,7 +35,9 @@ use cocktail_core::contract::{Actor, Manager, ManifestSource, ShutdownMode};
 
 use crate::args::{Cli, Command, DownArgs, FilesArgs, Global, ManifestCommand};
 use crate::commands::change::{self, Verb};
-use crate::commands::{apply, events, exec, inspect, list, logs, manifest, release, replay, rollout, version, volumes};
+use crate::commands::{
+    apply, events, exec, inspect, list, logs, manifest, release, replay, rollout, server, version, volumes,
+};
 use crate::data_dir::{DataDir, Surroundings};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Tone, Ui};
@@ -124,6 +126,9 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         Command::Restart(args) => change::objects(&*connect().await?, &actor, Verb::Restart, args, ui).await,
         Command::Rollout(command) => rollout::rollout(&*connect().await?, &actor, command, ui).await,
         Command::Rollback(args) => rollout::rollback(&*connect().await?, &actor, args, ui).await,
+        Command::Cordon(args) => server::cordon(&*connect().await?, &actor, &args.server, ui).await,
+        Command::Uncordon(args) => server::uncordon(&*connect().await?, &actor, &args.server, ui).await,
+        Command::Rearrange(args) => server::rearrange(&*connect().await?, &actor, args, ui).await,
         Command::Rm(args) => change::objects(&*connect().await?, &actor, Verb::Remove, args, ui).await,
         Command::Down(args) => {
             let dir = DataDir::find(&from, false)?;

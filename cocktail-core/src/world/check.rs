@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::container::{Container, ContainerState};
 use crate::event::Event;
+use crate::fleet::Late;
 use crate::id::{ContainerId, UnitId};
 use crate::plan;
 use crate::ports::PortLease;
@@ -13,8 +14,15 @@ use crate::time::{ManagerTime, WallTime};
 
 /// What the planner may not do between `before` (with everything that happened applied) and `after`.
 pub(super) fn decisions(before: &State, after: &State, decided: &[Event]) {
+    // What was to be drained by force when its time is over was asked to go without a replacement.
+    let forced = |id: &UnitId| {
+        let tenures = before.servers.values().map(|server| (&server.id, server.tenure.rearrangement.as_ref()));
+        tenures
+            .filter(|(_, how)| how.is_some_and(|how| how.late == Late::Force && how.deadline <= Some(after.now)))
+            .any(|(server, _)| before.containers.values().any(|record| record.unit == *id && record.server == *server))
+    };
     for (id, unit) in &after.units {
-        let exempt = unit.stop_first().is_some() || unit.spec.update.no_room == NoRoom::Replace;
+        let exempt = forced(id) || unit.stop_first().is_some() || unit.spec.update.no_room == NoRoom::Replace;
         let goal = if after.is_halting() { 0 } else { unit.goal() as usize };
         let floor = ready(before, id).min(goal);
         let left = ready(after, id);
