@@ -15,5 +15,6 @@ pub(crate) mod release;
 pub(crate) mod replay;
 pub(crate) mod rollout;
 pub(crate) mod server;
+pub(crate) mod simulate;
 pub(crate) mod version;
 pub(crate) mod volumes;

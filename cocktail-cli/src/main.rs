@@ -20,6 +20,7 @@ mod manifests;
 mod output;
 mod progress;
 mod serve;
+mod simulate;
 mod terminal;
 #[cfg(test)]
 mod testing;
@@ -69,6 +70,12 @@ fn run(cli: Cli, ui: &mut Ui) -> Outcome {
         Command::Manifest(ManifestCommand::Schema) => return manifest::schema(ui),
         Command::Manifest(ManifestCommand::Check(files)) => return manifest::check(&read(&files, &cli.global)?, ui),
         Command::Completions { shell } => return completions(shell, ui),
+        Command::Simulate(args) => {
+            let from = Surroundings::of_process(cli.global.data_dir.clone())?;
+            let sources = read(&args.files, &cli.global)?;
+            let config = cli.global.config.as_deref();
+            return commands::simulate::simulate(&args, &sources, config, &from.working_dir, ui);
+        }
         Command::Replay(args) => {
             let from = Surroundings::of_process(args.dir.clone().or(cli.global.data_dir))?;
             return replay::replay(&DataDir::find(&from, false)?, &args, ui);
@@ -150,7 +157,7 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         }
         Command::Up(args) => up::up(&args, global, &from, ui).await,
         Command::Serve(args) => serve::serve(&args, global, &from, ui).await,
-        Command::Manifest(_) | Command::Completions { .. } | Command::Replay(_) => {
+        Command::Manifest(_) | Command::Completions { .. } | Command::Replay(_) | Command::Simulate(_) => {
             unreachable!("answered before there was a runtime")
         }
     }
