@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use cocktail_core::contract::{
-    EventFilter, ExecSpec, LogLine, LogOptions, ManifestSource, RolloutAction, ShutdownMode,
+    EventFilter, ExecSpec, LogLine, LogOptions, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::fleet::Late;
 use cocktail_core::id::Seq;
 use cocktail_core::time::WallTime;
 use cocktail_core::view::ErrorView;
@@ -88,6 +89,33 @@ pub struct Rollback {
     /// The revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<u64>,
+}
+
+/// Body of `rearrange`; as long as it takes, and without giving the server back, when there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rearrange {
+    /// Time until the server has to be empty, in milliseconds; as long as it takes when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_millis: Option<u64>,
+    /// What happens then with what is still there.
+    pub late: Late,
+    /// The server is given back once it is empty.
+    pub give_back: bool,
+}
+
+impl From<RearrangeOptions> for Rearrange {
+    fn from(options: RearrangeOptions) -> Self {
+        let deadline_millis = options.deadline.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        Self { deadline_millis, late: options.late, give_back: options.give_back }
+    }
+}
+
+impl From<Rearrange> for RearrangeOptions {
+    fn from(body: Rearrange) -> Self {
+        let deadline = body.deadline_millis.map(Duration::from_millis);
+        Self { deadline, late: body.late, give_back: body.give_back }
+    }
 }
 
 /// Body of `shutdown`.

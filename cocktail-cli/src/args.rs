@@ -158,6 +158,21 @@ Examples:
   cocktail rollback web --wait
   cocktail rollback web --to 3")]
     Rollback(RollbackArgs),
+    /// Place nothing new on a server; what runs there stays
+    Cordon(ServerArg),
+    /// Place containers on a server again, and call off that it is emptied
+    Uncordon(ServerArg),
+    /// Empty a server: others serve first, and nothing new comes
+    #[command(after_help = "\
+It stays empty until `uncordon`, which also calls it off while it lasts. What finds no room elsewhere stays, and `why SERVER` \
+says what is missing.
+
+Examples:
+  cocktail rearrange web-7 --wait
+  cocktail rearrange web-7 --deadline 10m          what has not moved by then stays, and the server is used again
+  cocktail rearrange web-7 --deadline 10m --force  what has not moved by then is drained without a replacement
+  cocktail rearrange web-7 --give-back             and the provider gets it back")]
+    Rearrange(RearrangeArgs),
     /// Remove a Unit, a map or a Service with its containers; volumes stay
     Rm(ObjectsArgs),
     /// Remove everything, wait until it is gone, and end the Manager that `up -d` started
@@ -174,6 +189,17 @@ For a data dir that was emptied, exchanged or put back from an older copy while 
 Example:
   cocktail release --data-dir /var/lib/cocktail")]
     Release,
+    /// Print what the planner would do over time with a load and a price list; nothing runs, no Manager is asked
+    #[command(after_help = "\
+LOAD is CSV: at,unit,requests_per_s[,cpu_per_request] or at,unit,load (in cores). A row holds until the next one of its Unit, and \
+the last row ends the simulation. PRICES is CSV, too: offering,cpu,memory,price_per_hour,boot[,provider][,zone]. Without one there \
+is room for everything. The same files and seed give the same output.
+
+Examples:
+  cocktail simulate cocktail.toml --load load.csv
+  cocktail simulate cocktail.toml --load load.csv --prices prices.csv --svg shop.svg
+  cocktail simulate cocktail.toml --load load.csv --prices prices.csv -o json | jq .summary")]
+    Simulate(SimulateArgs),
     /// Work with manifests, without a Manager
     #[command(subcommand)]
     Manifest(ManifestCommand),
@@ -400,6 +426,31 @@ pub(crate) struct UnitArg {
     pub(crate) unit: String,
 }
 
+/// One server.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArg {
+    /// The server by id or unique prefix
+    pub(crate) server: String,
+}
+
+/// `rearrange`.
+#[derive(Debug, Args)]
+pub(crate) struct RearrangeArgs {
+    /// The server by id or unique prefix
+    pub(crate) server: String,
+    /// Longest time for it; what has not moved by then stays, and the server is used again
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// At the deadline, drain what has not moved although nothing replaces it yet
+    #[arg(long, requires = "deadline")]
+    pub(crate) force: bool,
+    /// Give the server back to its provider once it is empty
+    #[arg(long)]
+    pub(crate) give_back: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitArg,
+}
+
 /// `rollback`.
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
@@ -418,6 +469,43 @@ pub(crate) struct DownArgs {
     /// Longest wait until everything is gone; passing it is exit code 5
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
     pub(crate) wait: Duration,
+}
+
+/// `simulate`.
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+    /// What each Unit is asked for over time, as CSV
+    #[arg(long, value_name = "LOAD")]
+    pub(crate) load: PathBuf,
+    /// What can be bought, as CSV; without it there is room for everything
+    #[arg(long, value_name = "PRICES")]
+    pub(crate) prices: Option<PathBuf>,
+    /// Most servers of each provider at a time [default: 20]
+    #[arg(long, value_name = "N", requires = "prices")]
+    pub(crate) max_servers: Option<u32>,
+    /// Servers of each provider that stay although nothing runs on them [default: 0]
+    #[arg(long, value_name = "N", requires = "prices")]
+    pub(crate) min_servers: Option<u32>,
+    /// How long a server stays empty before it is given back [default: 5m]
+    #[arg(long, value_name = "TIME", requires = "prices", value_parser = duration)]
+    pub(crate) idle: Option<Duration>,
+    /// Time from the order to start a container until it serves
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub(crate) start_time: Duration,
+    /// Time of a whole core that one request takes, where the load does not say
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration)]
+    pub(crate) cpu_per_request: Duration,
+    /// What looks like chance: ids, and how much longer a start or boot takes, up to a tenth
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Distance of two rows of the table [default: so that there are about twenty]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) every: Option<Duration>,
+    /// Draw it into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 /// `manifest`.
@@ -484,6 +572,11 @@ mod tests {
             "cocktail rollout status",
             "cocktail rollback",
             "cocktail rollback web --to one",
+            "cocktail cordon",
+            "cocktail simulate a.toml",
+            "cocktail simulate a.toml --load l.csv --max-servers 3",
+            "cocktail rearrange s --force",
+            "cocktail rearrange s --deadline soon",
             "cocktail replay --until yesterday",
             "cocktail replay --until seq:last",
         ] {

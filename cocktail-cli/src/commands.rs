@@ -14,5 +14,7 @@ pub(crate) mod manifest;
 pub(crate) mod release;
 pub(crate) mod replay;
 pub(crate) mod rollout;
+pub(crate) mod server;
+pub(crate) mod simulate;
 pub(crate) mod version;
 pub(crate) mod volumes;

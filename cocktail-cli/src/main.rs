@@ -20,6 +20,7 @@ mod manifests;
 mod output;
 mod progress;
 mod serve;
+mod simulate;
 mod terminal;
 #[cfg(test)]
 mod testing;
@@ -35,7 +36,9 @@ use cocktail_core::contract::{Actor, Manager, ManifestSource, ShutdownMode};
 
 use crate::args::{Cli, Command, DownArgs, FilesArgs, Global, ManifestCommand};
 use crate::commands::change::{self, Verb};
-use crate::commands::{apply, events, exec, inspect, list, logs, manifest, release, replay, rollout, version, volumes};
+use crate::commands::{
+    apply, events, exec, inspect, list, logs, manifest, release, replay, rollout, server, version, volumes,
+};
 use crate::data_dir::{DataDir, Surroundings};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Tone, Ui};
@@ -67,6 +70,12 @@ fn run(cli: Cli, ui: &mut Ui) -> Outcome {
         Command::Manifest(ManifestCommand::Schema) => return manifest::schema(ui),
         Command::Manifest(ManifestCommand::Check(files)) => return manifest::check(&read(&files, &cli.global)?, ui),
         Command::Completions { shell } => return completions(shell, ui),
+        Command::Simulate(args) => {
+            let from = Surroundings::of_process(cli.global.data_dir.clone())?;
+            let sources = read(&args.files, &cli.global)?;
+            let config = cli.global.config.as_deref();
+            return commands::simulate::simulate(&args, &sources, config, &from.working_dir, ui);
+        }
         Command::Replay(args) => {
             let from = Surroundings::of_process(args.dir.clone().or(cli.global.data_dir))?;
             return replay::replay(&DataDir::find(&from, false)?, &args, ui);
@@ -124,6 +133,9 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         Command::Restart(args) => change::objects(&*connect().await?, &actor, Verb::Restart, args, ui).await,
         Command::Rollout(command) => rollout::rollout(&*connect().await?, &actor, command, ui).await,
         Command::Rollback(args) => rollout::rollback(&*connect().await?, &actor, args, ui).await,
+        Command::Cordon(args) => server::cordon(&*connect().await?, &actor, &args.server, ui).await,
+        Command::Uncordon(args) => server::uncordon(&*connect().await?, &actor, &args.server, ui).await,
+        Command::Rearrange(args) => server::rearrange(&*connect().await?, &actor, args, ui).await,
         Command::Rm(args) => change::objects(&*connect().await?, &actor, Verb::Remove, args, ui).await,
         Command::Down(args) => {
             let dir = DataDir::find(&from, false)?;
@@ -145,7 +157,7 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         }
         Command::Up(args) => up::up(&args, global, &from, ui).await,
         Command::Serve(args) => serve::serve(&args, global, &from, ui).await,
-        Command::Manifest(_) | Command::Completions { .. } | Command::Replay(_) => {
+        Command::Manifest(_) | Command::Completions { .. } | Command::Replay(_) | Command::Simulate(_) => {
             unreachable!("answered before there was a runtime")
         }
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cocktail_core::contract::{
     Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, LogLine, LogOptions, LogStream,
-    Manager, ManifestSource, RolloutAction, ShutdownMode,
+    Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::UnitId;
@@ -39,6 +39,8 @@ pub(crate) struct FakeManager {
     pub(crate) exec: Vec<ExecOutput>,
     /// Answers of `units`, one a call, before `units` is answered for good.
     pub(crate) units_before: Mutex<Vec<Vec<UnitView>>>,
+    /// Answers of `servers`, one a call, before `servers` is answered for good.
+    pub(crate) servers_before: Mutex<Vec<Vec<ServerView>>>,
     /// What every command fails with.
     pub(crate) error: Option<Error>,
     /// Commands, in order.
@@ -59,6 +61,11 @@ impl FakeManager {
     fn ids(&self, call: String) -> Result<Vec<UnitId>> {
         self.note(call)?;
         Ok(vec![unit_id("web")])
+    }
+
+    fn server(&self, call: String) -> Result<ServerView> {
+        self.note(call)?;
+        Ok(self.servers.first().cloned().unwrap_or_else(server))
     }
 
     fn unit(&self, call: String) -> Result<UnitView> {
@@ -104,6 +111,16 @@ impl Manager for FakeManager {
     async fn rollback(&self, name: &str, to: Option<u64>, _: &Actor) -> Result<RolloutView> {
         Ok(self.unit(format!("rollback {name} {to:?}"))?.rollout)
     }
+    async fn cordon(&self, name: &str, _: &Actor) -> Result<ServerView> {
+        self.server(format!("cordon {name}"))
+    }
+    async fn uncordon(&self, name: &str, _: &Actor) -> Result<ServerView> {
+        self.server(format!("uncordon {name}"))
+    }
+    async fn rearrange(&self, name: &str, options: RearrangeOptions, _: &Actor) -> Result<ServerView> {
+        let RearrangeOptions { deadline, late, give_back } = options;
+        self.server(format!("rearrange {name} {deadline:?} {late:?} {give_back}"))
+    }
     async fn volumes(&self) -> Result<Vec<VolumeView>> {
         Ok(self.volumes.clone())
     }
@@ -127,7 +144,8 @@ impl Manager for FakeManager {
         Ok(self.containers.clone())
     }
     async fn servers(&self) -> Result<Vec<ServerView>> {
-        Ok(self.servers.clone())
+        let mut before = self.servers_before.lock().unwrap();
+        Ok(if before.is_empty() { self.servers.clone() } else { before.remove(0) })
     }
     async fn endpoints(&self) -> Result<Vec<EndpointView>> {
         Ok(self.endpoints.clone())
@@ -293,6 +311,7 @@ pub(crate) fn server() -> ServerView {
         allocated: ResourcesView { cpu_millis: 500, memory_bytes: 128 << 20 },
         containers: 2,
         incarnation: "b-1".into(),
+        rearrangement: None,
     }
 }
 

@@ -3,14 +3,16 @@
 //! Start at [`State::command`]. It changes nothing: the events that it returns are committed first. A command that
 //! asks for what is the case already returns no events.
 
+mod servers;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::container::{Container, ContainerState};
-use crate::contract::{Actor, RolloutAction};
+use crate::contract::{Actor, RearrangeOptions, RolloutAction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::id::{Revision, UnitId};
+use crate::id::{Revision, ServerId, UnitId};
 use crate::quantity::Bytes;
 use crate::rollout::{RolloutState, RolloutStep};
 use crate::spec::{Resources, ServiceSpec};
@@ -61,6 +63,20 @@ pub enum Command {
     },
     /// Remove everything.
     Down,
+    /// Place nothing new on a server, or place again.
+    Cordon {
+        /// The server by id or unique prefix.
+        server: String,
+        /// Nothing new, or again.
+        cordoned: bool,
+    },
+    /// Empty a server: others serve first.
+    Rearrange {
+        /// The server by id or unique prefix.
+        server: String,
+        /// How.
+        options: RearrangeOptions,
+    },
 }
 
 /// A count, or a change of it.
@@ -74,13 +90,25 @@ pub enum Count {
     Fewer(u32),
 }
 
-/// The events that a command leads to, and the Units that it is about.
+/// The events that a command leads to, and what it is about.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Commanded {
     /// To be committed and applied.
     pub events: Vec<Event>,
-    /// What the command is about.
+    /// Units that the command is about.
     pub units: Vec<UnitId>,
+    /// The server that the command is about.
+    pub server: Option<ServerId>,
+}
+
+impl Commanded {
+    fn of_units(events: Vec<Event>, units: Vec<UnitId>) -> Self {
+        Self { events, units, server: None }
+    }
+
+    fn of_server(events: Vec<Event>, server: ServerId) -> Self {
+        Self { events, units: Vec::new(), server: Some(server) }
+    }
 }
 
 impl State {
@@ -88,7 +116,7 @@ impl State {
     ///
     /// # Errors
     /// `NotFound` and `Conflict` as [`State::object`]; `Refused` beyond a limit; `Conflict` for a service port that
-    /// another Unit has.
+    /// another Unit has, and for a server that is in no state for it.
     pub fn command(&self, command: &Command, actor: &Actor) -> Result<Commanded> {
         match command {
             Command::Apply(services) => self.apply_command(services, actor),
@@ -100,7 +128,7 @@ impl State {
                     .filter(|id| self.units.get(id).is_some_and(|unit| unit.stopped != *stopped))
                     .map(|unit| Event::Switched { unit: unit.clone(), stopped: *stopped, actor: actor.to_string() })
                     .collect();
-                Ok(Commanded { events, units })
+                Ok(Commanded::of_units(events, units))
             }
             Command::Restart { object } => {
                 let object = self.object(object)?;
@@ -118,7 +146,7 @@ impl State {
                     .filter(|container| !matches!(&object, Object::Container(only) if *only != container.id))
                     .map(|container| Event::ReplaceAsked { container: container.id.clone(), because: because.clone() })
                     .collect();
-                Ok(Commanded { events, units })
+                Ok(Commanded::of_units(events, units))
             }
             Command::Rollout { unit, action } => self.rollout_command(unit, *action, actor),
             Command::Rollback { unit, to } => self.rollback_command(unit, *to, actor),
@@ -129,14 +157,17 @@ impl State {
                     let wanted = self.containers.get(&container).filter(|record| record.is_wanted());
                     let units = self.units_of(&Object::Container(container.clone()));
                     let events = wanted.map(|_| Event::ReplaceAsked { container, because }).into_iter().collect();
-                    Ok(Commanded { events, units })
+                    Ok(Commanded::of_units(events, units))
                 }
-                Object::Server(server) => {
-                    Err(Error::invalid(format!("{server} is a server: rearrange or cordon it instead")))
-                }
+                Object::Server(server) => Err(Error::invalid(format!(
+                    "{server} is a server: `rearrange` empties it, `cordon` keeps it from new containers"
+                ))),
                 other => Ok(self.remove_units(self.units_of(&other), actor)),
             },
             Command::Down => Ok(self.remove_units(self.units.keys().cloned().collect(), actor)),
+            Command::Cordon { server, cordoned: true } => self.cordon_command(server, actor),
+            Command::Cordon { server, cordoned: false } => self.uncordon_command(server, actor),
+            Command::Rearrange { server, options } => self.rearrange_command(server, *options, actor),
         }
     }
 
@@ -235,7 +266,7 @@ impl State {
         } else {
             vec![Event::Scaled { unit: id.clone(), desired, actor: actor.to_string() }]
         };
-        Ok(Commanded { events, units: vec![id] })
+        Ok(Commanded::of_units(events, vec![id]))
     }
 
     /// Whether `desired` containers of a Unit fit the reservations that its Service may make.
@@ -291,7 +322,7 @@ impl State {
             }
             RolloutAction::Abort => return self.rollback_command(name, None, actor),
         };
-        Ok(Commanded { events, units: vec![id] })
+        Ok(Commanded::of_units(events, vec![id]))
     }
 
     fn rollback_command(&self, name: &str, to: Option<Revision>, actor: &Actor) -> Result<Commanded> {
@@ -301,7 +332,7 @@ impl State {
             && rollout.state == RolloutState::RollingBack
             && to.is_none_or(|to| to == rollout.to)
         {
-            return Ok(Commanded { events: Vec::new(), units: vec![id] });
+            return Ok(Commanded::of_units(Vec::new(), vec![id]));
         }
         let Some(to) = to.or_else(|| unit.previous()) else {
             let because = format!("{id} has no earlier revision that served: apply the manifest that you want back");
@@ -318,7 +349,7 @@ impl State {
             let step = RolloutStep::RollBack { to };
             vec![Event::RolloutStepped { unit: id.clone(), step, failed: false, because }]
         };
-        Ok(Commanded { events, units: vec![id] })
+        Ok(Commanded::of_units(events, vec![id]))
     }
 
     fn remove_units(&self, units: Vec<UnitId>, actor: &Actor) -> Commanded {
@@ -327,7 +358,7 @@ impl State {
             .filter(|id| self.units.get(id).is_some_and(|unit| !unit.removing))
             .map(|unit| Event::UnitRemoved { unit: unit.clone(), actor: actor.to_string() })
             .collect();
-        Commanded { events, units }
+        Commanded::of_units(events, units)
     }
 
     /// An object that consists of Units.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
+use crate::fleet::Late;
 use crate::manifest::Diagnostic;
 use crate::scaling::Sample;
 
@@ -173,6 +174,22 @@ pub struct ServerView {
     pub containers: u32,
     /// Boot that is running.
     pub incarnation: String,
+    /// How it is being emptied, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rearrangement: Option<RearrangementView>,
+}
+
+/// How a server is emptied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RearrangementView {
+    /// Why.
+    pub because: String,
+    /// When it has to be empty; `null` for as long as it takes.
+    pub deadline: Option<String>,
+    /// What happens then with what is still there: `cancel` (it stays) or `force` (it is drained).
+    pub late: Late,
+    /// It is given back once it is empty.
+    pub give_back: bool,
 }
 
 /// Cpu and memory as reserved.
@@ -299,12 +316,12 @@ pub struct UnitUsage {
     pub waiting: u64,
 }
 
-/// One operation (`ops`).
+/// One operation on a container or on servers (`ops`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationView {
     /// Id.
     pub id: u64,
-    /// `start`, `stop`, `remove`, later `provision` and `terminate`.
+    /// `start`, `stop`, `remove` of a container; `provision` and `terminate` of servers.
     pub kind: String,
     /// What it fulfils.
     pub claims: Vec<String>,
@@ -318,7 +335,7 @@ pub struct OperationView {
     pub error: Option<String>,
     /// Since when.
     pub since: String,
-    /// When it is given up.
+    /// When it is given up; empty where it never is.
     pub deadline: String,
 }
 

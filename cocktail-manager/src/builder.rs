@@ -241,13 +241,16 @@ async fn load(store: &Arc<dyn Store>) -> Result<(State, Seq)> {
 fn server(state: &State, provider: &Name, seen: &ServerObservation) -> Server {
     let known = state.servers.get(&seen.server);
     let changed = known.is_none_or(|known| known.incarnation != seen.incarnation);
+    // What a user has said about a server outlasts its boots and those of the Manager.
+    let kept = known.filter(|known| matches!(known.state, ServerState::Cordoned | ServerState::Draining));
+    let reason = if changed { "joined" } else { "known from before" };
     Server {
         id: seen.server.clone(),
         provider: provider.clone(),
         provider_id: seen.provider_id.clone(),
-        state: ServerState::Ready,
-        reason: if changed { "joined".into() } else { "known from before".into() },
-        since: known.filter(|_| !changed).map_or_else(Clock::wall, |known| known.since),
+        state: kept.map_or(ServerState::Ready, |known| known.state),
+        reason: kept.map_or_else(|| reason.into(), |known| known.reason.clone()),
+        since: kept.or(known.filter(|_| !changed)).map_or_else(Clock::wall, |known| known.since),
         zone: seen.zone.clone(),
         offering: seen.offering.clone(),
         incarnation: seen.incarnation.clone(),

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cocktail_core::command::{Command, Count};
 use cocktail_core::contract::{
-    Actor, Applied, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream, Manager, ManifestSource, RolloutAction,
-    ShutdownMode,
+    Actor, Applied, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream, Manager, ManifestSource,
+    RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::{Revision, ServerId, UnitId};
@@ -102,6 +102,15 @@ impl Orchestrator {
         self.view(move |state| state.rollout_view_of(&id.to_string())).await?
     }
 
+    /// Gives a command about a server and says where it stands then.
+    async fn about_server(&self, command: Command, actor: &Actor) -> Result<ServerView> {
+        let id = self.shared.command(command, actor).await?.server;
+        let id = id.ok_or_else(|| Error::unexpected("a command about a server names none"))?;
+        let name = id.to_string();
+        let view = self.view(move |state| state.server_view(&id)).await?;
+        view.ok_or_else(|| Error::not_found(format!("server {name} is gone")))
+    }
+
     fn one(&self, mut units: Vec<UnitId>) -> Result<UnitId> {
         units.pop().ok_or_else(|| Error::unexpected("a command about one unit names none"))
     }
@@ -176,6 +185,18 @@ impl Manager for Orchestrator {
 
     async fn down(&self, actor: &Actor) -> Result<Vec<UnitId>> {
         Ok(self.shared.command(Command::Down, actor).await?.units)
+    }
+
+    async fn cordon(&self, server: &str, actor: &Actor) -> Result<ServerView> {
+        self.about_server(Command::Cordon { server: server.to_owned(), cordoned: true }, actor).await
+    }
+
+    async fn uncordon(&self, server: &str, actor: &Actor) -> Result<ServerView> {
+        self.about_server(Command::Cordon { server: server.to_owned(), cordoned: false }, actor).await
+    }
+
+    async fn rearrange(&self, server: &str, options: RearrangeOptions, actor: &Actor) -> Result<ServerView> {
+        self.about_server(Command::Rearrange { server: server.to_owned(), options }, actor).await
     }
 
     async fn units(&self) -> Result<Vec<UnitView>> {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cocktail_core::contract::{
     Actor, Applied, EventFilter, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager, ManifestSource,
-    RolloutAction, ShutdownMode,
+    RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::Result;
 use cocktail_core::id::UnitId;
@@ -28,7 +28,7 @@ use cocktail_core::view::{
 use futures_util::stream::{BoxStream, StreamExt};
 use serde::Serialize;
 
-use crate::wire::{By, Count, Exec, Nothing, Output, Rollback, Shutdown, Sources, Steer, exact_time};
+use crate::wire::{By, Count, Exec, Nothing, Output, Rearrange, Rollback, Shutdown, Sources, Steer, exact_time};
 use http::{Call, object_path, query};
 
 /// A Manager behind a socket. Cheap to clone; opens a connection for each call.
@@ -145,6 +145,18 @@ impl Manager for Client {
 
     async fn down(&self, _: &Actor) -> Result<Vec<UnitId>> {
         self.post("/v1/down", &Nothing {})?.answer().await
+    }
+
+    async fn cordon(&self, server: &str, _: &Actor) -> Result<ServerView> {
+        self.post(object_path("cordon", server)?, &Nothing {})?.answer().await
+    }
+
+    async fn uncordon(&self, server: &str, _: &Actor) -> Result<ServerView> {
+        self.post(object_path("uncordon", server)?, &Nothing {})?.answer().await
+    }
+
+    async fn rearrange(&self, server: &str, options: RearrangeOptions, _: &Actor) -> Result<ServerView> {
+        self.post(object_path("rearrange", server)?, &Rearrange::from(options))?.answer().await
     }
 
     async fn units(&self) -> Result<Vec<UnitView>> {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use cocktail_core::contract::Applied;
 use cocktail_core::id::UnitId;
-use cocktail_core::view::{RolloutView, UnitView};
+use cocktail_core::view::{RolloutView, ServerView, UnitView};
 
 use super::extract::{Answer, Caller, Json, Object};
 use super::shared::Shared;
-use crate::wire::{By, Count, Nothing, Rollback, Shutdown, Sources, Steer};
+use crate::wire::{By, Count, Nothing, Rearrange, Rollback, Shutdown, Sources, Steer};
 
 pub(super) async fn apply(
     State(shared): State<Shared>,
@@ -99,6 +99,36 @@ pub(super) async fn rollback(
 ) -> Answer<RolloutView> {
     let manager = Arc::clone(shared.manager());
     Ok(Json(shared.complete(async move { manager.rollback(&unit, to, &actor).await }).await?))
+}
+
+pub(super) async fn cordon(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(server): Object,
+    Json(Nothing {}): Json<Nothing>,
+) -> Answer<ServerView> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.cordon(&server, &actor).await }).await?))
+}
+
+pub(super) async fn uncordon(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(server): Object,
+    Json(Nothing {}): Json<Nothing>,
+) -> Answer<ServerView> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.uncordon(&server, &actor).await }).await?))
+}
+
+pub(super) async fn rearrange(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(server): Object,
+    Json(body): Json<Rearrange>,
+) -> Answer<ServerView> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.rearrange(&server, body.into(), &actor).await }).await?))
 }
 
 pub(super) async fn remove(

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use cocktail_core::contract::{Actor, EventFilter, LogOptions, Manager, ManifestSource, RolloutAction, ShutdownMode};
+use cocktail_core::contract::{
+    Actor, EventFilter, LogOptions, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+};
+use cocktail_core::fleet::Late;
 use cocktail_core::id::Seq;
 use cocktail_core::time::WallTime;
 use futures_util::TryStreamExt;
@@ -51,6 +54,15 @@ async fn commands_arrive_with_the_uid_of_the_caller_as_actor() {
     for to in [None, Some(3), Some(u64::MAX)] {
         assert_eq!(client.rollback("prod/web", to, &liar()).await.unwrap(), support::rollout());
         assert_eq!(asked(), [format!("rollback prod/web {to:?} by {me}")]);
+    }
+    assert_eq!(client.cordon("here", &liar()).await.unwrap(), support::server());
+    assert_eq!(asked(), [format!("cordon here by {me}")]);
+    assert_eq!(client.uncordon("here", &liar()).await.unwrap(), support::server());
+    assert_eq!(asked(), [format!("uncordon here by {me}")]);
+    let late = RearrangeOptions { deadline: Some(Duration::from_millis(90_001)), late: Late::Force, give_back: true };
+    for options in [RearrangeOptions::default(), late] {
+        assert_eq!(client.rearrange("here", options, &liar()).await.unwrap(), support::server());
+        assert_eq!(asked(), [format!("rearrange here {options:?} by {me}")]);
     }
     assert_eq!(client.down(&liar()).await.unwrap(), [unit_id()]);
     assert_eq!(asked(), [format!("down by {me}"), "down done".into()]);

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 
 use cocktail_api::OPENAPI;
-use cocktail_api::wire::{By, Count, Exec, Output, Rollback, Shutdown, Sources, Steer, Terminal, error_view};
+use cocktail_api::wire::{
+    By, Count, Exec, Output, Rearrange, Rollback, Shutdown, Sources, Steer, Terminal, error_view,
+};
 use cocktail_core::contract::{ManifestSource, RolloutAction, ShutdownMode};
 use cocktail_core::error::Error;
+use cocktail_core::fleet::Late;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -113,6 +116,9 @@ fn every_body_is_described_field_by_field() {
         assert_described("Steer", &Steer { action });
     }
     assert_described("Rollback", &Rollback { to: Some(3) });
+    for late in [Late::Cancel, Late::Force] {
+        assert_described("Rearrange", &Rearrange { deadline_millis: Some(1), late, give_back: true });
+    }
     assert_described("Shutdown", &Shutdown { mode: ShutdownMode::Leave });
     let tty = Some(Terminal { rows: 24, columns: 80 });
     assert_described("Exec", &Exec { command: vec!["true".into()], tty, timeout_millis: Some(1) });

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use cocktail_api::{Api, ApiLimits, Client};
 use cocktail_core::contract::{
     Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, LogLine, LogOptions, LogStream,
-    Manager, ManifestSource, RolloutAction, ShutdownMode,
+    Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, Result};
+use cocktail_core::fleet::Late;
 use cocktail_core::id::UnitId;
 use cocktail_core::manifest::{Diagnostic, Severity};
 use cocktail_core::name::Name;
@@ -18,8 +19,8 @@ use cocktail_core::scaling::{Sample, TrafficSample};
 use cocktail_core::time::WallTime;
 use cocktail_core::view::{
     BackendView, ConsideredView, ContainerView, EndpointView, EventView, HistoryView, ManagerView, OperationView,
-    PlanAction, PlanView, PointView, PortView, ResourcesView, RolloutView, ServerView, UnitUsage, UnitView,
-    UsageReport, UsageView, VolumeView, WhyView,
+    PlanAction, PlanView, PointView, PortView, RearrangementView, ResourcesView, RolloutView, ServerView, UnitUsage,
+    UnitView, UsageReport, UsageView, VolumeView, WhyView,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 use futures_util::{SinkExt, sink};
@@ -195,6 +196,12 @@ pub(crate) fn server() -> ServerView {
         allocated: ResourcesView { cpu_millis: 250, memory_bytes: 1 << 26 },
         containers: 3,
         incarnation: "boot-1".into(),
+        rearrangement: Some(RearrangementView {
+            because: "uid 0 asked to empty here".into(),
+            deadline: Some("2026-01-31T12:10:00.000Z".into()),
+            late: Late::Force,
+            give_back: true,
+        }),
     }
 }
 
@@ -316,6 +323,18 @@ impl Manager for Fake {
     async fn rollback(&self, unit: &str, to: Option<u64>, actor: &Actor) -> Result<RolloutView> {
         self.note(format!("rollback {unit} {to:?} by {actor}"))?;
         Ok(rollout())
+    }
+    async fn cordon(&self, name: &str, actor: &Actor) -> Result<ServerView> {
+        self.note(format!("cordon {name} by {actor}"))?;
+        Ok(server())
+    }
+    async fn uncordon(&self, name: &str, actor: &Actor) -> Result<ServerView> {
+        self.note(format!("uncordon {name} by {actor}"))?;
+        Ok(server())
+    }
+    async fn rearrange(&self, name: &str, options: RearrangeOptions, actor: &Actor) -> Result<ServerView> {
+        self.note(format!("rearrange {name} {options:?} by {actor}"))?;
+        Ok(server())
     }
     async fn volumes(&self) -> Result<Vec<VolumeView>> {
         self.note("volumes".into())?;

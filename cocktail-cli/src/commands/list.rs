@@ -3,6 +3,7 @@
 //! JSON is the views as they come; the tables leave out what few look for.
 
 use cocktail_core::contract::Manager;
+use cocktail_core::fleet::Late;
 use cocktail_core::time::WallTime;
 use cocktail_core::view::{ContainerView, EndpointView, OperationView, ServerView, UnitView};
 
@@ -161,10 +162,27 @@ pub(crate) fn server_table(views: &[ServerView], now: WallTime) -> Table {
             Cell::number(view.containers),
             Cell::number(format!("{}/{}", cores(of.cpu_millis), cores(all.cpu_millis))),
             Cell::number(format!("{}/{}", memory(of.memory_bytes), memory(all.memory_bytes))),
-            Cell::tail(&view.reason),
+            Cell::tail(server_reason(view)),
         ]);
     }
     table
+}
+
+/// Why a server is in its state, and what becomes of it.
+pub(crate) fn server_reason(view: &ServerView) -> String {
+    let Some(rearrangement) = &view.rearrangement else { return view.reason.clone() };
+    let mut reason = rearrangement.because.clone();
+    if let Some(deadline) = &rearrangement.deadline {
+        let late = match rearrangement.late {
+            Late::Cancel => "called off at",
+            Late::Force => "by force from",
+        };
+        reason.push_str(&format!("; {late} {deadline}"));
+    }
+    if rearrangement.give_back {
+        reason.push_str("; then given back");
+    }
+    reason
 }
 
 /// Endpoints as a table.

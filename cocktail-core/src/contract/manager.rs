@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::runtime::Exit;
 use crate::error::{Error, Result};
+use crate::fleet::Late;
 use crate::id::{Seq, UnitId};
 use crate::manifest::Diagnostic;
 use crate::time::WallTime;
@@ -91,6 +92,26 @@ pub trait Manager: fmt::Debug + Send + Sync {
     /// Removes everything.
     async fn down(&self, actor: &Actor) -> Result<Vec<UnitId>>;
 
+    /// Places nothing new on a server; what runs there stays. One that is being emptied is so already.
+    ///
+    /// # Errors
+    /// `Conflict` for a server that has not come up, is lost, or is leaving.
+    async fn cordon(&self, server: &str, actor: &Actor) -> Result<ServerView>;
+
+    /// Places containers on a server again, and calls off that it is emptied: what has not moved stays.
+    ///
+    /// # Errors
+    /// As [`Manager::cordon`].
+    async fn uncordon(&self, server: &str, actor: &Actor) -> Result<ServerView>;
+
+    /// Empties a server: nothing there ends before others serve. It then stays empty until [`Manager::uncordon`], unless
+    /// it is given back. Asking again replaces how; a deadline begins anew.
+    ///
+    /// # Errors
+    /// As [`Manager::cordon`]; `InvalidConfig` to give back what its provider has for good, and for force without a
+    /// deadline.
+    async fn rearrange(&self, server: &str, options: RearrangeOptions, actor: &Actor) -> Result<ServerView>;
+
     /// All Units.
     async fn units(&self) -> Result<Vec<UnitView>>;
 
@@ -136,6 +157,17 @@ pub enum ShutdownMode {
     Leave,
     /// They are stopped; the next Manager starts them again.
     Stop,
+}
+
+/// How a server is emptied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RearrangeOptions {
+    /// Time until it has to be empty; as long as it takes when `None`.
+    pub deadline: Option<Duration>,
+    /// What happens then with what is still there.
+    pub late: Late,
+    /// It is given back to its provider once it is empty.
+    pub give_back: bool,
 }
 
 /// What a user does to an open rollout.

@@ -13,7 +13,7 @@ mod store;
 pub use forwarder::{Backend, BackendTraffic, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
 pub use manager::{
     Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager,
-    ManifestSource, RolloutAction, ShutdownMode,
+    ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 pub use policy::{Candidate, InOrder, PlacementPolicy};
 pub use provider::{

@@ -3,6 +3,7 @@
 mod fleet;
 mod histories;
 mod loads;
+mod rearranging;
 mod replacing;
 mod rollouts;
 mod waits;

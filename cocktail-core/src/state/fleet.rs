@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::State;
+use super::{ENDED_OPERATIONS, State};
 use crate::container::{ContainerState, Step};
 use crate::contract::TerminateReason;
 use crate::error::ErrorKind;
@@ -335,6 +335,10 @@ impl State {
             }
         }
         if last && let Some(ended) = self.server_operations.remove(&id) {
+            if self.ended_server_operations.len() == ENDED_OPERATIONS {
+                self.ended_server_operations.pop_front();
+            }
+            self.ended_server_operations.push_back(ended.clone());
             self.soft.ended_fleet.push(ended);
         }
     }

@@ -34,7 +34,8 @@ impl State {
                 let on_it: Vec<ContainerView> =
                     self.container_views().into_iter().filter(|container| container.server == id.as_str()).collect();
                 let server = self.server_views().into_iter().find(|server| server.id == id.as_str());
-                json!({ "server": server, "containers": on_it, "ports": self.ports.get(id) })
+                let tenure = self.servers.get(id).map(|server| &server.tenure);
+                json!({ "server": server, "containers": on_it, "tenure": tenure, "ports": self.ports.get(id) })
             }
             Object::Unit(id) => {
                 let unit = self.units.get(id).ok_or_else(|| Error::not_found(format!("no unit {id}")))?;

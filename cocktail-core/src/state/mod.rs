@@ -16,6 +16,7 @@ mod provided;
 pub(crate) mod rooms;
 mod roster;
 mod routes;
+mod server_views;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -75,6 +76,9 @@ pub struct State {
     /// Operations on servers that have not ended.
     #[serde(default)]
     pub server_operations: BTreeMap<OperationId, ServerOperation>,
+    /// The last operations on servers that ended, oldest first.
+    #[serde(default)]
+    pub ended_server_operations: VecDeque<ServerOperation>,
     /// Port leases by server.
     pub ports: BTreeMap<ServerId, PortPool>,
     /// Operations that have not ended.
@@ -181,6 +185,7 @@ impl State {
             servers: BTreeMap::new(),
             providers: BTreeMap::new(),
             server_operations: BTreeMap::new(),
+            ended_server_operations: VecDeque::new(),
             ports: BTreeMap::new(),
             operations: BTreeMap::new(),
             ended: VecDeque::new(),

@@ -88,6 +88,28 @@ impl State {
         }
     }
 
+    /// Finds a server by id or unique prefix.
+    ///
+    /// # Errors
+    /// `NotFound` with the servers that exist; `Conflict` with the ones that it could mean.
+    pub fn server_named(&self, name: &str) -> Result<ServerId> {
+        if let Some(server) = self.servers.keys().find(|id| id.as_str() == name) {
+            return Ok(server.clone());
+        }
+        let prefixed = self.servers.keys().filter(|id| !name.is_empty() && id.as_str().starts_with(name));
+        match one(name, prefixed.map(|id| Object::Server(id.clone())).collect())? {
+            Some(Object::Server(id)) => Ok(id),
+            _ => {
+                let servers: Vec<&ServerId> = self.servers.keys().collect();
+                let known = match servers[..] {
+                    [] => "there is none".to_owned(),
+                    _ => format!("there are {}", list(&servers)),
+                };
+                Err(Error::not_found(format!("no server {name:?}: {known}")))
+            }
+        }
+    }
+
     /// The Units that an object stands for.
     pub fn units_of(&self, object: &Object) -> Vec<UnitId> {
         let all = self.units.keys();

@@ -4,14 +4,10 @@ use super::{Object, State};
 use crate::container::{Container, ContainerState};
 use crate::error::{Error, Result};
 use crate::id::UnitId;
-use crate::operation::Operation;
 use crate::rollout::{Rollout, RolloutState};
 use crate::spec::Labels;
 use crate::unit::Unit;
-use crate::view::{
-    BackendView, ContainerView, EndpointView, OperationView, PortView, ResourcesView, RolloutView, ServerView,
-    UnitView, UsageView, WhyView,
-};
+use crate::view::{BackendView, ContainerView, EndpointView, PortView, RolloutView, UnitView, UsageView, WhyView};
 
 impl State {
     /// All containers, in the order of Units and creation.
@@ -128,27 +124,6 @@ impl State {
         Ok(view.rollout)
     }
 
-    /// All servers.
-    pub fn server_views(&self) -> Vec<ServerView> {
-        self.servers
-            .values()
-            .map(|server| ServerView {
-                id: server.id.to_string(),
-                provider: server.provider.to_string(),
-                provider_id: server.provider_id.clone(),
-                state: server.state.as_str().into(),
-                reason: server.reason.clone(),
-                since: server.since.to_string(),
-                zone: server.zone.clone(),
-                offering: server.offering.clone(),
-                capacity: resources(&server.capacity),
-                allocated: resources(&server.allocated),
-                containers: server.containers,
-                incarnation: server.incarnation.clone(),
-            })
-            .collect()
-    }
-
     /// Every named port of every Unit with its ready containers.
     pub fn endpoint_views(&self) -> Vec<EndpointView> {
         let mut views = Vec::new();
@@ -181,33 +156,6 @@ impl State {
         views
     }
 
-    /// Open operations, and the last that ended.
-    pub fn operation_views(&self) -> Vec<OperationView> {
-        self.ended.iter().chain(self.operations.values()).map(|operation| self.operation_view(operation)).collect()
-    }
-
-    fn operation_view(&self, operation: &Operation) -> OperationView {
-        let deadline = operation.deadline.map(|deadline| {
-            let left = i64::try_from((deadline - operation.intended).as_micros()).unwrap_or(i64::MAX);
-            crate::time::WallTime(operation.since.0.saturating_add(left)).to_string()
-        });
-        let handle = self.containers.get(&operation.container).and_then(|container| container.handle.as_ref());
-        OperationView {
-            id: operation.id.0,
-            kind: operation.kind.as_str().into(),
-            claims: vec![operation.container.to_string()],
-            attempt: u32::try_from(operation.generation.0).unwrap_or(u32::MAX),
-            provider_ids: handle
-                .and_then(|handle| handle.pid.map(|pid| pid.to_string()).or_else(|| handle.docker_id.clone()))
-                .into_iter()
-                .collect(),
-            state: operation.state.as_str().into(),
-            error: operation.error.clone(),
-            since: operation.since.to_string(),
-            deadline: deadline.unwrap_or_default(),
-        }
-    }
-
     /// The decisions about an object, oldest first.
     ///
     /// # Errors
@@ -223,13 +171,7 @@ impl State {
             }
             Object::Server(id) => {
                 let server = self.servers.get(id).ok_or_else(|| Error::not_found(format!("no {id}")))?;
-                views.push(WhyView {
-                    at: server.since.to_string(),
-                    decision: "state".into(),
-                    object: id.to_string(),
-                    because: format!("{}: {}", server.state, server.reason),
-                    considered: Vec::new(),
-                });
+                views.extend(self.why_of_server(server));
             }
             _ => {
                 for id in self.units_of(&object) {
@@ -329,8 +271,4 @@ fn usage(record: &Container) -> UsageView {
 
 fn count(items: usize) -> u32 {
     u32::try_from(items).unwrap_or(u32::MAX)
-}
-
-fn resources(resources: &crate::spec::Resources) -> ResourcesView {
-    ResourcesView { cpu_millis: resources.cpu.0, memory_bytes: resources.memory.0 }
 }

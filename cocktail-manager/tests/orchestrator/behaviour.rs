@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocktail_core::contract::{Actor, EventFilter, Manager, ManifestSource, ShutdownMode};
+use cocktail_core::contract::{Actor, EventFilter, Manager, ManifestSource, RearrangeOptions, ShutdownMode};
 use cocktail_core::error::ErrorKind;
 use cocktail_core::id::{ContainerId, StoreId};
 use cocktail_core::view::{ContainerView, UnitView};
@@ -115,6 +115,36 @@ async fn a_new_manager_adopts_what_runs_without_touching_it() {
     ready(&second, 3).await;
     assert_eq!(machine.running(), before);
     assert_eq!(machine.starts(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cordoned_server_stays_so_for_the_next_manager_until_it_is_uncordoned() {
+    let (store, machine) = (store(), Machine::new());
+    let first = start(&store, &machine).await;
+    let server = first.servers().await.expect("servers")[0].id.clone();
+    let cordoned = first.cordon(&server, &Actor::embedder()).await.expect("it is cordoned");
+    assert_eq!((cordoned.state.as_str(), cordoned.reason.as_str()), ("cordoned", "embedder cordoned it"));
+    first.shutdown(ShutdownMode::Leave).await.expect("it ends");
+    drop(first);
+    let second = start(&store, &machine).await;
+    assert_eq!(second.servers().await.expect("servers")[0], cordoned);
+    second.apply(&[workers(1)], &Actor::embedder()).await.expect("applied");
+    let waits =
+        |units: &[UnitView]| units.iter().any(|unit| unit.reason == "no room on the only server: it is cordoned");
+    until(&second, "told why", |units, _| waits(units)).await;
+    second.uncordon(&server, &Actor::embedder()).await.expect("it is uncordoned");
+    ready(&second, 1).await;
+
+    let options = RearrangeOptions { deadline: Some(Duration::from_secs(60)), ..RearrangeOptions::default() };
+    let emptied = second.rearrange(&server, options, &Actor::embedder()).await.expect("it shall be empty");
+    assert!(emptied.rearrangement.is_some(), "{emptied:?}");
+    let why = second.why(&server).await.expect("why");
+    assert!(why.iter().any(|why| why.because.contains("no room on the only server: it is draining")), "{why:#?}");
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    let kept = &second.servers().await.expect("servers")[0];
+    assert_eq!((kept.state.as_str(), kept.containers, &kept.rearrangement), ("ready", 1, &None));
+    assert_eq!(machine.starts(), 1);
+    second.shutdown(ShutdownMode::Leave).await.expect("it ends");
 }
 
 #[tokio::test(start_paused = true)]
