@@ -5,7 +5,7 @@
 //! [`State::terminated`], [`State::listed`]); here calls are made and answers are passed on. An operation is sent again
 //! with the same token until its outcome is known, also by the next Manager.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use cocktail_core::contract::{
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::event::Event;
-use cocktail_core::fleet::{FleetEvent, FleetLimits, ServerOperation, ServerOperationKind};
+use cocktail_core::fleet::{FleetEvent, FleetLimits, RearrangeLimits, ServerOperation, ServerOperationKind};
 use cocktail_core::id::{ContainerId, Epoch, OperationId, ServerId};
 use cocktail_core::name::Name;
 use cocktail_core::server::ServerState;
@@ -89,7 +89,30 @@ fn limits_of(name: &Name, settings: &Settings) -> Result<FleetLimits> {
             *value = span.ok_or_else(|| wrong(key, "must be a duration, for instance \"5m\""))?;
         }
     }
+    limits.rearrange = rearrange(name, &provider.options)?;
     Ok(limits)
+}
+
+/// When servers are emptied for the sake of money; never without `rearrange_gain`.
+fn rearrange(name: &Name, options: &BTreeMap<String, serde_json::Value>) -> Result<Option<RearrangeLimits>> {
+    let wrong = |key: &str, what: &str| {
+        Error::invalid(format!("`{key}` of provider {name} {what}")).with("key", format!("providers.{name}.{key}"))
+    };
+    let Some(gain) = options.get("rearrange_gain") else { return Ok(None) };
+    let gain = gain.as_f64().filter(|gain| gain.is_finite() && *gain >= 1.0);
+    let gain = gain.ok_or_else(|| wrong("rearrange_gain", "must be a number of at least 1, for instance 2.0"))?;
+    let mut limits = RearrangeLimits { gain, budget: 1, every: Duration::from_secs(600) };
+    if let Some(option) = options.get("rearrange_budget") {
+        let number = option.as_u64().and_then(|number| u32::try_from(number).ok());
+        limits.budget = number.ok_or_else(|| wrong("rearrange_budget", "must be a whole number, for instance 1"))?;
+    }
+    if let Some(option) = options.get("rearrange_every") {
+        let span = option.as_str().and_then(|text| cocktail_core::quantity::parse_duration(text).ok());
+        let span = span.filter(|span| *span >= Duration::from_secs(1));
+        limits.every =
+            span.ok_or_else(|| wrong("rearrange_every", "must be a duration of at least 1s, for instance \"10m\""))?;
+    }
+    Ok(Some(limits))
 }
 
 /// Drives one provider: asks what it offers, lists it from time to time, and connects to what has come up.

@@ -22,7 +22,7 @@ use crate::why::WhyLog;
 pub use self::event::FleetEvent;
 
 /// Limits and times of one provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FleetLimits {
     /// Most servers at a time; those that are on their way, that are leaving and whose fate is unknown count.
     pub max_servers: u32,
@@ -40,6 +40,21 @@ pub struct FleetLimits {
     pub failures: u32,
     /// How long nothing is bought then, and after a limit of the account was met.
     pub rest: Duration,
+    /// Whether servers are given back although something runs on them that has room elsewhere; never when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rearrange: Option<RearrangeLimits>,
+}
+
+/// When a server is worth being emptied for the sake of money, and how many are at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RearrangeLimits {
+    /// Least gain: the part of the provider's money that a server takes, over the part of its containers that would have
+    /// to move. A server that costs as much as others and runs half as many containers has a gain of 2.
+    pub gain: f64,
+    /// Servers that are emptied at a time.
+    pub budget: u32,
+    /// How often servers are compared.
+    pub every: Duration,
 }
 
 impl Default for FleetLimits {
@@ -53,6 +68,7 @@ impl Default for FleetLimits {
             stock_out: Duration::from_secs(180),
             failures: 3,
             rest: Duration::from_secs(600),
+            rearrange: None,
         }
     }
 }

@@ -41,10 +41,12 @@ pub(super) fn reduce(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &C
 fn keep_paused(draft: &mut Draft<'_>, unit: &Unit, census: &Census<'_>, failed: bool, drained: usize) {
     let relied = census.relied().saturating_sub(drained);
     let mut surplus = relied.saturating_sub(census.goal);
+    // What a user wants replaced goes first: its replacement was made and is ready, and would be made again if that went.
+    let asked = census.outdated.ready_of(|class| class.revision == unit.revision);
     // What a failed update brought goes before what serves; what a user paused has begun a step that ends.
     let new = census.fresh.ready_of(|_| failed);
     let old = census.outdated.ready_of(|class| class.revision != unit.revision);
-    for container in new.chain(old) {
+    for container in asked.chain(new).chain(old) {
         if surplus == 0 {
             break;
         }
@@ -52,7 +54,11 @@ fn keep_paused(draft: &mut Draft<'_>, unit: &Unit, census: &Census<'_>, failed: 
             continue;
         }
         surplus -= 1;
-        drain(draft, container, gone(draft, unit, census));
+        let because = match &container.replace {
+            Some(because) if container.revision == unit.revision => format!("replaced: {because}"),
+            _ => gone(draft, unit, census),
+        };
+        drain(draft, container, because);
     }
 }
 

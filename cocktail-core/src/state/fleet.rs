@@ -13,12 +13,16 @@ use crate::fleet::{
     FleetEvent, FleetLimits, Late, Refused, ServerFailure, ServerOperation, ServerOperationKind, offering_key,
 };
 use crate::id::{ContainerId, OperationId, ServerId};
+use crate::name::Name;
 use crate::operation::OperationState;
 use crate::ports::PortPool;
 use crate::server::{Server, ServerState, ServerStep};
 
 /// How long an offering is left alone after a failure that says nothing about its stock.
 const AGAIN: Duration = Duration::from_secs(30);
+
+/// How long a server is left alone after what runs on it could not be moved for the sake of money.
+const AGAIN_REARRANGED: Duration = Duration::from_secs(1800);
 
 impl State {
     pub(super) fn fleet_event(&mut self, event: &FleetEvent) {
@@ -95,7 +99,12 @@ impl State {
                 if let Some(record) = self.servers.get_mut(server) {
                     let because = rearrangement.as_ref().map_or("it is not emptied any more", |it| it.because.as_str());
                     record.tenure.why.record(at, "empty", because, &[]);
-                    record.tenure.rearrangement.clone_from(rearrangement);
+                    let before = std::mem::replace(&mut record.tenure.rearrangement, rearrangement.clone());
+                    if rearrangement.is_none()
+                        && before.is_some_and(|it| it.give_back == Some(TerminateReason::Rearranged))
+                    {
+                        record.tenure.keep = Some(self.now + AGAIN_REARRANGED);
+                    }
                 }
                 if rearrangement.as_ref().is_some_and(|it| it.give_back == Some(TerminateReason::Interrupted)) {
                     self.short_of(server);
@@ -409,7 +418,22 @@ impl State {
             let asked = provider.orphans.values().map(move |orphan| orphan.asked.map(|asked| asked + visibility));
             provider.marked.values().copied().map(Some).chain([refused]).chain(asked)
         });
-        self.soft.fleet_wake = servers.chain(providers).flatten().filter(|due| *due > now).min();
+        let wake = servers.chain(providers).flatten().filter(|due| *due > now).min();
+        let mut looks = Vec::new();
+        for (name, provider) in &self.providers {
+            let Some(limits) = provider.limits.rearrange else { continue };
+            let look = self.soft.rearranging.entry(name.clone()).or_insert(now + limits.every);
+            if *look <= now {
+                *look = now + limits.every;
+            }
+            looks.push(*look);
+        }
+        self.soft.fleet_wake = wake.into_iter().chain(looks).min();
+    }
+
+    /// Whether it is time to compare the servers of a provider.
+    pub(crate) fn may_rearrange(&self, provider: &Name) -> bool {
+        self.soft.rearranging.get(provider).is_some_and(|look| *look <= self.now)
     }
 
     fn limits_of_provider(&self, server: &Server) -> &FleetLimits {

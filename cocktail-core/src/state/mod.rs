@@ -134,6 +134,8 @@ struct SoftState {
     /// Servers or providers are to be looked at.
     fleet_dirty: bool,
     fleet_wake: Option<ManagerTime>,
+    /// When the servers of a provider are compared next, where that is wanted.
+    rearranging: BTreeMap<Name, ManagerTime>,
     ended_fleet: Vec<ServerOperation>,
     rooms: rooms::Rooms,
     spots: BTreeMap<UnitId, BTreeMap<ServerId, u32>>,

@@ -227,7 +227,7 @@ impl World {
     /// It does not come to rest.
     pub(crate) fn settle(&mut self) -> usize {
         self.list();
-        for turns in 0..20_000 {
+        for turns in 0..4_000 {
             if self.machine.open_calls() > 0 {
                 self.answer(0, Answer::Done);
             } else if let Some((container, probe)) = self.unanswered_probe() {

@@ -6,6 +6,7 @@
 mod buy;
 mod leave;
 mod pack;
+mod rearrange;
 
 use crate::event::Event;
 use crate::fleet::{FleetEvent, ServerOperation, ServerOperationKind};
@@ -38,6 +39,7 @@ pub(super) fn decide(state: &State) -> Vec<Event> {
     }
     if !state.is_halting() {
         leave::empty(&mut draft);
+        rearrange::rearrange(&mut draft);
         if !draft.failed {
             buy::buy(&mut draft);
         }

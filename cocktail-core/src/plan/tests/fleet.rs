@@ -7,11 +7,14 @@ use crate::contract::{
     ClaimOutcome, Interruption, Offering, OfferingKind, ServerListing, ServerObservation, TerminateReason,
 };
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
-use crate::fleet::{FleetEvent, FleetLimits, Late, Owner, Rearrangement, ServerOperation, ServerOperationKind};
+use crate::event::{Event, Soft};
+use crate::fleet::{
+    FleetEvent, FleetLimits, Late, Owner, RearrangeLimits, Rearrangement, ServerOperation, ServerOperationKind,
+};
 use crate::id::{OperationId, ServerId, StoreId};
 use crate::operation::OperationState;
 use crate::quantity::{Bytes, CpuMillis};
+use crate::scaling::{Sample, TrafficSample};
 use crate::server::{Server, ServerState};
 use crate::settings::Settings;
 use crate::spec::Resources;
@@ -451,4 +454,65 @@ fn a_server_that_its_provider_takes_away_is_emptied_first_and_what_is_left_is_dr
     // The replacement does not come in time.
     world.pass(Duration::from_secs(90));
     assert!(world.of("web").iter().all(|record| record.state == ContainerState::Draining), "{}", world.describe());
+}
+
+/// Two servers, each half empty.
+fn half_empty(limits: FleetLimits) -> World {
+    let mut world = world(limits);
+    let both = |each: u32| {
+        let unit = |unit: &str| {
+            format!(
+                "[maps.prod.units.{unit}]\ncommand = [\"{unit}\"]\nreplicas = {each}\nresources = {{ cpu = 1 }}\n\
+                 update = {{ monitor = \"0s\" }}\n"
+            )
+        };
+        format!("service = \"shop\"\n{}{}", unit("api"), unit("web"))
+    };
+    world.apply(&both(2));
+    serve(&mut world);
+    world.answer_all();
+    world.apply(&both(1));
+    world.answer_all();
+    let counts: Vec<u32> = bought(&world).iter().map(|server| server.containers).collect();
+    assert_eq!(counts, [1, 1], "{}", world.describe());
+    world
+}
+
+fn emptied(world: &World) -> Vec<ServerId> {
+    let goes = |server: &Server| {
+        server.tenure.rearrangement.as_ref().is_some_and(|it| it.give_back == Some(TerminateReason::Rearranged))
+    };
+    bought(world).into_iter().filter(goes).map(|server| server.id).collect()
+}
+
+#[test]
+fn a_server_that_runs_little_is_given_back_where_a_gain_is_asked_for_and_nobody_works_on_it() {
+    let every = Duration::from_secs(60);
+    let rearrange = Some(RearrangeLimits { gain: 1.0, budget: 1, every });
+    let off = FleetLimits { idle: Duration::from_secs(86_400), ..FleetLimits::default() };
+    let on = FleetLimits { rearrange, ..off.clone() };
+    let mut calm = half_empty(off);
+    calm.pass(every * 10);
+    assert_eq!(emptied(&calm), [] as [ServerId; 0], "it is off by default");
+
+    let mut world = half_empty(on);
+    let busy =
+        Sample { traffic: Some(TrafficSample { in_flight: 1, ..TrafficSample::default() }), ..Sample::default() };
+    let ids = |world: &World| [world.ids("web"), world.ids("api")].concat();
+    let all = ids(&world).into_iter().map(|id| (id, busy.clone())).collect();
+    world.note(&Soft::Sampled(all));
+    world.pass(every);
+    assert_eq!(emptied(&world), [] as [ServerId; 0], "somebody works on both");
+    let all = ids(&world).into_iter().map(|id| (id, Sample::default())).collect();
+    world.note(&Soft::Sampled(all));
+    world.pass(every);
+    assert_eq!(emptied(&world).len(), 1, "one at a time: {}", world.describe());
+    assert_eq!(only(&world).kind, ServerOperationKind::Clear, "its provider is asked first");
+    serve(&mut world);
+    for _ in 0..8 {
+        world.answer_all();
+        assert!(world.ready("web") >= 1 && world.ready("api") >= 1, "others serve first");
+        assert!(open(&world).iter().all(|it| it.kind.as_str() != "provision"), "nothing is bought for it");
+    }
+    assert_eq!(only(&world).kind, ServerOperationKind::Terminate { reason: TerminateReason::Rearranged });
 }

@@ -182,6 +182,11 @@ fn a_server_that_can_be_bought_is_given_back_where_that_was_asked_for() {
     world.turn(vec![seen(true).into()]);
     give(&mut world, &order);
     world.settle();
+    let asked: Vec<_> = world.state.server_operations.values().cloned().collect();
+    assert_eq!((asked.len(), &asked[0].kind), (1, &ServerOperationKind::Clear), "its provider is asked first");
+    let cleared = world.state.cleared(asked[0].id, Ok(()));
+    world.turn(cleared);
+    world.settle();
     let open: Vec<_> = world.state.server_operations.values().cloned().collect();
     assert_eq!(open.len(), 1, "{}", world.describe());
     assert_eq!(open[0].kind, ServerOperationKind::Terminate { reason: TerminateReason::Requested });

@@ -205,6 +205,26 @@ fn a_paused_rollout_replaces_nothing_and_still_scales() {
 }
 
 #[test]
+fn what_a_failed_update_brought_is_restarted_once_while_the_update_is_paused() {
+    let mut world = updating(2, "on_failure = \"pause\", monitor = \"3s\"");
+    make_ready(&mut world);
+    world.pass(Duration::from_secs(3));
+    make_ready(&mut world);
+    let new: Vec<ContainerId> =
+        world.of("web").iter().filter(|it| it.revision == Revision(2)).map(|it| it.id.clone()).collect();
+    // The second one ends in its window.
+    world.exit(&new[1], Exit::Code(1));
+    world.settle();
+    assert_eq!((rollout(&world).state, rollout(&world).failed), (RolloutState::Paused, true));
+    let there = world.of("web").into_iter().find(|it| it.revision == Revision(2)).map(|it| it.id.clone());
+    let there = there.expect("it serves");
+    world.restart(there.as_str());
+    world.settle();
+    assert_eq!((world.of("web").len(), world.ready("web")), (2, 2), "{}", world.describe());
+    assert!(!world.ids("web").contains(&there), "it was replaced");
+}
+
+#[test]
 fn a_newer_revision_supersedes_one_on_its_way() {
     let mut world = updating(3, "");
     make_ready(&mut world);
