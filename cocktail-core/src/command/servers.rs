@@ -62,13 +62,16 @@ impl State {
             late: options.late,
             give_back: options.give_back.then_some(TerminateReason::Requested),
         };
-        let events = match known {
-            Some(known) if *known == rearrangement => Vec::new(),
-            _ => {
-                let rearrangement = Some(rearrangement);
-                vec![FleetEvent::Rearranging { server: server.id.clone(), rearrangement }.into()]
+        let mut events = Vec::new();
+        if known != Some(&rearrangement) {
+            let because = rearrangement.because.clone();
+            let rearrangement = Some(rearrangement);
+            events.push(FleetEvent::Rearranging { server: server.id.clone(), rearrangement }.into());
+            if server.state != ServerState::Draining {
+                // At once: nothing of this turn is to come there any more.
+                events.push(stepped(server, ServerStep::Drain, because));
             }
-        };
+        }
         Ok(Commanded::of_server(events, server.id.clone()))
     }
 

@@ -43,11 +43,12 @@ fn empty_out(draft: &mut Draft<'_>, server: &Server, rearrangement: &Rearrangeme
     let state = draft.state;
     let here = || state.containers.values().filter(|container| container.server == server.id);
     if server.containers == 0 {
-        if let (Some(reason), None) = (rearrangement.give_back, server.tenure.operation) {
-            match server.state {
-                ServerState::Draining => terminate(draft, server, reason, rearrangement.because.clone()),
-                _ => stepped(draft, server, ServerStep::Drain, rearrangement.because.clone()),
-            }
+        match (server.state, rearrangement.give_back) {
+            _ if server.tenure.operation.is_some() => {}
+            (ServerState::Draining, Some(reason)) => terminate(draft, server, reason, rearrangement.because.clone()),
+            (ServerState::Draining, None) => {}
+            // It is empty, and stays so.
+            _ => stepped(draft, server, ServerStep::Drain, rearrangement.because.clone()),
         }
         return;
     }
