@@ -6,6 +6,8 @@
 
 mod program;
 mod replay;
+mod servers;
+mod simulate;
 mod support;
 mod terminal;
 mod units;

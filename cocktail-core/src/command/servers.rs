@@ -63,15 +63,20 @@ impl State {
             give_back: options.give_back.then_some(TerminateReason::Requested),
             cleared: known.is_some_and(|it| it.cleared),
         };
-        let events = match known {
-            // Its time is set by its provider, whatever anybody asks for.
-            Some(known) if known.give_back == Some(TerminateReason::Interrupted) => Vec::new(),
-            Some(known) if *known == rearrangement => Vec::new(),
-            _ => {
-                let rearrangement = Some(rearrangement);
-                vec![FleetEvent::Rearranging { server: server.id.clone(), rearrangement }.into()]
+        // The time of a server that is taken away is set by its provider, whatever anybody asks for.
+        let taken = known.is_some_and(|it| it.give_back == Some(TerminateReason::Interrupted));
+        let mut events = Vec::new();
+        if !taken && known != Some(&rearrangement) {
+            let because = rearrangement.because.clone();
+            // One that is to be given back is drained once its provider has said that it may go.
+            let at_once = rearrangement.give_back.is_none() || rearrangement.cleared;
+            let rearrangement = Some(rearrangement);
+            events.push(FleetEvent::Rearranging { server: server.id.clone(), rearrangement }.into());
+            if at_once && server.state != ServerState::Draining {
+                // Nothing of this turn is to come there any more.
+                events.push(stepped(server, ServerStep::Drain, because));
             }
-        };
+        }
         Ok(Commanded::of_server(events, server.id.clone()))
     }
 

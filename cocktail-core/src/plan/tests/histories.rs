@@ -8,15 +8,16 @@ use proptest::prelude::*;
 
 use crate::command::Command;
 use crate::container::ContainerState;
-use crate::contract::{Exit, ProbeKind, RolloutAction};
+use crate::contract::{Exit, ProbeKind, RearrangeOptions, RolloutAction};
 use crate::event::Soft;
+use crate::fleet::Late;
 use crate::id::ContainerId;
 use crate::ports::PortRange;
 use crate::rollout::RolloutState;
 use crate::scaling::Sample;
 use crate::server::ServerState;
 use crate::settings::Settings;
-use crate::world::{Answer, World, service};
+use crate::world::{Answer, World, actor, server_id, service};
 
 /// Units that the manifests have or leave out.
 const UNITS: [&str; 8] = ["web", "job", "db", "one", "mass", "pair", "batch", "load"];
@@ -42,6 +43,8 @@ enum Action {
     Soft(usize),
     Foreign(u16),
     Resize(u64, bool),
+    Cordon(bool),
+    Rearrange(Option<u64>, bool),
     List,
     Snapshot,
     Reopen,
@@ -112,6 +115,8 @@ fn an_action() -> impl Strategy<Value = Action> {
         3 => any_index.prop_map(Action::Soft),
         2 => (20_000_u16..20_006).prop_map(Action::Foreign),
         1 => (0_u64..2, any::<bool>()).prop_map(|(more, cordoned)| Action::Resize(more, cordoned)),
+        2 => prop::bool::weighted(0.3).prop_map(Action::Cordon),
+        1 => (prop::option::of(0_u64..9_000), any::<bool>()).prop_map(|(span, force)| Action::Rearrange(span, force)),
         2 => Just(Action::List),
         1 => Just(Action::Snapshot),
         2 => Just(Action::Reopen),
@@ -236,10 +241,23 @@ fn act(world: &mut World, limits: Limits, action: &Action) {
             let state = if *cordoned { ServerState::Cordoned } else { ServerState::Ready };
             world.resize(limits.cpu * (1 + more), state);
         }
+        Action::Cordon(cordoned) => cordon(world, *cordoned),
+        Action::Rearrange(span, force) => {
+            let deadline = span.map(Duration::from_millis);
+            let late = if *force && deadline.is_some() { Late::Force } else { Late::Cancel };
+            let options = RearrangeOptions { deadline, late, give_back: false };
+            command(world, Command::Rearrange { server: server_id().to_string(), options });
+        }
         Action::List => drop(world.list()),
         Action::Snapshot => world.snapshot(),
         Action::Reopen => world.reopen(),
     }
+}
+
+fn cordon(world: &mut World, cordoned: bool) {
+    let command = Command::Cordon { server: server_id().to_string(), cordoned };
+    world.command(&command).expect("the server is there");
+    assert_eq!(world.state.command(&command, &actor()).expect("it is").events, [], "asked again");
 }
 
 fn asked(units: &[Option<(u32, u8)>]) -> u32 {
@@ -253,6 +271,7 @@ fn run(limits: Limits, actions: &[Action]) -> World {
         act(&mut world, limits, action);
     }
     world.machine.foreign.clear();
+    cordon(&mut world, false);
     world.resize(limits.cpu, ServerState::Ready);
     world.settle();
     // Somebody lets go on what a failure or a command has stopped.

@@ -108,6 +108,17 @@ fn a_server_that_nobody_sells_is_emptied_as_others_serve_and_stays_empty_until_i
 }
 
 #[test]
+fn nothing_comes_to_an_empty_server_that_shall_be_empty() {
+    let mut world = world(4_000);
+    let command = Command::Rearrange { server: "there".into(), options: RearrangeOptions::default() };
+    give(&mut world, &command);
+    assert_eq!(state(&world, &there()), ServerState::Draining);
+    world.scale("web", 6).expect("it is a number");
+    world.settle();
+    assert_eq!((on(&world, &there()), world.ready("web")), (0, 4), "{}", world.describe());
+}
+
+#[test]
 fn why_tells_what_keeps_containers_on_a_server_that_shall_be_empty() {
     let mut world = world(500);
     give(&mut world, &rearrange(RearrangeOptions::default()));
@@ -125,10 +136,6 @@ fn why_tells_what_keeps_containers_on_a_server_that_shall_be_empty() {
 #[test]
 fn an_uncordoned_server_keeps_what_has_not_moved_and_what_is_replaced_for_another_reason_still_goes() {
     let mut world = world(500);
-    let restarted = world.ids("web")[0].clone();
-    world.restart(restarted.as_str());
-    world.settle();
-    let mut world = self::world(500);
     let ids = world.ids("web");
     let because = "tester asked for a restart".to_owned();
     world.turn(vec![Event::ReplaceAsked { container: ids[0].clone(), because: because.clone() }]);
