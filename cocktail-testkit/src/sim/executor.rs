@@ -175,6 +175,7 @@ impl World {
     pub(super) fn listed(&mut self, asked: ManagerTime, listing: Option<ServerListing>) {
         self.trace.note(self.now, format_args!("listed {:?}", listing.as_ref().map(|it| it.servers.len())));
         if let Some(listing) = listing {
+            self.ask_notices();
             self.input(Input::Listed { asked, listing });
         }
     }

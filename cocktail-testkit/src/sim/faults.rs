@@ -1,9 +1,18 @@
-//! What goes wrong outside the Manager: stock, quota, foreign objects, servers that die, reboot or stand still.
+//! What goes wrong outside the Manager: stock, quota, foreign objects, servers that die, are interrupted, reboot or stand
+//! still.
 
-use cocktail_core::fleet::Owner;
+use std::time::Duration;
+
+use cocktail_core::fleet::{FleetEvent, Late, Owner, Rearrangement};
 use cocktail_core::id::{OperationId, ServerId, StoreId};
+use cocktail_core::server::ServerState;
 
+use super::manager::Input;
 use super::world::{Happening, World};
+
+/// From a notice to the interruption, and how much of it is left to what is late.
+const NOTICE: u64 = 120_000;
+const MARGIN: u64 = 20_000;
 
 impl World {
     /// The first of each kind of fault; each brings the next.
@@ -18,6 +27,7 @@ impl World {
         self.again(self.rates.pause, Happening::Pause);
         self.again(self.rates.clock, Happening::Clock);
         self.again(self.rates.cut, Happening::Cut);
+        self.again(self.rates.notice, Happening::Notice);
         self.again(self.rates.load, Happening::Load);
         self.after(5_000, Happening::User);
     }
@@ -74,6 +84,49 @@ impl World {
             }
         }
         self.again(self.rates.server_life, Happening::ServerDies);
+    }
+
+    /// The provider gives notice that it will interrupt a server, and does.
+    pub(super) fn notice(&mut self) {
+        let ends = self.now + NOTICE;
+        if let Some(server) = self.any_machine()
+            && let Some(id) = self.provider.give_notice(&server, ends)
+        {
+            self.trace.note(self.now, format_args!("{server} will be interrupted"));
+            self.at(ends, Happening::Interrupt { server, id });
+        }
+        self.again(self.rates.notice, Happening::Notice);
+    }
+
+    /// What was given notice of ends, whatever runs there.
+    pub(super) fn interrupt(&mut self, server: &ServerId, id: &str) {
+        if self.provider.objects.get(id).is_some_and(|it| it.ended.is_none()) {
+            self.trace.note(self.now, format_args!("{server} is interrupted"));
+            self.machines.remove(server);
+            self.object_gone(id);
+        }
+    }
+
+    /// The Manager asks for notices: what is on such a server has to be elsewhere before it ends.
+    pub(super) fn ask_notices(&mut self) {
+        let (now, here) = (self.manager_time(), self.now);
+        let mut events = Vec::new();
+        for (server, ends) in self.provider.notices() {
+            let Some(record) = self.replayed.servers.get(server) else { continue };
+            let because = format!("{server} will be interrupted");
+            let known = record.tenure.rearrangement.as_ref().is_some_and(|it| it.because == because);
+            let serves = matches!(record.state, ServerState::Ready | ServerState::Cordoned | ServerState::Draining);
+            if known || !serves {
+                continue;
+            }
+            let deadline = Some(now + Duration::from_millis(ends.saturating_sub(here + MARGIN)));
+            let rearrangement =
+                Some(Rearrangement { because, deadline, late: Late::Force, give_back: None, cleared: false });
+            events.push(FleetEvent::Rearranging { server: server.clone(), rearrangement });
+        }
+        for event in events {
+            self.input(Input::Event(event.into()));
+        }
     }
 
     /// A server starts anew: its workers are gone, its disk is not.
