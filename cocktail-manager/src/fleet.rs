@@ -34,6 +34,8 @@ use crate::shared::{Found, Health, Observation, Shared, runtime_of};
 const SOON: Duration = Duration::from_secs(1);
 /// How often a provider is asked what it offers.
 const OFFERINGS: Duration = Duration::from_secs(600);
+/// How often a provider is asked which servers it will take away; the shortest notices are of half a minute.
+const NOTICES: Duration = Duration::from_secs(5);
 /// Longest that one call may take.
 const CALL: Duration = Duration::from_secs(120);
 
@@ -92,6 +94,9 @@ fn limits_of(name: &Name, settings: &Settings) -> Result<FleetLimits> {
 
 /// Drives one provider: asks what it offers, lists it from time to time, and connects to what has come up.
 pub(crate) async fn run(shared: Shared, provider: Arc<dyn Provider>, limits: FleetLimits, relist: Duration) {
+    if provider.capabilities().interruptions {
+        tokio::spawn(notices(shared.clone(), provider.clone()));
+    }
     let mut tick = interval(SOON.min(relist));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut listed, mut offered): (Option<Instant>, Option<Instant>) = (None, None);
@@ -126,6 +131,23 @@ pub(crate) async fn run(shared: Shared, provider: Arc<dyn Provider>, limits: Fle
         let name = provider.name().clone();
         shared.observe(Observation::ProviderListed { provider: name, asked, listing }).await;
         connecting.look(up).await;
+    }
+}
+
+/// Asks which servers a provider will take away, until the Manager ends.
+async fn notices(shared: Shared, provider: Arc<dyn Provider>) {
+    let mut tick = interval(NOTICES);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.observations.closed() => return,
+            _ = tick.tick() => {}
+        }
+        match in_time(provider.interruptions()).await {
+            Ok(notices) if notices.is_empty() => {}
+            Ok(notices) => shared.observe(Observation::Interrupted(provider.name().clone(), notices)).await,
+            Err(error) => debug!(provider = %provider.name(), error = error.chain(), "no notices can be had"),
+        }
     }
 }
 

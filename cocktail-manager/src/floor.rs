@@ -26,11 +26,12 @@ pub(crate) fn ready(state: &State) -> Ready {
 /// ready `before` the turn was decided; as sentences.
 ///
 /// Exempt is what the plan names beforehand: Units that go to zero, that must stop first, or that may where there is no
-/// room. What is ended because it is unwell is no step of ours.
+/// room; and what is on a server that has to be empty now. What is ended because it is unwell is no step of ours.
 pub(crate) fn broken(before: &Ready, after: &State, decided: &[Event]) -> Vec<String> {
     let (mut drained, mut ended) = (BTreeSet::new(), BTreeSet::new());
     for event in decided {
         match event {
+            Event::DrainBegun { container, .. } if after.is_out_of_time(container) => {}
             Event::DrainBegun { container, .. } => _ = drained.insert(container),
             Event::Intended { operation } if matches!(operation.kind, OperationKind::Stop { .. }) => {
                 ended.insert(&operation.container);

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use cocktail_core::command::{Command, Commanded};
 use cocktail_core::contract::{
-    Actor, ClaimOutcome, Connection, Forwarder, Listing, Observation as Seen, Provider, Runtime, RuntimeEvent,
-    ServerListing, Store,
+    Actor, ClaimOutcome, Connection, Forwarder, Interruption, Listing, Observation as Seen, Provider, Runtime,
+    RuntimeEvent, ServerListing, Store,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::event::{Event, Soft};
@@ -60,6 +60,8 @@ pub(crate) enum Observation {
     Connected { runtime: Arc<dyn Runtime>, found: Found },
     /// A provider's listing, asked for at the given time.
     ProviderListed { provider: Name, asked: ManagerTime, listing: ServerListing },
+    /// Servers that a provider will take away.
+    Interrupted(Name, Vec<Interruption>),
     /// A provider's answer to a call for servers.
     Provisioned(OperationId, Result<Vec<ClaimOutcome>>),
     /// A provider's answer to whether it would let servers go.

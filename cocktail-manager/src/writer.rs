@@ -228,6 +228,11 @@ impl Writer {
                     self.durable(event, gathered);
                 }
             }
+            Observation::Interrupted(provider, notices) => {
+                for event in self.state.interrupted(&provider, &notices) {
+                    self.durable(event, gathered);
+                }
+            }
             Observation::Provisioned(operation, answer) => {
                 for event in self.state.provisioned(operation, answer) {
                     self.durable(event, gathered);

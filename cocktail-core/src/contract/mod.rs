@@ -17,8 +17,8 @@ pub use manager::{
 };
 pub use policy::{Candidate, InOrder, PlacementPolicy};
 pub use provider::{
-    Checkpoint, ClaimOutcome, Connection, Offering, OfferingKind, Provider, ProviderCapabilities, ProvisionCtx,
-    Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
+    Checkpoint, ClaimOutcome, Connection, Interruption, Offering, OfferingKind, Provider, ProviderCapabilities,
+    ProvisionCtx, Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
 pub use runtime::{
     Exit, Handle, Known, Launch, LaunchPort, LaunchProbe, LaunchVolume, Listing, Observation, ProbeKind, Runtime,

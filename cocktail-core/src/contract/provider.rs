@@ -66,6 +66,12 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// Gives servers back. One that is gone already is success.
     async fn terminate(&self, ctx: &dyn ProvisionCtx, servers: &[ServerId], reason: TerminateReason) -> Result<()>;
 
+    /// Servers that will be taken away: all notices that are in force, so that a missed one is found again. Asked only of
+    /// a provider that says `interruptions` among its capabilities.
+    async fn interruptions(&self) -> Result<Vec<Interruption>> {
+        Ok(Vec::new())
+    }
+
     /// How to run containers on a server.
     async fn connect(&self, server: &ServerId) -> Result<Connection>;
 
@@ -224,6 +230,17 @@ pub struct ServerObservation {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A server that its provider will take away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interruption {
+    /// The server.
+    pub server: ServerId,
+    /// When, by the wall clock.
+    pub at: WallTime,
+    /// What the provider says.
+    pub because: String,
+}
+
 /// Why servers are given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -232,6 +249,10 @@ pub enum TerminateReason {
     Empty,
     /// A user asked.
     Requested,
+    /// Its provider is about to take it away.
+    Interrupted,
+    /// What ran on it has room elsewhere, for less.
+    Rearranged,
     /// It never joined.
     NeverJoined,
     /// It belongs to no claim of this store.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::State;
 use crate::container::{ContainerState, Step};
+use crate::contract::TerminateReason;
 use crate::error::ErrorKind;
 use crate::fleet::{
-    FleetEvent, FleetLimits, Refused, ServerFailure, ServerOperation, ServerOperationKind, offering_key,
+    FleetEvent, FleetLimits, Late, Refused, ServerFailure, ServerOperation, ServerOperationKind, offering_key,
 };
 use crate::id::{ContainerId, OperationId, ServerId};
 use crate::operation::OperationState;
@@ -96,6 +97,9 @@ impl State {
                     record.tenure.why.record(at, "empty", because, &[]);
                     record.tenure.rearrangement.clone_from(rearrangement);
                 }
+                if rearrangement.as_ref().is_some_and(|it| it.give_back == Some(TerminateReason::Interrupted)) {
+                    self.short_of(server);
+                }
             }
             FleetEvent::Cleared { server } => {
                 if let Some(rearrangement) =
@@ -180,6 +184,16 @@ impl State {
     pub(super) fn allow_buying(&mut self) {
         for record in self.providers.values_mut() {
             record.refused = record.refused.take().filter(|refused| refused.until.is_some());
+        }
+    }
+
+    /// What a provider takes back is what it is short of: that offering is left alone for a while.
+    fn short_of(&mut self, server: &ServerId) {
+        let Some(record) = self.servers.get(server) else { return };
+        let Some(kind) = record.tenure.kind else { return };
+        let key = offering_key(&record.offering, record.zone.as_deref(), kind);
+        if let Some(owner) = self.providers.get_mut(&record.provider) {
+            owner.marked.insert(key, self.now + owner.limits.stock_out);
         }
     }
 
@@ -346,6 +360,15 @@ impl State {
     /// Limits of the provider of a server.
     pub(crate) fn limits_of(&self, server: &ServerId) -> FleetLimits {
         self.servers.get(server).map(|server| self.limits_of_provider(server).clone()).unwrap_or_default()
+    }
+
+    /// Whether a container has to go although others may not serve yet: its server is taken away, or was to be empty by now
+    /// whatever that costs.
+    pub fn is_out_of_time(&self, container: &ContainerId) -> bool {
+        let server = self.containers.get(container).and_then(|record| self.servers.get(&record.server));
+        let rearrangement = server.and_then(|server| server.tenure.rearrangement.as_ref());
+        rearrangement
+            .is_some_and(|it| it.late == Late::Force && it.deadline.is_some_and(|deadline| deadline <= self.now))
     }
 
     /// Containers on a server, in the order of their ids.

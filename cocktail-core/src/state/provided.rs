@@ -8,19 +8,21 @@ use std::time::Duration;
 
 use super::State;
 use crate::backoff;
-use crate::contract::{ClaimOutcome, ServerListing, ServerObservation};
+use crate::contract::{ClaimOutcome, Interruption, ServerListing, ServerObservation, TerminateReason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::fleet::{FleetEvent, Orphan, ProviderRecord, Refused, ServerFailure, ServerOperation};
+use crate::fleet::{FleetEvent, Late, Orphan, ProviderRecord, Rearrangement, Refused, ServerFailure, ServerOperation};
 use crate::id::{OperationId, ServerId};
 use crate::name::Name;
 use crate::server::{Server, ServerState};
-use crate::time::ManagerTime;
+use crate::time::{ManagerTime, human};
 
 /// First and longest pause before a call is repeated.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
 /// How long a server is left alone that the provider would not let go.
 const KEPT: Duration = Duration::from_secs(300);
+/// How long before a server is taken away what has not moved is told to end.
+const MARGIN: Duration = Duration::from_secs(30);
 
 impl State {
     /// What follows from the answer to a provisioning call.
@@ -81,6 +83,32 @@ impl State {
             Err(error) if says_no(&error) => self.kept(servers, &error),
             Err(error) => vec![self.delayed(operation, &error)],
         }
+    }
+
+    /// What follows from the notices of a provider: others serve first what runs on such a server, and what has not moved
+    /// shortly before the server goes is drained. A notice that is known already says nothing.
+    pub fn interrupted(&self, provider: &Name, notices: &[Interruption]) -> Vec<Event> {
+        let mut events = Vec::new();
+        for Interruption { server, at, because } in notices {
+            let Some(known) = self.servers.get(server).filter(|known| known.provider == *provider) else { continue };
+            let told = known.tenure.rearrangement.as_ref().and_then(|it| it.give_back);
+            let works = matches!(known.state, ServerState::Ready | ServerState::Cordoned | ServerState::Draining);
+            if !works || told == Some(TerminateReason::Interrupted) {
+                continue;
+            }
+            let left = u64::try_from(at.0.saturating_sub(self.at.0)).map_or(Duration::ZERO, Duration::from_micros);
+            let rearrangement = Rearrangement {
+                because: format!("{provider} takes it away in {}: {because}", human(left)),
+                deadline: Some(self.now + left.saturating_sub(MARGIN)),
+                late: Late::Force,
+                give_back: Some(TerminateReason::Interrupted),
+                // It goes whether the provider is asked or not.
+                cleared: true,
+            };
+            let server = server.clone();
+            events.push(FleetEvent::Rearranging { server, rearrangement: Some(rearrangement) }.into());
+        }
+        events
     }
 
     fn kept(&self, servers: impl Iterator<Item = ServerId>, error: &Error) -> Vec<Event> {

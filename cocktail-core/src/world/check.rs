@@ -14,7 +14,12 @@ use crate::time::{ManagerTime, WallTime};
 /// What the planner may not do between `before` (with everything that happened applied) and `after`.
 pub(super) fn decisions(before: &State, after: &State, decided: &[Event]) {
     for (id, unit) in &after.units {
-        let exempt = unit.stop_first().is_some() || unit.spec.update.no_room == NoRoom::Replace;
+        let forced = |event: &Event| match event {
+            Event::DrainBegun { container, .. } => after.is_out_of_time(container),
+            _ => false,
+        };
+        let exempt =
+            decided.iter().any(forced) || unit.stop_first().is_some() || unit.spec.update.no_room == NoRoom::Replace;
         let goal = if after.is_halting() { 0 } else { unit.goal() as usize };
         let floor = ready(before, id).min(goal);
         let left = ready(after, id);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::container::ContainerState;
-use crate::contract::{ClaimOutcome, Offering, OfferingKind, ServerListing, ServerObservation, TerminateReason};
+use crate::contract::{
+    ClaimOutcome, Interruption, Offering, OfferingKind, ServerListing, ServerObservation, TerminateReason,
+};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::fleet::{FleetEvent, FleetLimits, Late, Owner, Rearrangement, ServerOperation, ServerOperationKind};
@@ -423,4 +425,30 @@ fn no_more_servers_are_bought_than_allowed_whatever_is_unknown() {
     serve(&mut world);
     assert!(world.unit("web").held.contains("which is its limit"), "{}", world.unit("web").held);
     assert_eq!(bought(&world).len(), 2);
+}
+
+#[test]
+fn a_server_that_its_provider_takes_away_is_emptied_first_and_what_is_left_is_drained_in_time() {
+    let mut world = settled(2, FleetLimits::default());
+    let server = bought(&world)[0].id.clone();
+    let at = WallTime(world.state.at.0 + 120_000_000);
+    let notice = Interruption { server: server.clone(), at, because: "spot capacity is needed".into() };
+    let notice = std::slice::from_ref(&notice);
+    let events = world.state.interrupted(&name(CLOUD), notice);
+    assert_eq!(world.state.interrupted(&name("other"), notice), []);
+    world.turn(events);
+    assert_eq!(world.state.interrupted(&name(CLOUD), notice), [], "the same notice says nothing new");
+    assert_eq!(world.state.servers[&server].state, ServerState::Draining);
+    let kinds: Vec<&str> = open(&world).iter().map(|it| it.kind.as_str()).collect();
+    assert_eq!(kinds, ["provision"], "others serve first, and nobody asks whether it may go");
+    let ServerOperationKind::Provision { spec } = only(&world).kind else { panic!("it buys") };
+    let known = &world.state.servers[&server];
+    assert!(
+        spec.offering != known.offering || spec.zone != known.zone,
+        "what is taken away is short: another kind is bought"
+    );
+    assert_eq!(world.ready("web"), 2);
+    // The replacement does not come in time.
+    world.pass(Duration::from_secs(90));
+    assert!(world.of("web").iter().all(|record| record.state == ContainerState::Draining), "{}", world.describe());
 }
