@@ -45,11 +45,12 @@ fn empty_out(draft: &mut Draft<'_>, server: &Server, rearrangement: &Rearrangeme
     // The provider is asked before anything is drained.
     let unasked = rearrangement.give_back.is_some() && !rearrangement.cleared;
     if server.containers == 0 && !unasked {
-        if let (Some(reason), None) = (rearrangement.give_back, server.tenure.operation) {
-            match server.state {
-                ServerState::Draining => terminate(draft, server, reason, rearrangement.because.clone()),
-                _ => stepped(draft, server, ServerStep::Drain, rearrangement.because.clone()),
-            }
+        match (server.state, rearrangement.give_back) {
+            _ if server.tenure.operation.is_some() => {}
+            (ServerState::Draining, Some(reason)) => terminate(draft, server, reason, rearrangement.because.clone()),
+            (ServerState::Draining, None) => {}
+            // Also where it stays: nothing is to come to it.
+            _ => stepped(draft, server, ServerStep::Drain, rearrangement.because.clone()),
         }
         return;
     }
