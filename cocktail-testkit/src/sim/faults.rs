@@ -1,18 +1,16 @@
 //! What goes wrong outside the Manager: stock, quota, foreign objects, servers that die, are interrupted, reboot or stand
 //! still.
 
-use std::time::Duration;
-
-use cocktail_core::fleet::{FleetEvent, Late, Owner, Rearrangement};
+use cocktail_core::contract::Interruption;
+use cocktail_core::fleet::Owner;
 use cocktail_core::id::{OperationId, ServerId, StoreId};
-use cocktail_core::server::ServerState;
 
 use super::manager::Input;
+use super::wall;
 use super::world::{Happening, World};
 
-/// From a notice to the interruption, and how much of it is left to what is late.
+/// From a notice to the interruption.
 const NOTICE: u64 = 120_000;
-const MARGIN: u64 = 20_000;
 
 impl World {
     /// The first of each kind of fault; each brings the next.
@@ -107,25 +105,17 @@ impl World {
         }
     }
 
-    /// The Manager asks for notices: what is on such a server has to be elsewhere before it ends.
+    /// The Manager asks for notices.
     pub(super) fn ask_notices(&mut self) {
-        let (now, here) = (self.manager_time(), self.now);
-        let mut events = Vec::new();
-        for (server, ends) in self.provider.notices() {
-            let Some(record) = self.replayed.servers.get(server) else { continue };
-            let because = format!("{server} will be interrupted");
-            let known = record.tenure.rearrangement.as_ref().is_some_and(|it| it.because == because);
-            let serves = matches!(record.state, ServerState::Ready | ServerState::Cordoned | ServerState::Draining);
-            if known || !serves {
-                continue;
-            }
-            let deadline = Some(now + Duration::from_millis(ends.saturating_sub(here + MARGIN)));
-            let rearrangement =
-                Some(Rearrangement { because, deadline, late: Late::Force, give_back: None, cleared: false });
-            events.push(FleetEvent::Rearranging { server: server.clone(), rearrangement });
-        }
-        for event in events {
-            self.input(Input::Event(event.into()));
+        let because = || "others pay more".to_owned();
+        let notice = |(server, ends): (&ServerId, u64)| Interruption {
+            server: server.clone(),
+            at: wall(ends),
+            because: because(),
+        };
+        let notices: Vec<Interruption> = self.provider.notices().map(notice).collect();
+        if !notices.is_empty() {
+            self.input(Input::Noticed(notices));
         }
     }
 

@@ -173,6 +173,15 @@ impl Provider {
                     .push(ClaimOutcome { server: server.clone(), result: Err(Error::new(kind, "the quota is used")) });
                 continue;
             }
+            // What came although a failure was reported is found by its token, by whoever repeats the call.
+            let came = |it: &Object| {
+                let made_it = it.owner.as_ref().is_some_and(|owner| owner.operation == operation);
+                it.late && it.server == *server && it.ended.is_none() && made_it
+            };
+            if let Some((id, _)) = self.objects.iter().find(|(_, it)| came(it)) {
+                outcomes.push(ClaimOutcome { server: server.clone(), result: Ok(id.clone()) });
+                continue;
+            }
             if !self.in_stock.get(offering).copied().unwrap_or_default() || chance.happens(rates.late_success) {
                 if chance.happens(rates.late_success) {
                     effects.late.push((now + chance.between(1_000, 60_000), server.clone(), offering));
