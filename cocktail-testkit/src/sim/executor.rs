@@ -131,6 +131,8 @@ impl World {
                 // The call was under way for so long that a later Manager has given it up: nobody waits for what it made.
                 object.late |= !open;
             }
+        }
+        for id in &effects.made {
             self.object_made(id, operation);
         }
         for (at, server, offering) in effects.late {

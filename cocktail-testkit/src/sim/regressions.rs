@@ -46,6 +46,12 @@ pub const REGRESSIONS: &[Regression] = &[
         faulty: LONG,
         showed: "I2: a server that came late was made again when its call was repeated; a token finds it now",
     },
+    Regression {
+        seed: 317,
+        faulty: LONG,
+        showed: "I4: an old Manager's call made several servers that nobody waits for, and the first count took the others \
+            for awaited ones",
+    },
     Regression { seed: 3, faulty: LONG, showed: USED_AGAIN },
     Regression { seed: 45, faulty: LONG, showed: USED_AGAIN },
     Regression { seed: 66, faulty: LONG, showed: "E1: an empty server that was to be emptied still took containers" },
