@@ -325,6 +325,8 @@ impl State {
             server.allocated.memory.0 += reserved.memory.0;
             server.containers += 1;
             server.tenure.empty = None;
+            // One that was to be given back because it was empty is of use again.
+            self.soft.fleet_dirty |= server.tenure.rearrangement.is_some();
         }
         self.rank(server);
         self.spot_in(unit, server);

@@ -131,6 +131,8 @@ impl World {
                 // The call was under way for so long that a later Manager has given it up: nobody waits for what it made.
                 object.late |= !open;
             }
+        }
+        for id in &effects.made {
             self.object_made(id, operation);
         }
         for (at, server, offering) in effects.late {
@@ -175,6 +177,7 @@ impl World {
     pub(super) fn listed(&mut self, asked: ManagerTime, listing: Option<ServerListing>) {
         self.trace.note(self.now, format_args!("listed {:?}", listing.as_ref().map(|it| it.servers.len())));
         if let Some(listing) = listing {
+            self.ask_notices();
             self.input(Input::Listed { asked, listing });
         }
     }

@@ -1,9 +1,16 @@
-//! What goes wrong outside the Manager: stock, quota, foreign objects, servers that die, reboot or stand still.
+//! What goes wrong outside the Manager: stock, quota, foreign objects, servers that die, are interrupted, reboot or stand
+//! still.
 
+use cocktail_core::contract::Interruption;
 use cocktail_core::fleet::Owner;
 use cocktail_core::id::{OperationId, ServerId, StoreId};
 
+use super::manager::Input;
+use super::wall;
 use super::world::{Happening, World};
+
+/// From a notice to the interruption.
+const NOTICE: u64 = 120_000;
 
 impl World {
     /// The first of each kind of fault; each brings the next.
@@ -18,6 +25,7 @@ impl World {
         self.again(self.rates.pause, Happening::Pause);
         self.again(self.rates.clock, Happening::Clock);
         self.again(self.rates.cut, Happening::Cut);
+        self.again(self.rates.notice, Happening::Notice);
         self.again(self.rates.load, Happening::Load);
         self.after(5_000, Happening::User);
     }
@@ -74,6 +82,41 @@ impl World {
             }
         }
         self.again(self.rates.server_life, Happening::ServerDies);
+    }
+
+    /// The provider gives notice that it will interrupt a server, and does.
+    pub(super) fn notice(&mut self) {
+        let ends = self.now + NOTICE;
+        if let Some(server) = self.any_machine()
+            && let Some(id) = self.provider.give_notice(&server, ends)
+        {
+            self.trace.note(self.now, format_args!("{server} will be interrupted"));
+            self.at(ends, Happening::Interrupt { server, id });
+        }
+        self.again(self.rates.notice, Happening::Notice);
+    }
+
+    /// What was given notice of ends, whatever runs there.
+    pub(super) fn interrupt(&mut self, server: &ServerId, id: &str) {
+        if self.provider.objects.get(id).is_some_and(|it| it.ended.is_none()) {
+            self.trace.note(self.now, format_args!("{server} is interrupted"));
+            self.machines.remove(server);
+            self.object_gone(id);
+        }
+    }
+
+    /// The Manager asks for notices.
+    pub(super) fn ask_notices(&mut self) {
+        let because = || "others pay more".to_owned();
+        let notice = |(server, ends): (&ServerId, u64)| Interruption {
+            server: server.clone(),
+            at: wall(ends),
+            because: because(),
+        };
+        let notices: Vec<Interruption> = self.provider.notices().map(notice).collect();
+        if !notices.is_empty() {
+            self.input(Input::Noticed(notices));
+        }
     }
 
     /// A server starts anew: its workers are gone, its disk is not.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cocktail_core::command::Command;
-use cocktail_core::contract::{Listing, ServerListing};
+use cocktail_core::contract::{Interruption, Listing, ServerListing};
 use cocktail_core::event::{Event, Soft};
 use cocktail_core::fleet::{FleetEvent, FleetLimits};
 use cocktail_core::id::{Epoch, OperationId, ServerId};
@@ -26,6 +26,7 @@ pub(super) enum Input {
     Listed { asked: ManagerTime, listing: ServerListing },
     MachineListed { server: ServerId, asked: ManagerTime, listing: Listing, ready: Vec<Readiness> },
     Hello(ServerId),
+    Noticed(Vec<Interruption>),
     Command(Box<Command>),
 }
 

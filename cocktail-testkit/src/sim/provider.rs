@@ -31,6 +31,8 @@ pub(super) struct Object {
     /// It came after a failure was reported.
     pub(super) late: bool,
     visible: u64,
+    /// Notice was given that it ends then.
+    notice: Option<u64>,
     /// It is being ended since.
     pub(super) ending: Option<u64>,
     /// It is no more since.
@@ -171,6 +173,15 @@ impl Provider {
                     .push(ClaimOutcome { server: server.clone(), result: Err(Error::new(kind, "the quota is used")) });
                 continue;
             }
+            // What came although a failure was reported is found by its token, by whoever repeats the call.
+            let came = |it: &Object| {
+                let made_it = it.owner.as_ref().is_some_and(|owner| owner.operation == operation);
+                it.late && it.server == *server && it.ended.is_none() && made_it
+            };
+            if let Some((id, _)) = self.objects.iter().find(|(_, it)| came(it)) {
+                outcomes.push(ClaimOutcome { server: server.clone(), result: Ok(id.clone()) });
+                continue;
+            }
             if !self.in_stock.get(offering).copied().unwrap_or_default() || chance.happens(rates.late_success) {
                 if chance.happens(rates.late_success) {
                     effects.late.push((now + chance.between(1_000, 60_000), server.clone(), offering));
@@ -207,7 +218,10 @@ impl Provider {
         self.numbers += 1;
         let id = format!("i-{:05}", self.numbers);
         let visible = now + chance.below(rates.lag + 1);
-        self.objects.insert(id.clone(), Object { server, owner, offering, late, visible, ending: None, ended: None });
+        self.objects.insert(
+            id.clone(),
+            Object { server, owner, offering, late, visible, notice: None, ending: None, ended: None },
+        );
         id
     }
 
@@ -257,6 +271,18 @@ impl Provider {
             owner: object.owner.clone(),
             labels: BTreeMap::new(),
         }
+    }
+
+    /// Gives notice that a server ends; returns its id, unless it ends already.
+    pub(super) fn give_notice(&mut self, server: &ServerId, ends: u64) -> Option<String> {
+        let id = self.ours().find(|(_, it)| it.server == *server && it.runs() && it.notice.is_none())?.0.clone();
+        self.objects.get_mut(&id)?.notice = Some(ends);
+        Some(id)
+    }
+
+    /// Servers that were given notice of, and when they end.
+    pub(super) fn notices(&self) -> impl Iterator<Item = (&ServerId, u64)> {
+        self.ours().filter(|(_, it)| it.runs()).filter_map(|(_, it)| Some((&it.server, it.notice?)))
     }
 
     /// Forgets what ended so long ago that no listing names it.

@@ -57,6 +57,8 @@ pub(super) struct Rates {
     pub(super) clock: u64,
     /// Mean time between cuts of the network.
     pub(super) cut: u64,
+    /// Mean time between notices that a server will be interrupted.
+    pub(super) notice: u64,
     /// Mean time between changes of what clients ask for.
     pub(super) load: u64,
 }
@@ -102,6 +104,7 @@ impl Rates {
             clock: pause(chance, 10 * MINUTE, 60 * MINUTE),
             cut: pause(chance, 10 * MINUTE, 60 * MINUTE),
             load: chance.between(MINUTE, 10 * MINUTE),
+            notice: pause(chance, 20 * MINUTE, 100 * MINUTE),
         }
     }
 

@@ -29,6 +29,9 @@ const LONG: u64 = 7_200;
 const NO_ROOM: &str = "V1: at the limit of servers nothing had room for a rollout, which went back and paused; \
     the world's user resumes it and raises the limit";
 
+const USED_AGAIN: &str = "E1: a server was about to be given back because it was empty, was used again, and nobody \
+    looked at it";
+
 /// All of them.
 pub const REGRESSIONS: &[Regression] = &[
     Regression { seed: 9, faulty: 600, showed: NO_ROOM },
@@ -38,4 +41,18 @@ pub const REGRESSIONS: &[Regression] = &[
         faulty: LONG,
         showed: "V1: servers took longer to boot than a rollout may take, which paused; the world's user resumes it",
     },
+    Regression {
+        seed: 214,
+        faulty: LONG,
+        showed: "I2: a server that came late was made again when its call was repeated; a token finds it now",
+    },
+    Regression {
+        seed: 317,
+        faulty: LONG,
+        showed: "I4: an old Manager's call made several servers that nobody waits for, and the first count took the others \
+            for awaited ones",
+    },
+    Regression { seed: 3, faulty: LONG, showed: USED_AGAIN },
+    Regression { seed: 45, faulty: LONG, showed: USED_AGAIN },
+    Regression { seed: 66, faulty: LONG, showed: "E1: an empty server that was to be emptied still took containers" },
 ];

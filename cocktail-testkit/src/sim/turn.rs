@@ -257,6 +257,7 @@ impl World {
                 }));
                 events
             }
+            Input::Noticed(notices) => state.interrupted(&self.cloud, &notices),
             Input::Hello(server) => self.joined(state, &server).into_iter().collect(),
             Input::Command(command) => match state.command(&command, &Actor("user".into())) {
                 Ok(commanded) => {

@@ -153,8 +153,15 @@ pub(super) enum Happening {
     Reboot,
     Pause,
     Clock,
-    /// Servers are cut off; clients ask for more or less; the Manager reads what its containers do.
+    /// Servers are cut off.
     Cut,
+    /// The provider gives notice of an interruption; it comes.
+    Notice,
+    Interrupt {
+        server: ServerId,
+        id: String,
+    },
+    /// Clients ask for more or less; the Manager reads what its containers do.
     Load,
     Sample {
         life: u64,
@@ -347,6 +354,8 @@ impl World {
             H::Pause => self.pause(),
             H::Clock => self.step_clock(),
             H::Cut => self.cut_off(),
+            H::Notice => self.notice(),
+            H::Interrupt { server, id } => self.interrupt(&server, &id),
             H::Load => self.load_changes(),
             H::Sample { life } if life == self.life => self.sample(),
             H::User => self.user_acts(),

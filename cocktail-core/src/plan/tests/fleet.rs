@@ -282,6 +282,34 @@ fn a_server_that_its_provider_keeps_is_used_again() {
 }
 
 #[test]
+fn an_empty_server_that_is_used_again_before_its_provider_has_answered_stays() {
+    let mut world = settled(1, FleetLimits::default());
+    world.scale("web", 0).expect("it is a number");
+    world.answer_all();
+    world.pass(FleetLimits::default().idle);
+    assert_eq!(only(&world).kind, ServerOperationKind::Clear);
+    world.scale("web", 1).expect("it is a number");
+    let record = &bought(&world)[0];
+    assert_eq!((record.containers, &record.tenure.rearrangement), (1, &None), "{}", world.describe());
+    serve(&mut world);
+    assert_eq!((open(&world), bought(&world)[0].state), (vec![], ServerState::Ready), "a late answer changes nothing");
+}
+
+#[test]
+fn an_empty_server_that_shall_be_emptied_and_kept_takes_nothing() {
+    let mut world = settled(1, FleetLimits::default());
+    world.scale("web", 0).expect("it is a number");
+    world.answer_all();
+    let server = bought(&world)[0].id.clone();
+    let because = "it is looked at".into();
+    let rearrangement = Rearrangement { because, deadline: None, late: Late::Cancel, give_back: None, cleared: false };
+    world.turn(vec![FleetEvent::Rearranging { server: server.clone(), rearrangement: Some(rearrangement) }.into()]);
+    assert_eq!(world.state.servers[&server].state, ServerState::Draining);
+    world.scale("web", 1).expect("it is a number");
+    assert_eq!(world.state.servers[&server].containers, 0, "{}", world.describe());
+}
+
+#[test]
 fn a_server_is_emptied_only_as_others_serve_and_then_given_back() {
     let mut world = settled(2, FleetLimits::default());
     let server = bought(&world)[0].id.clone();
