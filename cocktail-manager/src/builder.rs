@@ -158,7 +158,7 @@ impl Builder {
                 health.note_unknown(&seen.server, observe::unknown(&state, &BTreeSet::new(), &listing));
                 // Everything that was seen as running before is older than this listing.
                 let asked = cocktail_core::time::ManagerTime(asked.0 + 1);
-                for event in observe::of_listing(&state, &seen.server, asked, &listing) {
+                for event in state.found(&seen.server, asked, &listing) {
                     state.apply(&event);
                     events.push(event);
                 }

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cocktail_core::container::{Container, ContainerState};
-use cocktail_core::contract::{Exit, Listing, Observation, ProbeKind, RuntimeEvent, Sighting};
+use cocktail_core::contract::{Listing, Observation, ProbeKind, RuntimeEvent, Sighting};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Soft};
-use cocktail_core::id::{ContainerId, Generation, ServerId};
+use cocktail_core::id::{ContainerId, Generation};
 use cocktail_core::state::State;
-use cocktail_core::time::ManagerTime;
 use serde_json::json;
 
 /// Containers that a sentence names.
@@ -67,37 +66,6 @@ fn of_probe(record: &Container, generation: Generation, probe: ProbeKind, ok: bo
     unready.then_some(Change::Soft(Soft::ProbeDetail { container, generation, detail }))
 }
 
-/// What a listing of a server says about each of its containers. What the listing does not name counts as absent only
-/// if it is complete and was asked for after the container was last known to change.
-pub(crate) fn of_listing(state: &State, server: &ServerId, asked: ManagerTime, listing: &Listing) -> Vec<Event> {
-    let mut events = Vec::new();
-    for record in state.containers.values().filter(|record| record.server == *server && record.state.may_run()) {
-        let Some(seen) = listing.containers.get(&record.id) else {
-            if listing.complete && is_gone(state, record, asked) {
-                events.push(exited(&record.id, record.generation, Exit::Unknown));
-            }
-            continue;
-        };
-        if seen.generation != record.generation {
-            continue;
-        }
-        match &seen.sighting {
-            Sighting::Running(handle) => {
-                if is_starting(record) || record.handle.as_ref() != Some(handle) {
-                    let (container, generation) = (record.id.clone(), record.generation);
-                    events.push(Event::Started { container, generation, handle: handle.clone() });
-                }
-            }
-            Sighting::Exited(exit) => events.push(exited(&record.id, record.generation, *exit)),
-            Sighting::Absent if is_gone(state, record, asked) => {
-                events.push(exited(&record.id, record.generation, Exit::Unknown));
-            }
-            Sighting::Absent | Sighting::Prepared | Sighting::Unknown => {}
-        }
-    }
-    events
-}
-
 /// Makes sure that the store is not behind what runs. Whatever is started was intended in a store that is durable, so
 /// a start that this store knows nothing of proves that it is an older copy, unless the runtime knows better: then a user
 /// said that this copy is the one to go on with.
@@ -145,15 +113,4 @@ pub(crate) fn unknown_view(unknown: &BTreeMap<ContainerId, Observation>) -> serd
         json!({ "id": id, "generation": seen.generation, "state": state, "pid": pid })
     };
     unknown.iter().map(view).collect()
-}
-
-/// Whether an absence means an end: it ran before the listing was asked for, and no call on it is under way.
-fn is_gone(state: &State, record: &Container, asked: ManagerTime) -> bool {
-    let ran = matches!(record.state, ContainerState::Loading | ContainerState::Ready | ContainerState::Draining);
-    let settled = record.operation.is_none_or(|id| !state.operations.contains_key(&id));
-    ran && settled && record.started.is_some_and(|started| started < asked)
-}
-
-fn exited(container: &ContainerId, generation: Generation, exit: Exit) -> Event {
-    Event::Exited { container: container.clone(), generation, exit }
 }

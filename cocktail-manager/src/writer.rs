@@ -263,7 +263,7 @@ impl Writer {
     fn found(&mut self, found: &Found, gathered: &mut Gathered) {
         let Found { server, asked, before, listing } = found;
         self.health.note_unknown(server, observe::unknown(&self.state, before, listing));
-        for event in observe::of_listing(&self.state, server, *asked, listing) {
+        for event in self.state.found(server, *asked, listing) {
             self.durable(event, gathered);
         }
     }

@@ -1,5 +1,6 @@
 //! Tests of the planner: properties over random histories, and the decisions one by one.
 
+mod crashes;
 mod fleet;
 mod histories;
 mod loads;

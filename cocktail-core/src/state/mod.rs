@@ -8,6 +8,7 @@
 mod apply;
 mod containers;
 mod fleet;
+mod found;
 mod inspect;
 mod objects;
 mod outcomes;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cocktail_core::command::Command;
 use cocktail_core::contract::{Interruption, Listing, ServerListing};
 use cocktail_core::event::{Event, Soft};
-use cocktail_core::fleet::{FleetEvent, FleetLimits};
+use cocktail_core::fleet::{FleetEvent, FleetLimits, RearrangeLimits};
 use cocktail_core::id::{Epoch, OperationId, ServerId};
 use cocktail_core::settings::Settings;
 use cocktail_core::state::State;
@@ -100,6 +100,12 @@ impl World {
             stock_out: Duration::from_secs(60),
             failures: 3,
             rest: Duration::from_secs(120),
+            // Some of the users save money.
+            rearrange: (self.seed % 4 == 3).then_some(RearrangeLimits {
+                gain: 1.2,
+                budget: 2,
+                every: Duration::from_secs(120),
+            }),
         }
     }
 

@@ -249,7 +249,7 @@ impl World {
                 events
             }
             Input::MachineListed { server, asked, listing, ready } => {
-                let mut events = of_listing(state, &server, asked, &listing);
+                let mut events = state.found(&server, asked, &listing);
                 events.extend(ready.into_iter().filter_map(|(container, generation, ok)| {
                     let (probe, detail) = (ProbeKind::Ready, "asked".to_owned());
                     let event = Event::Probed { container, generation, probe, ok, detail };
@@ -426,34 +426,6 @@ fn is_news(state: &State, event: &Event) -> bool {
         Event::Removed { container } => state.containers.contains_key(container),
         _ => true,
     }
-}
-
-/// What a listing of a server says. What it does not name has ended only if it ran before the listing was asked for and
-/// no call on it is under way.
-fn of_listing(
-    state: &State,
-    server: &ServerId,
-    asked: cocktail_core::time::ManagerTime,
-    listing: &cocktail_core::contract::Listing,
-) -> Vec<Event> {
-    let mut events = Vec::new();
-    for record in state.containers.values().filter(|it| it.server == *server && it.state.may_run()) {
-        let (container, generation) = (record.id.clone(), record.generation);
-        match listing.containers.get(&record.id).filter(|seen| seen.generation == generation).map(|it| &it.sighting) {
-            Some(Sighting::Running(handle)) if record.handle.as_ref() != Some(handle) => {
-                events.push(Event::Started { container, generation, handle: handle.clone() });
-            }
-            Some(Sighting::Exited(exit)) => events.push(Event::Exited { container, generation, exit: *exit }),
-            None => {
-                let ran = record.started.is_some_and(|started| started < asked);
-                if listing.complete && ran && record.operation.is_none() {
-                    events.push(Event::Exited { container, generation, exit: Exit::Unknown });
-                }
-            }
-            Some(_) => {}
-        }
-    }
-    events
 }
 
 /// Whether a Unit's rollout has come to an end.
