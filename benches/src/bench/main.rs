@@ -13,12 +13,15 @@ mod drivers;
 mod embed;
 mod event;
 mod forward;
+mod managed;
 mod place;
 mod proc;
 mod report;
 mod respawn;
 mod rss;
+mod scale;
 mod spawn;
+mod steady;
 mod update;
 mod zero;
 
@@ -83,7 +86,7 @@ fn installed<'a>(program: Option<&'a Path>, name: &str) -> Result<&'a Path> {
 
 type Bench = fn(&Setup) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 12] = [
     ("spawn", spawn::run),
     ("respawn", respawn::run),
     ("forward", forward::run),
@@ -94,6 +97,8 @@ const BENCHES: [(&str, Bench); 10] = [
     ("embed", embed::run),
     ("place", place::run),
     ("event", event::run),
+    ("scale", scale::run),
+    ("steady", steady::run),
 ];
 
 fn main() -> Result<()> {
