@@ -1,73 +1,39 @@
 //! Identities. Each is its own type, so that a server cannot be passed where a container is meant.
 //!
-//! A clone shares the text of what it was cloned from: ids are kept in many places at once.
+//! A short one lies where it is used; a clone of a long one shares its text. Ids are kept in many places at once.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::name::Name;
-
-/// Equality and order by the text; texts that are shared are equal without being read.
-macro_rules! shared_text_order {
-    ($name:ident) => {
-        impl PartialEq for $name {
-            fn eq(&self, other: &Self) -> bool {
-                Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
-            }
-        }
-
-        impl std::hash::Hash for $name {
-            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-                self.0.hash(state);
-            }
-        }
-
-        impl PartialOrd for $name {
-            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-                Some(self.cmp(other))
-            }
-        }
-
-        impl Ord for $name {
-            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-                if Arc::ptr_eq(&self.0, &other.0) {
-                    return std::cmp::Ordering::Equal;
-                }
-                self.0.cmp(&other.0)
-            }
-        }
-    };
-}
+use crate::short::Short;
 
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Eq, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Arc<str>);
-
-        shared_text_order!($name);
+        pub struct $name(Short);
 
         impl $name {
             /// Takes an id that this Manager made or that its store holds.
-            pub fn new(text: impl Into<String>) -> Self {
-                Self(Arc::from(text.into()))
+            pub fn new(text: impl AsRef<str>) -> Self {
+                Self(Short::from(text.as_ref()))
             }
             /// The id as text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(self.as_str())
             }
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
     };

@@ -16,7 +16,6 @@ pub mod contract;
 pub mod error;
 pub mod event;
 pub mod fleet;
-#[macro_use]
 pub mod id;
 pub mod manifest;
 pub mod name;
@@ -29,6 +28,7 @@ pub mod scaling;
 pub mod server;
 pub mod session;
 pub mod settings;
+mod short;
 pub mod spec;
 pub mod state;
 pub mod text;

@@ -1,23 +1,22 @@
 //! Names that become paths, labels and addresses: checked once, here.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::short::Short;
+
 /// A name that matches `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`, so that it can stand in a path, a DNS label, a Docker
-/// name or a tag without quoting. Anything else is refused, never rewritten. A clone shares the text.
+/// name or a tag without quoting. Anything else is refused, never rewritten.
 ///
 /// ```
 /// use cocktail_core::name::Name;
 /// assert!(Name::new("web-1").is_ok());
 /// assert!(Name::new("../etc").is_err());
 /// ```
-#[derive(Clone, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(Arc<str>);
-
-shared_text_order!(Name);
+pub struct Name(Short);
 
 /// Why a text is no [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,29 +45,29 @@ impl Name {
         if text.starts_with('-') || text.ends_with('-') {
             return Err(InvalidName("a name starts and ends with a letter or a digit".into()));
         }
-        Ok(Self(Arc::from(text)))
+        Ok(Self(Short::from(text.as_str())))
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 
     /// The name as it stands in environment variables: upper case, hyphens as underscores.
     pub fn to_env(&self) -> String {
-        self.0.to_ascii_uppercase().replace('-', "_")
+        self.as_str().to_ascii_uppercase().replace('-', "_")
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.as_str())
     }
 }
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 

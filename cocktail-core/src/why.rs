@@ -39,16 +39,31 @@ pub struct WhyLog(Vec<Why>);
 impl WhyLog {
     /// Adds a decision; the same again only counts up.
     pub fn record(&mut self, at: WallTime, decision: &str, because: &str, considered: &[ConsideredView]) {
-        let repeated = self.0.last_mut().filter(|last| last.because.as_str() == because);
-        let because = match repeated {
-            Some(last) if last.decision.as_str() == decision => {
-                last.at = at;
-                last.again += 1;
-                return;
-            }
-            Some(last) => last.because.clone(),
-            None => because.into(),
-        };
+        if self.repeats(at, decision, because) {
+            return;
+        }
+        let repeated = self.0.last().filter(|last| last.because.as_str() == because);
+        let because = repeated.map_or_else(|| because.into(), |last| last.because.clone());
+        self.push(at, decision, because, considered);
+    }
+
+    /// As [`WhyLog::record`], with a sentence that is kept elsewhere as well.
+    pub fn record_shared(&mut self, at: WallTime, decision: &str, because: &Text, considered: &[ConsideredView]) {
+        if !self.repeats(at, decision, because.as_str()) {
+            self.push(at, decision, because.clone(), considered);
+        }
+    }
+
+    /// Counts up if the last decision is the same.
+    fn repeats(&mut self, at: WallTime, decision: &str, because: &str) -> bool {
+        let same = |last: &&mut Why| last.because.as_str() == because && last.decision.as_str() == decision;
+        let Some(last) = self.0.last_mut().filter(same) else { return false };
+        last.at = at;
+        last.again += 1;
+        true
+    }
+
+    fn push(&mut self, at: WallTime, decision: &str, because: Text, considered: &[ConsideredView]) {
         // Most logs stay as short as they are: room for more would be kept for nothing.
         self.0.reserve_exact(1);
         self.0.push(Why { at, decision: word(decision), because, considered: considered.into(), again: 0 });

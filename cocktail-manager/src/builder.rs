@@ -179,6 +179,8 @@ impl Builder {
             seq,
             health,
             since_snapshot: 0,
+            journaled: 0,
+            snapshot_bytes: 0,
             reserve_used: false,
             paced: None,
             early: BTreeMap::new(),

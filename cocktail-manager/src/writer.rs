@@ -59,6 +59,9 @@ pub(crate) struct Writer {
     pub(crate) health: Health,
     /// Turns since the last snapshot.
     pub(crate) since_snapshot: u64,
+    /// Bytes of those turns, and of the last snapshot.
+    pub(crate) journaled: u64,
+    pub(crate) snapshot_bytes: u64,
     /// The reserve of the disk is in use: commands are refused until it is restored.
     pub(crate) reserve_used: bool,
     /// When the next turn may begin.
@@ -367,7 +370,9 @@ impl Writer {
         }
         self.send_routes(false);
         self.release_ports();
-        if self.since_snapshot >= self.state.settings.snapshot_every {
+        // A snapshot of much takes long. While the turns after the last one are shorter than it was, they are sooner read
+        // again at the next start than it is written anew.
+        if self.since_snapshot >= self.state.settings.snapshot_every && self.journaled >= self.snapshot_bytes {
             self.snapshot().await;
         }
         Ok(())
@@ -416,6 +421,7 @@ impl Writer {
         self.seq = row.seq;
         self.health.seq = row.seq;
         self.since_snapshot += 1;
+        self.journaled += row.bytes.len() as u64;
         Ok(())
     }
 
@@ -453,10 +459,13 @@ impl Writer {
     }
 
     async fn snapshot(&mut self) {
-        self.since_snapshot = 0;
+        (self.since_snapshot, self.journaled) = (0, 0);
         let keep = self.state.settings.journal_bytes;
         let written = match self.state.to_snapshot() {
-            Ok(bytes) => self.shared.store.snapshot(self.epoch, self.seq, bytes, keep).await,
+            Ok(bytes) => {
+                self.snapshot_bytes = bytes.len() as u64;
+                self.shared.store.snapshot(self.epoch, self.seq, bytes, keep).await
+            }
             Err(error) => Err(Error::unexpected("a snapshot cannot be written as JSON").because(error)),
         };
         if let Err(error) = written {
@@ -470,13 +479,7 @@ impl Writer {
             return;
         }
         let table = self.state.routing_table();
-        let draining = self
-            .state
-            .containers
-            .values()
-            .filter(|record| record.state == cocktail_core::container::ContainerState::Draining && !record.drained)
-            .map(|record| record.id.clone())
-            .collect();
+        let draining = self.state.draining().cloned().collect();
         let number = self.routes.borrow().number + 1;
         self.routes.send_replace(Arc::new(crate::routing::Wanted { number, table, draining }));
     }

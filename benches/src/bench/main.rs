@@ -13,13 +13,16 @@ mod drivers;
 mod embed;
 mod event;
 mod forward;
+mod managed;
 mod place;
 mod proc;
 mod report;
 mod respawn;
 mod rss;
+mod scale;
 mod sim;
 mod spawn;
+mod steady;
 mod update;
 mod zero;
 
@@ -84,7 +87,7 @@ fn installed<'a>(program: Option<&'a Path>, name: &str) -> Result<&'a Path> {
 
 type Bench = fn(&Setup) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 11] = [
+const BENCHES: [(&str, Bench); 13] = [
     ("spawn", spawn::run),
     ("respawn", respawn::run),
     ("forward", forward::run),
@@ -96,6 +99,8 @@ const BENCHES: [(&str, Bench); 11] = [
     ("place", place::run),
     ("event", event::run),
     ("sim", sim::run),
+    ("scale", scale::run),
+    ("steady", steady::run),
 ];
 
 fn main() -> Result<()> {

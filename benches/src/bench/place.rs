@@ -2,22 +2,32 @@
 //!
 //! Each Unit reserves cpu and memory, is spread over servers, keeps away from another Unit, and has a port: a container
 //! that is placed has its id, its lease and its `why`. The planner alone: from the applied manifest until nothing is left
-//! to decide, in turns as the writer takes them.
+//! to decide, in turns as the writer takes them. Durable: the same through a whole Manager with its real store, from the
+//! apply until the start of each container has been called, answered by a server that only acknowledges, and is durable.
 
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use cocktail_core::event::Event;
 use cocktail_core::plan;
+use serde::Deserialize;
 
 use crate::Setup;
 use crate::cluster::{self, CLAIMS, Deployment};
+use crate::managed;
 use crate::report::{Report, median};
 
 const SERVERS: u32 = 5_000;
 const CORES: u64 = 16;
 const THERE: Deployment = Deployment { map: "there", units: 10, each: 100, cpu: 250, memory_mib: 256, apart: false };
 const NEW: Deployment = Deployment { map: "new", units: 50, each: 200, cpu: 250, memory_mib: 256, apart: true };
+
+/// What `bench-manager place` prints.
+#[derive(Debug, Deserialize)]
+struct Outcome {
+    containers: f64,
+    seconds: f64,
+}
 
 pub(crate) fn run(setup: &Setup) -> Result<Report> {
     let mut report = Report::new("place");
@@ -43,6 +53,14 @@ pub(crate) fn run(setup: &Setup) -> Result<Report> {
         check(&state)?;
     }
     report.figure("planner_per_s", median(&rates), "containers placed a second by the planner alone");
+    let mut rates = Vec::new();
+    for _ in 0..rounds {
+        let (there, new) = (THERE.count(), NEW);
+        let numbers = [SERVERS as usize, there, new.units as usize, new.each as usize];
+        let outcome: Outcome = managed::run(setup, "place", &numbers)?;
+        rates.push(outcome.containers / outcome.seconds);
+    }
+    report.figure("durable_per_s", median(&rates), "placed, started and answered a second, all of it durable");
     report.note(format!("medians of {rounds} rounds, in turns of at most {CLAIMS} containers"));
     Ok(report)
 }

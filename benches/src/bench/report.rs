@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 /// The bars that the project set itself: the figure, whether it must be at least or at most the number, the number.
-const BARS: [(&str, &str, Bar); 28] = [
+const BARS: [(&str, &str, Bar); 35] = [
     ("spawn", "vs_bare", Bar::AtLeast(0.5)),
     ("spawn", "vs_supervisord", Bar::AtLeast(6.0)),
     ("respawn", "p50_ms", Bar::AtMost(5.0)),
@@ -28,6 +28,7 @@ const BARS: [(&str, &str, Bar); 28] = [
     ("embed", "crates", Bar::AtMost(150.0)),
     ("embed", "seconds", Bar::AtMost(150.0)),
     ("place", "planner_per_s", Bar::AtLeast(100_000.0)),
+    ("place", "durable_per_s", Bar::AtLeast(20_000.0)),
     ("event", "p99_ms", Bar::AtMost(1.0)),
     ("event", "p50_growth", Bar::AtMost(1.5)),
     ("event", "bytes_per_container", Bar::AtMost(1536.0)),
@@ -37,6 +38,12 @@ const BARS: [(&str, &str, Bar); 28] = [
     ("sim", "hours", Bar::AtLeast(2.0)),
     ("sim", "breaches", Bar::AtMost(0.0)),
     ("sim", "planted_caught", Bar::AtLeast(16.0)),
+    ("scale", "c1m_s", Bar::AtMost(60.0)),
+    ("scale", "c2m_s", Bar::AtMost(120.0)),
+    ("scale", "bytes_per_container", Bar::AtMost(1536.0)),
+    ("scale", "flatness", Bar::AtMost(1.3)),
+    ("steady", "cores", Bar::AtMost(1.0)),
+    ("steady", "p99_ms", Bar::AtMost(10.0)),
 ];
 
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,7 @@
 //! What one pass has decided so far, so that its later decisions reckon with its earlier ones.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Plan;
@@ -9,8 +11,9 @@ use crate::id::{ContainerId, Generation, OperationId, ServerId, UnitId};
 use crate::name::Name;
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::PortError;
+use crate::server::Server;
 use crate::spec::Resources;
-use crate::state::rooms::{self, Rooms};
+use crate::state::rooms::{self, Rank, Rooms, Yard, share};
 use crate::state::{State, Want};
 use crate::unit::Unit;
 use crate::view::ConsideredView;
@@ -24,12 +27,15 @@ const FREEZE_LEAST: usize = 4;
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     pub(super) state: &'a State,
-    pub(super) ports: BTreeMap<ServerId, BTreeSet<u16>>,
-    reserved: BTreeMap<ServerId, Resources>,
-    placed: BTreeMap<UnitId, BTreeMap<ServerId, u32>>,
+    /// Servers for which this pass has decided something.
+    touched: BTreeMap<&'a ServerId, Touched<'a>>,
+    /// Units of which this pass has placed containers, one after the other.
+    placed: Vec<&'a UnitId>,
     used: BTreeMap<Name, (u32, Resources)>,
-    /// A copy of the state's, from the first container on that this pass places.
-    rooms: Option<Rooms>,
+    /// Servers by what is left of them, with what this pass has placed.
+    lots: Vec<Lot<'a>>,
+    /// Which Units keep away from a Unit, from the first that is placed on.
+    kept_apart: Option<BTreeMap<UnitId, Vec<&'a UnitId>>>,
     pub(super) leaving: BTreeSet<ContainerId>,
     /// Why nothing that is unwell is ended.
     pub(super) frozen: Option<String>,
@@ -38,6 +44,32 @@ pub(super) struct Draft<'a> {
     own_stops: usize,
     last_operation: OperationId,
     plan: Plan,
+}
+
+/// What one pass has decided for a server.
+#[derive(Debug, Default)]
+struct Touched<'a> {
+    reserved: Resources,
+    /// Containers by Unit. Few Units come to the same server in one pass.
+    placed: Vec<(&'a UnitId, u32)>,
+    /// Ports that were given away.
+    ports: BTreeSet<u16>,
+}
+
+/// A server, with what a pass has put on it so far.
+#[derive(Debug)]
+pub(super) struct Site<'d, 'a> {
+    pub(super) server: &'a Server,
+    ranked: &'a Rooms,
+    touched: Option<&'d Touched<'a>>,
+}
+
+/// The servers of one yard, those with least left first.
+#[derive(Debug)]
+struct Lot<'a> {
+    yard: &'a Yard,
+    /// The state's own, until this pass places a container there.
+    ranked: Cow<'a, BTreeSet<Rank>>,
 }
 
 /// Why something that is wanted is not done.
@@ -61,15 +93,54 @@ impl From<PortError> for Hold {
     }
 }
 
+impl Site<'_, '_> {
+    /// What is left of it.
+    pub(super) fn left(&self) -> Resources {
+        self.touched.map_or_else(|| rooms::left(self.server), |touched| touched.left_of(self.server))
+    }
+
+    /// How much of it is left, if it takes containers.
+    pub(super) fn rank(&self) -> Option<u32> {
+        let rank = self.ranked.rank(&self.server.id)?;
+        Some(self.touched.map_or(rank, |touched| share(touched.left_of(self.server), self.server.capacity)))
+    }
+
+    /// Containers of a Unit that this pass has put on it.
+    pub(super) fn placed(&self, unit: &UnitId) -> u32 {
+        self.touched.map_or(0, |touched| touched.count(unit))
+    }
+}
+
+impl<'a> Touched<'a> {
+    fn left_of(&self, server: &Server) -> Resources {
+        let mut left = rooms::left(server);
+        left.cpu.0 = left.cpu.0.saturating_sub(self.reserved.cpu.0);
+        left.memory.0 = left.memory.0.saturating_sub(self.reserved.memory.0);
+        left
+    }
+
+    fn count(&self, unit: &UnitId) -> u32 {
+        self.placed.iter().find(|(placed, _)| *placed == unit).map_or(0, |(_, count)| *count)
+    }
+
+    fn place(&mut self, unit: &'a UnitId) {
+        match self.placed.iter_mut().find(|(placed, _)| *placed == unit) {
+            Some((_, count)) => *count += 1,
+            None => self.placed.push((unit, 1)),
+        }
+    }
+}
+
 impl<'a> Draft<'a> {
     pub(super) fn new(state: &'a State, claims: usize) -> Self {
+        let lot = |(yard, ranked)| Lot { yard, ranked: Cow::Borrowed(ranked) };
         Self {
             state,
-            ports: BTreeMap::new(),
-            reserved: BTreeMap::new(),
-            placed: BTreeMap::new(),
+            touched: BTreeMap::new(),
+            placed: Vec::new(),
             used: BTreeMap::new(),
-            rooms: None,
+            lots: state.rooms().yards().map(lot).collect(),
+            kept_apart: None,
             leaving: BTreeSet::new(),
             frozen: state.frozen.clone(),
             claims,
@@ -87,38 +158,52 @@ impl<'a> Draft<'a> {
         self.plan
     }
 
-    /// Servers by what is left of them, with what this pass has placed.
-    pub(super) fn rooms(&self) -> &Rooms {
-        self.rooms.as_ref().unwrap_or(self.state.rooms())
+    /// The yards of the state in order.
+    pub(super) fn yards(&self) -> impl Iterator<Item = &'a Yard> {
+        self.lots.iter().map(|lot| lot.yard)
     }
 
-    /// What is left of a server.
-    pub(super) fn left_of(&self, server: &ServerId) -> Resources {
-        let mut left = self.state.servers.get(server).map(rooms::left).unwrap_or_default();
-        if let Some(reserved) = self.reserved.get(server) {
-            left.cpu.0 = left.cpu.0.saturating_sub(reserved.cpu.0);
-            left.memory.0 = left.memory.0.saturating_sub(reserved.memory.0);
-        }
-        left
+    /// The servers of a yard, named by its place among [`Draft::yards`]: those with least left first.
+    pub(super) fn yard(&self, index: usize) -> Option<&BTreeSet<Rank>> {
+        self.lots.get(index).map(|lot| &*lot.ranked)
     }
 
-    /// Containers of a Unit on a server.
-    pub(super) fn on_server(&self, server: &ServerId, unit: &UnitId) -> u32 {
-        let there = self.state.spots(unit).and_then(|spots| spots.get(server)).copied().unwrap_or_default();
-        let placed = self.placed.get(unit).and_then(|placed| placed.get(server)).copied().unwrap_or_default();
-        there + placed
+    /// A server, with what this pass has put on it.
+    pub(super) fn site(&self, server: &'a Server) -> Site<'_, 'a> {
+        Site { server, ranked: self.state.rooms(), touched: self.touched.get(&server.id) }
     }
 
     /// Whether a Unit has a container on any server.
     pub(super) fn is_anywhere(&self, unit: &UnitId) -> bool {
-        self.state.spots(unit).is_some() || self.placed.contains_key(unit)
+        self.state.spots(unit).is_some() || self.placed.contains(&unit)
     }
 
     /// Servers with containers of a Unit.
-    pub(super) fn spots(&self, unit: &UnitId) -> BTreeSet<ServerId> {
+    pub(super) fn spots(&self, unit: &UnitId) -> BTreeSet<&'a ServerId> {
         let there = self.state.spots(unit).into_iter().flat_map(BTreeMap::keys);
-        let placed = self.placed.get(unit).into_iter().flat_map(BTreeMap::keys);
-        there.chain(placed).cloned().collect()
+        let placed = self.touched.iter().filter(|(_, touched)| touched.count(unit) > 0).map(|(server, _)| *server);
+        there.chain(placed).collect()
+    }
+
+    /// Ports of a server that this pass has given away.
+    pub(super) fn ports(&mut self, server: &'a ServerId) -> &mut BTreeSet<u16> {
+        &mut self.touched.entry(server).or_default().ports
+    }
+
+    /// Units of the same map that keep away from this one.
+    pub(super) fn kept_apart(&mut self, unit: &UnitId) -> &[&'a UnitId] {
+        let state = self.state;
+        let all = self.kept_apart.get_or_insert_with(|| {
+            let mut all: BTreeMap<UnitId, Vec<&UnitId>> = BTreeMap::new();
+            for (id, record) in &state.units {
+                for name in &record.spec.place.apart {
+                    let other = UnitId::new(id.service.clone(), id.map.clone(), name.clone());
+                    all.entry(other).or_default().push(id);
+                }
+            }
+            all
+        });
+        all.get(unit).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// What containers of a Service count and reserve.
@@ -140,19 +225,31 @@ impl<'a> Draft<'a> {
     }
 
     /// Reckons with a container that this pass places.
-    pub(super) fn reserve(&mut self, unit: &UnitId, server: &ServerId, resources: Resources) {
-        let on_server = self.reserved.entry(server.clone()).or_default();
-        on_server.cpu.0 += resources.cpu.0;
-        on_server.memory.0 += resources.memory.0;
+    pub(super) fn reserve(&mut self, unit: &'a UnitId, server: &'a Server, resources: Resources) {
         if let Some((count, sum)) = self.used.get_mut(&unit.service) {
             *count += 1;
             sum.cpu.0 += resources.cpu.0;
             sum.memory.0 += resources.memory.0;
         }
-        *self.placed.entry(unit.clone()).or_default().entry(server.clone()).or_default() += 1;
-        let left = self.left_of(server);
-        if let Some(record) = self.state.servers.get(server) {
-            self.rooms.get_or_insert_with(|| self.state.rooms().clone()).set(record, left);
+        if self.placed.last() != Some(&unit) {
+            self.placed.push(unit);
+        }
+        let touched = self.touched.entry(&server.id).or_default();
+        let before = share(touched.left_of(server), server.capacity);
+        touched.reserved.cpu.0 += resources.cpu.0;
+        touched.reserved.memory.0 += resources.memory.0;
+        touched.place(unit);
+        let after = share(touched.left_of(server), server.capacity);
+        let is_there = |lot: &&mut Lot<'_>| lot.yard.0 == server.provider && lot.yard.1 == server.zone;
+        if before != after
+            && let Some(lot) = self.lots.iter_mut().find(is_there)
+        {
+            let ranked = lot.ranked.to_mut();
+            let mut rank = (before, Reverse(server.id.clone()));
+            if ranked.remove(&rank) {
+                rank.0 = after;
+                ranked.insert(rank);
+            }
         }
     }
 
@@ -163,12 +260,17 @@ impl<'a> Draft<'a> {
 
     /// Takes one from the containers that may be made; false when none is left, and the Unit has to wait for the next turn.
     pub(super) fn take_claim(&mut self, id: &UnitId) -> bool {
+        let may = self.may_claim(id);
+        self.claims -= usize::from(may);
+        may
+    }
+
+    /// Whether a container may still be made; if not, the Unit has to wait for the next turn.
+    pub(super) fn may_claim(&mut self, id: &UnitId) -> bool {
         if self.claims == 0 {
             self.plan.unfinished.insert(id.clone());
-            return false;
         }
-        self.claims -= 1;
-        true
+        self.claims > 0
     }
 
     /// When very many containers turn unwell at once, the fault is elsewhere and killing them makes it worse.

@@ -50,7 +50,7 @@ pub struct Plan {
 pub fn plan(state: &State, touched: &BTreeSet<UnitId>, claims: usize) -> Plan {
     let mut draft = Draft::new(state, claims);
     draft.freeze_or_thaw();
-    let mut units: Vec<_> = touched.iter().filter_map(|id| Some((id, state.units.get(id)?))).collect();
+    let mut units: Vec<_> = touched.iter().filter_map(|id| state.units.get_key_value(id)).collect();
     units.sort_by_key(|(_, unit)| std::cmp::Reverse(unit.spec.place.priority));
     for (id, unit) in units {
         let census = count::census(state, id, unit);
@@ -70,14 +70,14 @@ pub fn plan(state: &State, touched: &BTreeSet<UnitId>, claims: usize) -> Plan {
 }
 
 /// Letters of an id that look like chance: none that are easily mistaken for each other.
-fn letters(mut chance: u64, count: usize) -> String {
+fn letters(mut chance: u64, count: usize) -> impl Iterator<Item = char> {
     const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstvwxyz0123456789";
-    let letter = |_| {
+    let letter = move |_| {
         let letter = char::from(LETTERS[(chance % 32) as usize]);
         chance /= 32;
         letter
     };
-    (0..count).map(letter).collect()
+    (0..count).map(letter)
 }
 
 /// Plans and applies until there is nothing left to decide, and returns every decision in order.

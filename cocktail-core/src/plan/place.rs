@@ -32,9 +32,10 @@ const UNKNOWN_PORTS: &str = "its ports are not known yet";
 const NAMED: usize = 8;
 
 /// Claims what is missing; returns why not, where it cannot.
-pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Census<'_>) -> Option<Hold> {
+pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, census: &Census<'_>) -> Option<Hold> {
     let (missing, revision) = census.missing(unit);
-    if missing == 0 {
+    // Where nothing may be made any more, very many Units may wait for the next turn.
+    if missing == 0 || !draft.may_claim(id) {
         return None;
     }
     let template = unit.template(revision);
@@ -59,10 +60,10 @@ pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
             draft.want(id, Want { count, revision });
             return Some(no_room(draft, unit, template, &search, None));
         };
-        let ports = match lease(draft, unit, &server, template) {
+        let ports = match lease(draft, unit, &server.id, template) {
             Ok(ports) => ports,
             Err(hold) => {
-                let (option, rejected_because) = (server.to_string(), hold.because.clone());
+                let (option, rejected_because) = (server.id.to_string(), hold.because.clone());
                 return Some(Hold { considered: vec![ConsideredView { option, rejected_because }], ..hold });
             }
         };
@@ -71,12 +72,12 @@ pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
             slots.insert(free);
             free
         });
-        draft.reserve(id, &server, template.resources);
+        draft.reserve(id, server, template.resources);
         draft.push(Event::Claimed {
             container: new_id(draft, id, unit, &seed, made),
             unit: id.clone(),
             revision,
-            server,
+            server: server.id.clone(),
             ports,
             slot,
             because,
@@ -87,7 +88,13 @@ pub(super) fn place(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
 }
 
 /// Why nothing has room: the first servers one by one, and what may be bought.
-fn no_room(draft: &Draft<'_>, unit: &Unit, template: &Template, search: &Search<'_>, gone: Option<&Container>) -> Hold {
+fn no_room<'a>(
+    draft: &Draft<'a>,
+    unit: &Unit,
+    template: &Template,
+    search: &Search<'a>,
+    gone: Option<&Container>,
+) -> Hold {
     let mut considered = Vec::new();
     let mut causes = Vec::new();
     let servers = &draft.state.servers;
@@ -95,7 +102,8 @@ fn no_room(draft: &Draft<'_>, unit: &Unit, template: &Template, search: &Search<
         let hold = match room(draft, template, server, gone) {
             Err(hold) => hold,
             Ok(()) => {
-                let because = search.against(draft, &server.id).unwrap_or_else(|| "it was just filled".into());
+                let against = search.against(draft, &draft.site(server));
+                let because = against.map_or_else(|| "it was just filled".into(), |against| against.to_string());
                 Hold::new(because.clone(), because)
             }
         };
@@ -120,7 +128,7 @@ fn no_room(draft: &Draft<'_>, unit: &Unit, template: &Template, search: &Search<
 }
 
 /// What would stand in the way of a replacement even if `gone` were away; `None` where there would be room.
-pub(super) fn obstacle(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, gone: &Container) -> Option<Hold> {
+pub(super) fn obstacle<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, gone: &Container) -> Option<Hold> {
     let template = &unit.spec.template;
     if let Some(hold) = over_quota(draft, id, template, Some(gone)) {
         return Some(hold);
@@ -129,18 +137,16 @@ pub(super) fn obstacle(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, gone: &C
         Ok(server) => server,
         Err(hold) => return Some(hold),
     };
-    let Some(pool) = draft.state.ports.get(&server) else {
+    let Some(pool) = draft.state.ports.get(server) else {
         return Some(Hold::new(UNKNOWN_PORTS, UNKNOWN_PORTS));
     };
     let now = draft.state.now;
-    let freed: BTreeSet<u16> = if gone.server == server { gone.port_numbers().collect() } else { BTreeSet::new() };
+    let freed: BTreeSet<u16> = if gone.server == *server { gone.port_numbers().collect() } else { BTreeSet::new() };
     let fixed = template.ports.iter().filter_map(|port| port.fixed).filter(|port| !freed.contains(port));
     let free = template.ports.iter().filter(|port| port.fixed.is_none()).count().saturating_sub(freed.len());
-    let taken = draft.ports.get(&server);
-    let found = fixed
-        .map(|port| pool.check(port, now))
-        .chain([pool.find(free, now, taken.unwrap_or(&BTreeSet::new())).map(drop)])
-        .find_map(Result::err);
+    let taken = draft.ports(server);
+    let found =
+        fixed.map(|port| pool.check(port, now)).chain([pool.find(free, now, taken).map(drop)]).find_map(Result::err);
     found.map(Hold::from)
 }
 
@@ -188,26 +194,26 @@ fn over_quota(draft: &mut Draft<'_>, id: &UnitId, template: &Template, gone: Opt
 }
 
 /// A server that has room, or has it once `gone` is away: its own first.
-fn choose(
-    draft: &Draft<'_>,
-    id: &UnitId,
-    unit: &Unit,
+fn choose<'a>(
+    draft: &mut Draft<'a>,
+    id: &'a UnitId,
+    unit: &'a Unit,
     template: &Template,
     gone: &Container,
-) -> Result<ServerId, Hold> {
+) -> Result<&'a ServerId, Hold> {
     let own = draft.state.servers.get(&gone.server);
-    if own.is_some_and(|server| room(draft, template, server, Some(gone)).is_ok()) {
-        return Ok(gone.server.clone());
+    if let Some(own) = own.filter(|server| room(draft, template, server, Some(gone)).is_ok()) {
+        return Ok(&own.id);
     }
     let mut search = Search::new(draft, id, &unit.spec.place, template);
     match search.next(draft, draft.state.placement()) {
-        Some(server) => Ok(server),
+        Some(server) => Ok(&server.id),
         None => Err(no_room(draft, unit, template, &search, Some(gone))),
     }
 }
 
 /// Whether a server has room, with `gone` away; if not, why.
-fn room(draft: &Draft<'_>, template: &Template, server: &Server, gone: Option<&Container>) -> Result<(), Hold> {
+fn room<'a>(draft: &Draft<'a>, template: &Template, server: &'a Server, gone: Option<&Container>) -> Result<(), Hold> {
     if server.state != ServerState::Ready {
         let because = format!("it is {}", server.state);
         return Err(Hold::new(because.clone(), because));
@@ -217,7 +223,7 @@ fn room(draft: &Draft<'_>, template: &Template, server: &Server, gone: Option<&C
         let because = format!("it is from {}, the unit wants {}", server.provider, wanted.join(" or "));
         return Err(Hold::new(because.clone(), because));
     }
-    let mut free = draft.left_of(&server.id);
+    let mut free = draft.site(server).left();
     if let Some(gone) = gone.filter(|gone| gone.server == server.id)
         && let Some(unit) = draft.state.units.get(&gone.unit)
     {
@@ -239,13 +245,18 @@ fn room(draft: &Draft<'_>, template: &Template, server: &Server, gone: Option<&C
     Ok(())
 }
 
-fn lease(draft: &mut Draft<'_>, unit: &Unit, server: &ServerId, template: &Template) -> Result<Vec<(Name, u16)>, Hold> {
+fn lease<'a>(
+    draft: &mut Draft<'a>,
+    unit: &Unit,
+    server: &'a ServerId,
+    template: &Template,
+) -> Result<Vec<(Name, u16)>, Hold> {
     if template.ports.is_empty() {
         return Ok(Vec::new());
     }
     let Some(pool) = draft.state.ports.get(server) else { return Err(Hold::new(UNKNOWN_PORTS, UNKNOWN_PORTS)) };
     let now = draft.state.now;
-    let taken = draft.ports.entry(server.clone()).or_default();
+    let taken = draft.ports(server);
     if template.ports.iter().all(|port| port.fixed.is_none()) {
         let found = pool.find(template.ports.len(), now, taken)?;
         taken.extend(&found);
@@ -282,8 +293,11 @@ fn lease(draft: &mut Draft<'_>, unit: &Unit, server: &ServerId, template: &Templ
 fn new_id(draft: &Draft<'_>, id: &UnitId, unit: &Unit, seed: &str, made: usize) -> ContainerId {
     let mut count = unit.made + made as u64 + 1;
     loop {
-        let letters = letters(draft.state.chance(seed, count), ID_LENGTH);
-        let container = ContainerId::new(format!("{}-{letters}", id.unit));
+        let mut text = String::with_capacity(id.unit.as_str().len() + 1 + ID_LENGTH);
+        text.push_str(id.unit.as_str());
+        text.push('-');
+        text.extend(letters(draft.state.chance(seed, count), ID_LENGTH));
+        let container = ContainerId::new(text);
         if !draft.state.containers.contains_key(&container) {
             return container;
         }

@@ -52,7 +52,7 @@ pub(super) fn recover(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit) -> Option
 }
 
 /// Starts the next generation, after ports that turned out taken were exchanged.
-fn begin(draft: &mut Draft<'_>, container: &Container) -> Option<Hold> {
+fn begin<'a>(draft: &mut Draft<'a>, container: &'a Container) -> Option<Hold> {
     if container.ports.iter().any(|lease| lease.port.is_none()) {
         return lease_again(draft, container);
     }
@@ -66,11 +66,12 @@ fn begin(draft: &mut Draft<'_>, container: &Container) -> Option<Hold> {
     None
 }
 
-fn lease_again(draft: &mut Draft<'_>, container: &Container) -> Option<Hold> {
+fn lease_again<'a>(draft: &mut Draft<'a>, container: &'a Container) -> Option<Hold> {
+    let now = draft.state.now;
     let pool = draft.state.ports.get(&container.server)?;
     let missing = container.ports.iter().filter(|lease| lease.port.is_none()).count();
-    let taken = draft.ports.entry(container.server.clone()).or_default();
-    let found = match pool.find(missing, draft.state.now, taken) {
+    let taken = draft.ports(&container.server);
+    let found = match pool.find(missing, now, taken) {
         Ok(found) => found,
         // The claim stays and is looked at again when a port has rested.
         Err(error) => {

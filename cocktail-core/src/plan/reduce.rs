@@ -12,7 +12,13 @@ use crate::unit::Unit;
 
 /// Drains what is surplus or replaced. `held` says that a replacement found no room. Returns why an old container that
 /// would have to go first stays.
-pub(super) fn reduce(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Census<'_>, held: bool) -> Option<Hold> {
+pub(super) fn reduce<'a>(
+    draft: &mut Draft<'a>,
+    id: &'a UnitId,
+    unit: &'a Unit,
+    census: &Census<'_>,
+    held: bool,
+) -> Option<Hold> {
     for container in &census.spent {
         draft.forget(container, gone(draft, unit, census));
     }
@@ -63,10 +69,10 @@ fn keep_paused(draft: &mut Draft<'_>, unit: &Unit, census: &Census<'_>, failed: 
 }
 
 /// Drains old containers whose replacements can be relied on.
-fn replace(
-    draft: &mut Draft<'_>,
-    id: &UnitId,
-    unit: &Unit,
+fn replace<'a>(
+    draft: &mut Draft<'a>,
+    id: &'a UnitId,
+    unit: &'a Unit,
     census: &Census<'_>,
     ready: usize,
     held: bool,

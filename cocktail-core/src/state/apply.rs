@@ -4,6 +4,8 @@
 //! dropped, so that no order of events can do harm. What a runtime reports is in `outcomes`, rollouts and scaling are in
 //! `progress`.
 
+use super::rooms::left;
+use super::roster::Marks;
 use super::shared::shared_port;
 use super::{ENDED_OPERATIONS, State};
 use crate::container::{Container, ContainerPort, ContainerState, Step};
@@ -13,6 +15,7 @@ use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::PortPool;
 use crate::server::Server;
 use crate::spec::ServiceSpec;
+use crate::text::Text;
 use crate::unit::Unit;
 
 impl State {
@@ -263,7 +266,6 @@ impl State {
         }
         let range = self.settings.port_range;
         self.ports.entry(server.id.clone()).or_insert_with(|| PortPool::new(range));
-        self.soft.resting.entry(server.id.clone()).or_default();
         let id = server.id.clone();
         self.servers.insert(id.clone(), server);
         self.rank(&id);
@@ -276,9 +278,11 @@ impl State {
         };
         let (unit, server) = (&self.shared_unit(unit), &self.shared_server(server));
         let Some(owner) = self.units.get_mut(unit) else { return };
+        let because = &Text::from(because.as_str());
         owner.made += 1;
         owner.containers.insert(container.clone());
-        owner.why.record(self.at, "create", because, considered);
+        owner.why.record_shared(self.at, "create", because, considered);
+        owner.why.keep(self.settings.why_per_object);
         let template = owner.template(*revision);
         let reserved = template.resources;
         let finish_by = template.restart.deadline.map(|deadline| self.now + deadline);
@@ -291,7 +295,7 @@ impl State {
             generation: Generation(0),
             server: server.clone(),
             state: ContainerState::Claimed,
-            reason: because.clone(),
+            reason: because.as_str().to_owned(),
             since: self.at,
             entered: self.now,
             ordinal: owner.made,
@@ -314,7 +318,7 @@ impl State {
             why: crate::why::WhyLog::default(),
             usage: None,
         };
-        record.why.record(self.at, "create", because, considered);
+        record.why.record_shared(self.at, "create", because, considered);
         if let Some(pool) = self.ports.get_mut(server) {
             for (_, port) in ports {
                 pool.reserve(*port, container.clone());
@@ -327,8 +331,8 @@ impl State {
             server.tenure.empty = None;
             // One that was to be given back because it was empty is of use again.
             self.soft.fleet_dirty |= server.tenure.rearrangement.is_some();
+            self.soft.rooms.set(server, left(server));
         }
-        self.rank(server);
         self.spot_in(unit, server);
         self.count_in(&record);
         self.containers.insert(Box::new(record));
@@ -336,7 +340,7 @@ impl State {
             self.wake(finish_by, unit);
         }
         self.touch_held();
-        self.touch(unit);
+        self.mark(unit);
     }
 
     fn intended(&mut self, operation: &Operation) {
@@ -413,16 +417,16 @@ impl State {
             record.unit.clone()
         });
         if let Some(unit) = unit {
-            self.touch(&unit);
+            self.mark(&unit);
         }
     }
 
     /// Changes a container in place, and says what `edit` does. `None` if it is gone.
     fn edit<T>(&mut self, id: &ContainerId, edit: impl FnOnce(&mut Self, &mut Container) -> T) -> Option<T> {
         let mut record = self.containers.remove(id)?;
-        self.count_out(&record);
+        let before = Marks::of(&record);
         let edited = edit(self, &mut record);
-        self.count_in(&record);
+        self.count(&record.unit, Some(&before), Some(&Marks::of(&record)));
         self.containers.insert(record);
         Some(edited)
     }

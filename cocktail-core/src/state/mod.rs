@@ -36,7 +36,7 @@ use crate::container::ContainerState;
 use crate::contract::{InOrder, PlacementPolicy};
 use crate::event::Turn;
 use crate::fleet::{ProviderRecord, ServerOperation};
-use crate::id::{Epoch, OperationId, ServerId, StoreId, UnitId};
+use crate::id::{ContainerId, Epoch, OperationId, ServerId, StoreId, UnitId};
 use crate::name::Name;
 use crate::operation::Operation;
 use crate::ports::{PortLease, PortPool};
@@ -112,6 +112,8 @@ pub struct ServiceRecord {
 #[derive(Debug, Clone, Default)]
 struct SoftState {
     dirty: BTreeSet<UnitId>,
+    /// The last Unit that was marked: what happens often happens to the same one.
+    marked: Option<UnitId>,
     /// Without a Unit: something that whoever waits may need has its time.
     timers: BTreeSet<(ManagerTime, Option<UnitId>)>,
     held: BTreeSet<UnitId>,
@@ -119,6 +121,8 @@ struct SoftState {
     running: usize,
     unwell: usize,
     rosters: BTreeMap<UnitId, Roster>,
+    /// Containers whose connections are waited for.
+    draining: BTreeSet<ContainerId>,
     routes_changed: bool,
     resting: BTreeMap<ServerId, BTreeSet<u16>>,
     halting: bool,
@@ -264,12 +268,14 @@ impl State {
     /// Marks every Unit, as if everything had changed.
     pub fn mark_all(&mut self) {
         self.soft.dirty = self.units.keys().cloned().collect();
+        self.soft.marked = None;
         self.soft.fleet_dirty = true;
     }
 
     /// Units that were touched since the last call.
     pub fn take_dirty(&mut self) -> BTreeSet<UnitId> {
         let mut dirty = std::mem::take(&mut self.soft.dirty);
+        self.soft.marked = None;
         if std::mem::take(&mut self.soft.held_dirty) {
             dirty.extend(self.soft.held.iter().cloned());
         }
@@ -335,14 +341,12 @@ impl State {
         let mut rested = BTreeMap::new();
         for (server, resting) in &mut self.soft.resting {
             let Some(pool) = self.ports.get_mut(server) else { continue };
-            if resting.is_empty() {
-                continue;
-            }
             let free: Vec<u16> = pool.expire(self.now).into_iter().filter(|port| resting.remove(port)).collect();
             if !free.is_empty() {
                 rested.insert(server.clone(), free);
             }
         }
+        self.soft.resting.retain(|_, resting| !resting.is_empty());
         rested
     }
 
@@ -359,12 +363,6 @@ impl State {
     /// What chooses among the best servers for a container.
     pub(crate) fn placement(&self) -> &dyn PlacementPolicy {
         &*self.soft.policy.placement
-    }
-
-    /// Units of the same map that keep away from this one.
-    pub(crate) fn kept_apart<'a>(&'a self, unit: &'a UnitId) -> impl Iterator<Item = &'a UnitId> {
-        let of_map = self.units.iter().filter(|(id, _)| id.service == unit.service && id.map == unit.map);
-        of_map.filter(|(_, record)| record.spec.place.apart.contains(&unit.unit)).map(|(id, _)| id)
     }
 
     /// What the scaling policy asked for lately.
@@ -393,9 +391,18 @@ impl State {
         self.services.get(service).map(|service| &service.quota)
     }
 
+    /// Marks a Unit about which something may have been told.
     fn touch(&mut self, unit: &UnitId) {
-        self.soft.dirty.insert(unit.clone());
+        self.mark(unit);
         self.bound_why(unit);
+    }
+
+    /// Marks a Unit: it is looked at in the next pass.
+    fn mark(&mut self, unit: &UnitId) {
+        if self.soft.marked.as_ref() != Some(unit) {
+            self.soft.dirty.insert(unit.clone());
+            self.soft.marked = Some(unit.clone());
+        }
     }
 
     /// What is told about a Unit is bounded like everything else.
@@ -474,12 +481,14 @@ impl State {
         self.soft.held =
             self.units.iter().filter(|(_, unit)| !unit.held.is_empty()).map(|(id, _)| id.clone()).collect();
         for (server, pool) in &self.ports {
-            let resting = pool
+            let resting: BTreeSet<u16> = pool
                 .leases()
                 .filter(|(_, lease)| matches!(lease, PortLease::HoldDown(_)))
                 .map(|(port, _)| port)
                 .collect();
-            self.soft.resting.insert(server.clone(), resting);
+            if !resting.is_empty() {
+                self.soft.resting.insert(server.clone(), resting);
+            }
         }
     }
 }

@@ -145,6 +145,7 @@ impl State {
         record.why.record(self.at, step_name(step), &reason, &[]);
         if let Some(unit) = self.units.get_mut(&record.unit) {
             unit.why.record(self.at, step_name(step), &format!("{}: {reason}", record.id), &[]);
+            unit.why.keep(self.settings.why_per_object);
         }
         self.give_back(record);
         self.step(record, step, reason);
@@ -187,6 +188,7 @@ impl State {
         record.why.record(self.at, "back off", &reason, &[]);
         if let Some(unit) = self.units.get_mut(&record.unit) {
             unit.why.record(self.at, "back off", &format!("{}: {reason}", record.id), &[]);
+            unit.why.keep(self.settings.why_per_object);
         }
         self.wake(until, &record.unit);
     }

@@ -67,11 +67,6 @@ impl Rooms {
         self.yards.iter()
     }
 
-    /// The servers of a yard, those with least left first.
-    pub(crate) fn yard(&self, yard: &Yard) -> Option<&BTreeSet<Rank>> {
-        self.yards.get(yard)
-    }
-
     /// How much of a server is left, as [`share`] counts it.
     pub(crate) fn rank(&self, server: &ServerId) -> Option<u32> {
         self.ranks.get(server).map(|(_, rank)| *rank)
@@ -80,9 +75,10 @@ impl Rooms {
 
 /// What is left of a server in millionths, of the resource that is scarcest.
 pub(crate) fn share(left: Resources, capacity: Resources) -> u32 {
-    let part = |left: u64, all: u64| match all {
-        0 => 0,
-        _ => u32::try_from(u128::from(left.min(all)) * 1_000_000 / u128::from(all)).unwrap_or(1_000_000),
+    let part = |left: u64, all: u64| match (all, left.min(all).checked_mul(1_000_000)) {
+        (0, _) => 0,
+        (_, Some(millionths)) => u32::try_from(millionths / all).unwrap_or(1_000_000),
+        (_, None) => u32::try_from(u128::from(left.min(all)) * 1_000_000 / u128::from(all)).unwrap_or(1_000_000),
     };
     part(left.cpu.0, capacity.cpu.0).min(part(left.memory.0, capacity.memory.0))
 }

@@ -1,21 +1,23 @@
 //! Each Unit's containers by what is to become of them, kept while they change: a decision about one container costs the
 //! same in a large Unit, because nobody has to look at the others.
 //!
-//! Start at [`Roster`]. A container is counted out before it changes and in again afterwards; [`State::roster`] is what
-//! there is between. What depends on time alone waits in the order of its time: `due` for what [`crate::plan`] has to do
+//! Start at [`Roster`]. What a container counts as is noted before it changes ([`Marks`]) and compared with what it counts
+//! as afterwards, so that only what has changed is counted anew. What depends on time alone waits in the order of its time: `due` for what [`crate::plan`] has to do
 //! about a container, [`Group`] for what has been ready for long enough. A roster always equals the one that a count of
 //! all containers gives; the tests compare both after every turn.
 
 mod group;
+mod marks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub(crate) use self::group::Group;
+pub(super) use self::marks::Marks;
 
-use self::group::put;
+use self::group::exchange;
 use super::State;
-use crate::container::{Container, ContainerState};
+use crate::container::Container;
 use crate::id::{ContainerId, Revision, UnitId};
 use crate::time::ManagerTime;
 
@@ -81,51 +83,34 @@ impl Roster {
         entered.map(|entered| entered + monitor).filter(|proof| *proof > now).collect()
     }
 
-    fn count(&mut self, record: &Container, enters: bool) {
-        let class = Class::of(record);
-        let group = self.groups.entry(class).or_default();
-        group.count(record, enters);
-        if group.is_empty() {
-            self.groups.remove(&class);
+    /// Counts one container as something else: it counted as `before`, and counts as `after` from now on.
+    fn count(&mut self, before: Option<&Marks>, after: Option<&Marks>) {
+        let classes = (before.map(Marks::class), after.map(Marks::class));
+        if classes.0 == classes.1 {
+            if let Some(class) = classes.0 {
+                self.groups.entry(class).or_default().count(before, after);
+            }
+        } else {
+            if let Some(class) = classes.0 {
+                let group = self.groups.entry(class).or_default();
+                group.count(before, None);
+                if group.is_empty() {
+                    self.groups.remove(&class);
+                }
+            }
+            if let Some(class) = classes.1 {
+                self.groups.entry(class).or_default().count(None, after);
+            }
         }
-        if let Some(at) = due(record) {
-            put(&mut self.due, (at, record.id.clone()), enters);
-        }
-        if record.state == ContainerState::Ready {
-            self.ready = if enters { self.ready + 1 } else { self.ready - 1 };
-        }
+        exchange(&mut self.due, before.and_then(Marks::due), after.and_then(Marks::due));
+        self.ready -= usize::from(before.is_some_and(Marks::is_ready));
+        self.ready += usize::from(after.is_some_and(Marks::is_ready));
     }
 
     fn settle(&mut self, now: ManagerTime, monitor: Duration) {
         for group in self.groups.values_mut() {
             group.settle(now, monitor);
         }
-    }
-}
-
-/// When something has to be done about a container, if nothing happens to it before; what, `plan/recover.rs` says.
-fn due(record: &Container) -> Option<ManagerTime> {
-    const NOW: Option<ManagerTime> = Some(ManagerTime(0));
-    if record.operation.is_some() {
-        return None;
-    }
-    match record.state {
-        ContainerState::Claimed => NOW,
-        ContainerState::Backoff { until } => Some(until),
-        ContainerState::Loading | ContainerState::Ready if record.unwell.is_some() => NOW,
-        ContainerState::Loading => record.deadline.into_iter().chain(record.finish_by).min(),
-        ContainerState::Ready => record.finish_by,
-        ContainerState::Draining if record.drained => NOW,
-        ContainerState::Draining => record.deadline,
-        ContainerState::Stopped if !record.completed => NOW,
-        ContainerState::Preparing
-        | ContainerState::Prepared
-        | ContainerState::Starting
-        | ContainerState::Waiting
-        | ContainerState::Stopped
-        | ContainerState::Failed
-        | ContainerState::Lost
-        | ContainerState::Fenced => None,
     }
 }
 
@@ -145,32 +130,46 @@ impl State {
         (self.soft.running, self.soft.unwell)
     }
 
-    /// Counts a container in: it was made, or has changed.
-    pub(super) fn count_in(&mut self, record: &Container) {
-        let (running, unwell) = wellness_of(record);
-        self.soft.running += usize::from(running);
-        self.soft.unwell += usize::from(unwell);
-        match self.soft.rosters.get_mut(&record.unit) {
-            Some(roster) => roster.count(record, true),
-            None => self.soft.rosters.entry(record.unit.clone()).or_default().count(record, true),
-        }
+    /// Containers whose connections are waited for, in the order of their ids.
+    pub fn draining(&self) -> impl Iterator<Item = &ContainerId> {
+        self.soft.draining.iter()
     }
 
-    /// Counts a container out: it is about to change, or to go.
+    /// Counts a container in: it was made.
+    pub(super) fn count_in(&mut self, record: &Container) {
+        self.count(&record.unit, None, Some(&Marks::of(record)));
+    }
+
+    /// Counts a container out: it is gone.
     pub(super) fn count_out(&mut self, record: &Container) {
-        let (running, unwell) = wellness_of(record);
-        self.soft.running -= usize::from(running);
-        self.soft.unwell -= usize::from(unwell);
-        let Some(roster) = self.soft.rosters.get_mut(&record.unit) else { return };
-        roster.count(record, false);
+        self.count(&record.unit, Some(&Marks::of(record)), None);
+    }
+
+    /// Counts a container as something else.
+    pub(super) fn count(&mut self, unit: &UnitId, before: Option<&Marks>, after: Option<&Marks>) {
+        if before == after {
+            return;
+        }
+        for (marks, enters) in before.map(|it| (it, false)).into_iter().chain(after.map(|it| (it, true))) {
+            let (running, unwell) = marks.wellness();
+            group::add(&mut self.soft.running, running, enters);
+            group::add(&mut self.soft.unwell, unwell, enters);
+        }
+        exchange(&mut self.soft.draining, before.and_then(Marks::draining), after.and_then(Marks::draining));
+        let roster = match self.soft.rosters.get_mut(unit) {
+            Some(roster) => roster,
+            None => self.soft.rosters.entry(unit.clone()).or_default(),
+        };
+        roster.count(before, after);
         if roster.groups.is_empty() {
-            self.soft.rosters.remove(&record.unit);
+            self.soft.rosters.remove(unit);
         }
     }
 
     /// Counts everything, after loading.
     pub(crate) fn count_all(&mut self) {
         self.soft.rosters.clear();
+        self.soft.draining.clear();
         (self.soft.running, self.soft.unwell) = (0, 0);
         let containers = std::mem::take(&mut self.containers);
         for record in containers.values() {
@@ -183,7 +182,7 @@ impl State {
     pub(super) fn count_again(&mut self, unit: &UnitId) {
         let mut roster = Roster::default();
         for record in self.units.get(unit).into_iter().flat_map(|unit| self.of(unit)) {
-            roster.count(record, true);
+            roster.count(None, Some(&Marks::of(record)));
         }
         if !roster.groups.is_empty() {
             self.soft.rosters.insert(unit.clone(), roster);
@@ -197,10 +196,4 @@ impl State {
             roster.settle(self.now, monitor);
         }
     }
-}
-
-/// Whether a container runs, and whether it does so and fails its liveness probe.
-fn wellness_of(record: &Container) -> (bool, bool) {
-    let running = matches!(record.state, ContainerState::Loading | ContainerState::Ready);
-    (running, running && record.unwell.is_some())
 }

@@ -147,7 +147,7 @@ impl Monitor {
                 () = shared.observations.closed() => return,
                 _ = ticks.tick() => {}
             }
-            let Ok(mut scene) = shared.look(|state, _| Scene::of(state)).await else { return };
+            let Ok(mut scene) = Scene::survey(&shared).await else { return };
             scraper.begin(std::mem::take(&mut scene.targets));
             let (servers, look) = tokio::join!(servers(&shared), look(&shared));
             let round = compose::round(&scene, &servers, |id| scraper.metrics(id), before.as_ref(), look.as_ref());

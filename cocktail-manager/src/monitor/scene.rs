@@ -1,15 +1,20 @@
-//! What there is to look at, copied out of the state between two turns.
+//! What there is to look at, copied out of the state between turns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use cocktail_core::container::{Container, ContainerState};
+use cocktail_core::error::Result;
 use cocktail_core::id::{ContainerId, ServerId, UnitId};
 use cocktail_core::spec::Scrape;
 use cocktail_core::state::State;
 use cocktail_core::unit::Unit;
 
 use super::scrape::Target;
+use crate::shared::Shared;
+
+/// Containers that are copied at once, if they are not all of one Unit: what the writer does in a few milliseconds.
+const AT_ONCE: usize = 1024;
 
 /// Everything that one look is about.
 #[derive(Debug, Default)]
@@ -35,9 +40,37 @@ pub(super) struct Watched {
 }
 
 impl Scene {
-    pub(super) fn of(state: &State) -> Self {
-        let mut scene = Self { listens: state.service_addresses(), ..Self::default() };
-        for (id, unit) in &state.units {
+    /// Copies everything, some Units at a time: turns go on between two looks.
+    ///
+    /// # Errors
+    /// The Manager has ended.
+    pub(super) async fn survey(shared: &Shared) -> Result<Self> {
+        let sizes = |state: &State| -> Vec<(UnitId, usize)> {
+            state.units.iter().map(|(id, unit)| (id.clone(), unit.containers.len())).collect()
+        };
+        let (listens, sizes) = shared.look(move |state, _| (state.service_addresses(), sizes(state))).await?;
+        let mut scene = Self { listens, ..Self::default() };
+        let mut rest = &sizes[..];
+        while !rest.is_empty() {
+            let sums = rest.iter().scan(0, |sum, (_, size)| {
+                *sum += size;
+                Some(*sum)
+            });
+            let (some, others) = rest.split_at(sums.take_while(|sum| *sum <= AT_ONCE).count().max(1).min(rest.len()));
+            rest = others;
+            let ids: Vec<UnitId> = some.iter().map(|(id, _)| id.clone()).collect();
+            let part = shared.look(move |state, _| Self::of(state, &ids)).await?;
+            scene.units.extend(part.units);
+            scene.containers.extend(part.containers);
+            scene.targets.extend(part.targets);
+        }
+        Ok(scene)
+    }
+
+    /// Copies some Units, as far as they are still there.
+    fn of(state: &State, ids: &[UnitId]) -> Self {
+        let mut scene = Self::default();
+        for (id, unit) in ids.iter().filter_map(|id| state.units.get_key_value(id)) {
             scene.units.insert(id.clone());
             for record in state.of(unit) {
                 let ready = record.state == ContainerState::Ready;

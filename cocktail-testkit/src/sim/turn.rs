@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cocktail_core::command::{Command, Count};
 use cocktail_core::container::ContainerState;
-use cocktail_core::contract::{Actor, Exit, ProbeKind, Sighting};
+use cocktail_core::contract::{Actor, ProbeKind};
 use cocktail_core::event::{Event, Soft, Turn};
 use cocktail_core::fleet::{FleetEvent, ServerOperation, ServerOperationKind};
 use cocktail_core::id::{ContainerId, OperationId, ServerId};

@@ -181,7 +181,7 @@ pub(super) type Readiness = (ContainerId, Generation, bool);
 /// Everything.
 pub(super) struct World {
     pub(super) options: Options,
-    seed: u64,
+    pub(super) seed: u64,
     pub(super) now: u64,
     queue: BTreeMap<(u64, u64), Happening>,
     numbers: u64,

@@ -262,7 +262,7 @@ fn new_id(draft: &Draft<'_>, provider: &Name, number: u32) -> ServerId {
     let seed = format!("{provider} {}", draft.last_operation);
     let mut count = u64::from(number);
     loop {
-        let letters = letters(draft.state.chance(&seed, count), ID_LENGTH);
+        let letters: String = letters(draft.state.chance(&seed, count), ID_LENGTH).collect();
         let id = ServerId::new(format!("{provider}-{letters}"));
         if !draft.state.servers.contains_key(&id) {
             return id;

@@ -161,8 +161,9 @@ fn suits(state: &State, unit: &Unit, container: &Container, server: &Server, the
         && (place.offerings.is_empty() || place.offerings.contains(&server.offering));
     let own = &container.unit;
     let apart = |it: &&Container| {
-        let named = it.unit.service == own.service && it.unit.map == own.map && place.apart.contains(&it.unit.unit);
-        named || state.kept_apart(own).any(|other| *other == it.unit)
+        let theirs = state.units.get(&it.unit).map(|unit| &unit.spec.place.apart[..]).unwrap_or_default();
+        let alike = it.unit.service == own.service && it.unit.map == own.map;
+        alike && (place.apart.contains(&it.unit.unit) || theirs.contains(&own.unit))
     };
     // What spreads stays spread.
     let alone = !matches!(place.order, PlaceOrder::Spread(_)) || there.iter().all(|it| it.unit != *own);

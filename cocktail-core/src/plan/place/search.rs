@@ -4,56 +4,97 @@
 //! Unit a moment ago does not do now: each is passed over once per pass. Spreading first walks down the servers without a
 //! container of the Unit, from the emptiest; only when all of them have one are they ordered by how many.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::ops::Bound;
 
 use crate::contract::{Candidate, PlacementPolicy};
 use crate::id::{ServerId, UnitId};
 use crate::name::Name;
-use crate::plan::draft::Draft;
+use crate::plan::draft::{Draft, Site};
+use crate::server::Server;
 use crate::spec::{Domain, Place, PlaceOrder, Resources, Template};
 use crate::state::rooms::{Rank, Yard, share};
 
 /// The way to the next server for one Unit.
 #[derive(Debug)]
-pub(super) struct Search<'u> {
-    unit: &'u UnitId,
-    place: &'u Place,
+pub(super) struct Search<'a> {
+    unit: Other<'a>,
+    place: &'a Place,
     wanted: Resources,
-    groups: Vec<Group>,
+    groups: Vec<Group<'a>>,
     /// Where the walk through each yard stands.
-    cursors: BTreeMap<Yard, Rank>,
+    walks: Vec<Walk>,
     /// Units whose servers are not allowed, and whose servers are required.
-    apart: Vec<UnitId>,
-    near: Vec<UnitId>,
+    apart: Vec<Other<'a>>,
+    near: Vec<Other<'a>>,
 }
+
+/// A Unit, and where it was before this pass.
+#[derive(Debug)]
+struct Other<'a> {
+    id: Cow<'a, UnitId>,
+    spots: Option<&'a BTreeMap<ServerId, u32>>,
+}
+
+/// Which way a walk goes through servers in the order of what is left of them.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Down,
+    Up,
+}
+
+/// The walk through one yard.
+#[derive(Debug, Clone, Default)]
+struct Walk {
+    /// The server that was looked at last.
+    last: Option<Rank>,
+    /// The one after it, if that was found out already: placing a container only changes servers behind it.
+    next: Option<Option<Rank>>,
+}
+
+/// Servers by how many containers of the Unit they have, then by how little is taken of them.
+type Levels<'a> = BTreeSet<(u32, Reverse<u32>, &'a ServerId)>;
 
 /// Yards that are looked at together.
 #[derive(Debug, Default)]
-struct Group {
+struct Group<'a> {
     /// Lower ones are preferred whatever is in them: the order of providers.
     tier: usize,
     /// Containers of the Unit in it, where that decides.
     count: i64,
-    yards: Vec<Yard>,
-    /// Servers that have containers of the Unit: how many, how little is taken of them, and which.
-    levels: Option<BTreeSet<(u32, Reverse<u32>, ServerId)>>,
+    /// Named by their places among those of the draft.
+    yards: Vec<usize>,
+    /// Servers that have containers of the Unit, once all others have one.
+    levels: Option<Levels<'a>>,
     /// The one that was chosen last, which packing tries again.
-    last: Option<ServerId>,
+    last: Option<&'a Server>,
     exhausted: bool,
 }
 
-impl<'u> Search<'u> {
-    pub(super) fn new(draft: &Draft<'_>, unit: &'u UnitId, place: &'u Place, template: &Template) -> Self {
-        let yards = |provider: Option<&Name>| -> Vec<Yard> {
-            let allowed = |yard: &&Yard| {
+impl<'a> Other<'a> {
+    fn new(draft: &Draft<'a>, id: Cow<'a, UnitId>) -> Self {
+        Self { spots: draft.state.spots(&id), id }
+    }
+
+    /// How many containers it has on a server.
+    fn on(&self, site: &Site<'_, '_>) -> u32 {
+        self.spots.and_then(|spots| spots.get(&site.server.id)).copied().unwrap_or_default() + site.placed(&self.id)
+    }
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(draft: &mut Draft<'a>, unit: &'a UnitId, place: &'a Place, template: &Template) -> Self {
+        let yards = |provider: Option<&Name>| -> Vec<usize> {
+            let allowed = |yard: &Yard| {
                 let zone = place.zones.is_empty() || yard.1.as_ref().is_some_and(|zone| place.zones.contains(zone));
                 zone && provider.is_none_or(|provider| yard.0 == *provider)
             };
-            draft.rooms().yards().map(|(yard, _)| yard).filter(allowed).cloned().collect()
+            draft.yards().enumerate().filter(|(_, yard)| allowed(yard)).map(|(index, _)| index).collect()
         };
-        let tiers: Vec<Vec<Yard>> = match &template.providers[..] {
+        let tiers: Vec<Vec<usize>> = match &template.providers[..] {
             [] => vec![yards(None)],
             preferred => preferred.iter().map(|provider| yards(Some(provider))).collect(),
         };
@@ -67,50 +108,58 @@ impl<'u> Search<'u> {
             }
         }
         let other = |name: &Name| UnitId::new(unit.service.clone(), unit.map.clone(), name.clone());
-        let mut apart: Vec<UnitId> = place.apart.iter().map(other).collect();
-        for id in draft.state.kept_apart(unit) {
-            if !apart.contains(id) {
-                apart.push(id.clone());
+        let mut apart: Vec<Cow<'a, UnitId>> = place.apart.iter().map(|name| Cow::Owned(other(name))).collect();
+        for id in draft.kept_apart(unit) {
+            if !apart.iter().any(|known| **known == **id) {
+                apart.push(Cow::Borrowed(*id));
             }
         }
-        let near = place.near.iter().map(other).collect();
-        Self { unit, place, wanted: template.resources, groups, cursors: BTreeMap::new(), apart, near }
+        let near = place.near.iter().map(|name| Other::new(draft, Cow::Owned(other(name)))).collect();
+        Self {
+            unit: Other::new(draft, Cow::Borrowed(unit)),
+            place,
+            wanted: template.resources,
+            groups,
+            walks: vec![Walk::default(); draft.yards().count()],
+            apart: apart.into_iter().map(|id| Other::new(draft, id)).collect(),
+            near,
+        }
     }
 
     /// The server for the next container; what is left of it has to be set in `draft` before the next call.
-    pub(super) fn next(&mut self, draft: &Draft<'_>, policy: &dyn PlacementPolicy) -> Option<ServerId> {
+    pub(super) fn next(&mut self, draft: &Draft<'a>, policy: &dyn PlacementPolicy) -> Option<&'a Server> {
         let breadth = policy.breadth().max(1);
-        let mut found = Vec::new();
-        while found.len() < breadth {
-            let Some(candidate) = self.candidate(draft) else { break };
-            found.push(candidate);
-        }
-        let mut index = 0;
-        if found.len() > 1 {
+        let (mut group, mut chosen) = self.candidate(draft)?;
+        if breadth > 1 {
+            let mut found = vec![(group, chosen)];
+            while found.len() < breadth {
+                let Some(candidate) = self.candidate(draft) else { break };
+                found.push(candidate);
+            }
             let candidates: Vec<Candidate> = found.iter().map(|(_, server)| self.describe(draft, server)).collect();
-            index = policy.choose(&candidates);
+            (group, chosen) = found.get(policy.choose(&candidates)).copied().unwrap_or((group, chosen));
             // What was only looked at may be looked at again.
-            self.cursors.clear();
+            self.walks.fill(Walk::default());
             for group in &mut self.groups {
                 (group.levels, group.exhausted) = (None, false);
             }
         }
-        let (group, chosen) = found.get(index).or(found.first())?.clone();
         let wanted = self.wanted;
         let group = self.groups.get_mut(group)?;
         group.count += 1;
-        group.last = Some(chosen.clone());
+        group.last = Some(chosen);
         if let Some(levels) = &mut group.levels {
-            let mut left = draft.left_of(&chosen);
+            let site = draft.site(chosen);
+            let mut left = site.left();
             left.cpu.0 = left.cpu.0.saturating_sub(wanted.cpu.0);
             left.memory.0 = left.memory.0.saturating_sub(wanted.memory.0);
-            let rank = draft.state.servers.get(&chosen).map_or(0, |server| share(left, server.capacity));
-            levels.insert((draft.on_server(&chosen, self.unit) + 1, Reverse(rank), chosen.clone()));
+            let rank = share(left, chosen.capacity);
+            levels.insert((self.unit.on(&site) + 1, Reverse(rank), &chosen.id));
         }
         Some(chosen)
     }
 
-    fn candidate(&mut self, draft: &Draft<'_>) -> Option<(usize, ServerId)> {
+    fn candidate(&mut self, draft: &Draft<'a>) -> Option<(usize, &'a Server)> {
         loop {
             let order = self.place.order;
             let open = self.groups.iter().enumerate().filter(|(_, group)| !group.exhausted);
@@ -129,32 +178,52 @@ impl<'u> Search<'u> {
     }
 
     /// The emptiest server without a container of the Unit.
-    fn emptiest(&mut self, draft: &Draft<'_>, index: usize) -> Option<ServerId> {
-        let group = self.groups.get(index).filter(|group| group.levels.is_none())?;
+    fn emptiest(&mut self, draft: &Draft<'a>, index: usize) -> Option<&'a Server> {
+        self.groups.get(index).filter(|group| group.levels.is_none())?;
         loop {
-            let next = |yard| {
-                let above = self.cursors.get(yard).map_or(Bound::Unbounded, Bound::Excluded);
-                Some((draft.rooms().yard(yard)?.range((Bound::Unbounded, above)).next_back()?, yard))
-            };
-            let (rank, yard) = group.yards.iter().filter_map(next).max_by_key(|(rank, _)| *rank)?;
-            let server = rank.1.0.clone();
-            self.cursors.insert(yard.clone(), rank.clone());
-            if draft.on_server(&server, self.unit) == 0 && self.fits(draft, &server) {
-                return Some(server);
+            let site = draft.site(self.step(draft, index, Way::Down)?);
+            if self.unit.on(&site) == 0 && self.fits(draft, &site) {
+                return Some(site.server);
             }
         }
     }
 
+    /// The next server of a group's yards on the way from the emptiest down, or from the fullest up.
+    fn step(&mut self, draft: &Draft<'a>, index: usize, way: Way) -> Option<&'a Server> {
+        let Self { groups, walks, .. } = self;
+        let yards = &groups.get(index)?.yards;
+        for yard in yards {
+            let (walk, ranked) = walks.get_mut(*yard).zip(draft.yard(*yard))?;
+            if walk.next.is_none() {
+                let last = walk.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                let next = match way {
+                    Way::Down => ranked.range((Bound::Unbounded, last)).next_back(),
+                    Way::Up => ranked.range((last, Bound::Unbounded)).next(),
+                };
+                walk.next = Some(next.cloned());
+            }
+        }
+        let ahead = yards.iter().filter_map(|yard| Some((walks.get(*yard)?.next.as_ref()?.as_ref()?, *yard)));
+        let (_, yard) = match way {
+            Way::Down => ahead.max(),
+            Way::Up => ahead.min(),
+        }?;
+        let walk = walks.get_mut(yard)?;
+        walk.last = walk.next.take().flatten();
+        walk.last.as_ref().and_then(|rank| draft.state.servers.get(&rank.1.0))
+    }
+
     /// The server with the fewest containers of the Unit, of those that have any.
-    fn fewest(&mut self, draft: &Draft<'_>, index: usize) -> Option<ServerId> {
+    fn fewest(&mut self, draft: &Draft<'a>, index: usize) -> Option<&'a Server> {
         let mut levels = match self.groups.get_mut(index)?.levels.take() {
             Some(levels) => levels,
             None => self.levels(draft, index),
         };
         let mut found = None;
         while let Some((_, _, server)) = levels.pop_first() {
-            if self.fits(draft, &server) {
-                found = Some(server);
+            let server = draft.state.servers.get(server).filter(|server| self.fits(draft, &draft.site(server)));
+            if server.is_some() {
+                found = server;
                 break;
             }
         }
@@ -162,82 +231,94 @@ impl<'u> Search<'u> {
         found
     }
 
-    fn levels(&self, draft: &Draft<'_>, index: usize) -> BTreeSet<(u32, Reverse<u32>, ServerId)> {
-        let Some(group) = self.groups.get(index) else { return BTreeSet::new() };
-        let inside = |server: &ServerId| {
-            let record = draft.state.servers.get(server);
-            record.is_some_and(|it| group.yards.iter().any(|yard| yard.0 == it.provider && yard.1 == it.zone))
-        };
-        let levels = draft.spots(self.unit).into_iter().filter(inside).filter_map(|server| {
-            let rank = draft.rooms().rank(&server)?;
-            Some((draft.on_server(&server, self.unit), Reverse(rank), server))
+    fn levels(&self, draft: &Draft<'a>, index: usize) -> Levels<'a> {
+        let Some(group) = self.groups.get(index) else { return Levels::new() };
+        let yards = draft.yards().enumerate().filter(|(yard, _)| group.yards.contains(yard));
+        let yards: Vec<&Yard> = yards.map(|(_, yard)| yard).collect();
+        let inside = |it: &&Server| yards.iter().any(|yard| yard.0 == it.provider && yard.1 == it.zone);
+        let there = draft.spots(&self.unit.id).into_iter().filter_map(|server| draft.state.servers.get(server));
+        let levels = there.filter(inside).filter_map(|server| {
+            let site = draft.site(server);
+            Some((self.unit.on(&site), Reverse(site.rank()?), &server.id))
         });
         levels.collect()
     }
 
     /// The fullest server on which there is still room.
-    fn fullest(&mut self, draft: &Draft<'_>, index: usize) -> Option<ServerId> {
+    fn fullest(&mut self, draft: &Draft<'a>, index: usize) -> Option<&'a Server> {
         if let Some(last) = self.groups.get_mut(index)?.last.take()
-            && self.fits(draft, &last)
+            && self.fits(draft, &draft.site(last))
         {
             return Some(last);
         }
-        let group = self.groups.get(index)?;
         loop {
-            let next = |yard| {
-                let below = self.cursors.get(yard).map_or(Bound::Unbounded, Bound::Excluded);
-                Some((draft.rooms().yard(yard)?.range((below, Bound::Unbounded)).next()?, yard))
-            };
-            let (rank, yard) = group.yards.iter().filter_map(next).min_by_key(|(rank, _)| *rank)?;
-            let server = rank.1.0.clone();
-            self.cursors.insert(yard.clone(), rank.clone());
-            if self.fits(draft, &server) {
-                return Some(server);
+            let site = draft.site(self.step(draft, index, Way::Up)?);
+            if self.fits(draft, &site) {
+                return Some(site.server);
             }
         }
     }
 
-    fn fits(&self, draft: &Draft<'_>, server: &ServerId) -> bool {
-        let left = draft.left_of(server);
-        self.wanted.cpu <= left.cpu && self.wanted.memory <= left.memory && self.against(draft, server).is_none()
+    fn fits(&self, draft: &Draft<'a>, site: &Site<'_, 'a>) -> bool {
+        let left = site.left();
+        self.wanted.cpu <= left.cpu && self.wanted.memory <= left.memory && self.against(draft, site).is_none()
     }
 
-    fn describe(&self, draft: &Draft<'_>, server: &ServerId) -> Candidate {
-        let (free, same_unit) = (draft.left_of(server), draft.on_server(server, self.unit));
-        Candidate { server: server.clone(), free, same_unit }
+    fn describe(&self, draft: &Draft<'a>, server: &'a Server) -> Candidate {
+        let site = draft.site(server);
+        Candidate { server: server.id.clone(), free: site.left(), same_unit: self.unit.on(&site) }
     }
 
-    /// Why a server would not do although it may have room, for people; `None` where it would.
-    pub(super) fn against(&self, draft: &Draft<'_>, server: &ServerId) -> Option<String> {
+    /// Why a server would not do although it may have room; `None` where it would.
+    pub(super) fn against(&self, draft: &Draft<'a>, site: &Site<'_, 'a>) -> Option<Against<'_>> {
         let Place { zones, offerings, .. } = self.place;
-        let record = draft.state.servers.get(server);
-        if !zones.is_empty() && record.and_then(|it| it.zone.as_ref()).is_none_or(|zone| !zones.contains(zone)) {
-            return Some(format!("the unit wants zone {}", zones.join(" or ")));
+        let Server { zone, offering, .. } = site.server;
+        if !zones.is_empty() && zone.as_ref().is_none_or(|zone| !zones.contains(zone)) {
+            return Some(Against::Zone(zones));
         }
-        if !offerings.is_empty() && record.is_none_or(|it| !offerings.contains(&it.offering)) {
-            return Some(format!("the unit wants {}", offerings.join(" or ")));
+        if !offerings.is_empty() && !offerings.contains(offering) {
+            return Some(Against::Offering(offerings));
         }
-        if let Some(other) = self.apart.iter().find(|other| draft.on_server(server, other) > 0) {
-            return Some(format!("{} is there, which the unit keeps away from", other.unit));
+        if let Some(other) = self.apart.iter().find(|other| other.on(site) > 0) {
+            return Some(Against::Apart(&other.id));
         }
         // Where the other is nowhere yet, somebody has to be first.
-        let lonely = |other: &&UnitId| draft.on_server(server, other) == 0 && draft.is_anywhere(other);
-        let other = self.near.iter().find(lonely)?;
-        Some(format!("{} is not there, which the unit stays near", other.unit))
+        let lonely = |other: &&Other<'_>| other.on(site) == 0 && draft.is_anywhere(&other.id);
+        self.near.iter().find(lonely).map(|other| Against::Near(&other.id))
+    }
+}
+
+/// Why a server would not do, for people.
+#[derive(Debug)]
+pub(super) enum Against<'s> {
+    Zone(&'s [String]),
+    Offering(&'s [String]),
+    Apart(&'s UnitId),
+    Near(&'s UnitId),
+}
+
+impl fmt::Display for Against<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zone(zones) => write!(f, "the unit wants zone {}", zones.join(" or ")),
+            Self::Offering(offerings) => write!(f, "the unit wants {}", offerings.join(" or ")),
+            Self::Apart(other) => write!(f, "{} is there, which the unit keeps away from", other.unit),
+            Self::Near(other) => write!(f, "{} is not there, which the unit stays near", other.unit),
+        }
     }
 }
 
 /// The yards of each zone together, with how many containers of the Unit are in it.
-fn zones(draft: &Draft<'_>, unit: &UnitId, tier: usize, yards: Vec<Yard>) -> Vec<Group> {
-    let mut zones: BTreeMap<Option<String>, Group> = BTreeMap::new();
-    for yard in yards {
-        let group = zones.entry(yard.1.clone()).or_insert_with(|| Group { tier, ..Group::default() });
-        group.yards.push(yard);
+fn zones<'a>(draft: &Draft<'a>, unit: &UnitId, tier: usize, yards: Vec<usize>) -> Vec<Group<'a>> {
+    let mut zones: BTreeMap<Option<&String>, Group<'a>> = BTreeMap::new();
+    for (index, yard) in draft.yards().enumerate().filter(|(index, _)| yards.contains(index)) {
+        let group = zones.entry(yard.1.as_ref()).or_insert_with(|| Group { tier, ..Group::default() });
+        group.yards.push(index);
     }
-    for server in draft.spots(unit) {
-        let zone = draft.state.servers.get(&server).map(|record| record.zone.clone());
-        if let Some(group) = zone.and_then(|zone| zones.get_mut(&zone)) {
-            group.count += i64::from(draft.on_server(&server, unit));
+    let own = Other::new(draft, Cow::Borrowed(unit));
+    for server in draft.spots(unit).into_iter().filter_map(|server| draft.state.servers.get(server)) {
+        if let Some(group) = zones.get_mut(&server.zone.as_ref()) {
+            group.count += i64::from(own.on(&draft.site(server)));
         }
     }
     zones.into_values().collect()

@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::Duration;
 
-use crate::container::{Container, ContainerState};
+use super::Marks;
 use crate::id::ContainerId;
 use crate::time::ManagerTime;
 
 /// A container in the order of creation; no two of a Unit have the same number.
-type Made = (u64, ContainerId);
+pub(super) type Made = (u64, ContainerId);
+
+/// A container with an exclusive volume, in the order in which it can be spared.
+pub(super) type Spared = (Reverse<u32>, bool, Reverse<u64>, ContainerId);
 
 /// The containers of one class.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub(crate) struct Group {
     /// They take traffic.
     ready: BTreeSet<Made>,
     /// Live with an exclusive volume: the last volume first, what takes no traffic first, the youngest first.
-    slotted: BTreeSet<(Reverse<u32>, bool, Reverse<u64>, ContainerId)>,
+    slotted: BTreeSet<Spared>,
     /// On their way out.
     leaving: usize,
     /// A job's containers that are done.
@@ -98,38 +101,24 @@ impl Group {
         self.all == 0
     }
 
-    /// Counts a container in or out. One function does both, so that nothing is left behind.
-    pub(super) fn count(&mut self, record: &Container, enters: bool) {
-        let (state, number) = (record.state, record.ordinal);
-        let made = || (number, record.id.clone());
-        let is_ready = state == ContainerState::Ready;
-        add(&mut self.all, enters);
-        if record.is_done() {
-            put(&mut self.done, record.id.clone(), enters);
-            if record.operation.is_none() {
-                put(&mut self.idle, record.id.clone(), enters);
-            }
-        } else if state.is_live() {
-            put(if is_ready { &mut self.ready } else { &mut self.unready }, made(), enters);
-            if let Some(slot) = record.slot {
-                let spared = (Reverse(slot), is_ready, Reverse(number), record.id.clone());
-                put(&mut self.slotted, spared, enters);
-            }
-        } else if state != ContainerState::Stopped {
-            add(&mut self.leaving, enters);
-        }
-        if is_ready && record.unwell.is_some() {
-            put(&mut self.unwell, (record.entered, number), enters);
-        } else if is_ready && !put(&mut self.settling, (record.entered, number), enters) {
+    /// Counts a container as something else. One function does everything, so that nothing is left behind.
+    pub(super) fn count(&mut self, before: Option<&Marks>, after: Option<&Marks>) {
+        self.all -= usize::from(before.is_some());
+        self.all += usize::from(after.is_some());
+        self.leaving -= usize::from(before.is_some_and(Marks::is_leaving));
+        self.leaving += usize::from(after.is_some_and(Marks::is_leaving));
+        exchange(&mut self.unready, before.and_then(Marks::unready), after.and_then(Marks::unready));
+        exchange(&mut self.ready, before.and_then(Marks::ready), after.and_then(Marks::ready));
+        exchange(&mut self.slotted, before.and_then(Marks::slotted), after.and_then(Marks::slotted));
+        exchange(&mut self.done, before.and_then(Marks::done), after.and_then(Marks::done));
+        exchange(&mut self.idle, before.and_then(Marks::idle), after.and_then(Marks::idle));
+        if !exchange(&mut self.settling, before.and_then(Marks::settling), after.and_then(Marks::settling)) {
             // It is not there any more, because it has settled.
             self.proved -= 1;
         }
-        if is_suspect(record) {
-            put(&mut self.suspects, made(), enters);
-        }
-        if let (ContainerState::Loading, Some(deadline)) = (state, record.deadline) {
-            put(&mut self.loading, (deadline, record.id.clone()), enters);
-        }
+        exchange(&mut self.unwell, before.and_then(Marks::unwell), after.and_then(Marks::unwell));
+        exchange(&mut self.suspects, before.and_then(Marks::suspect), after.and_then(Marks::suspect));
+        exchange(&mut self.loading, before.and_then(Marks::loading), after.and_then(Marks::loading));
     }
 
     /// Counts as proved what has been ready for `monitor` at `now`. Time never goes back, so it stays that.
@@ -141,22 +130,19 @@ impl Group {
     }
 }
 
-/// Whether it ended by itself, or does not do what it should.
-fn is_suspect(record: &Container) -> bool {
-    match record.state {
-        ContainerState::Backoff { .. } | ContainerState::Failed => true,
-        ContainerState::Loading | ContainerState::Ready => record.crashes > 0 || record.unwell.is_some(),
-        state => record.crashes > 0 && state.is_live(),
+/// Takes one item away and adds another, where they differ. Whether what was to go was there.
+pub(super) fn exchange<T: Ord>(items: &mut BTreeSet<T>, before: Option<T>, after: Option<T>) -> bool {
+    if before == after {
+        return true;
     }
+    let there = before.is_none_or(|item| items.remove(&item));
+    items.extend(after);
+    there
 }
 
-/// Adds an item or takes it away; whether that changed anything.
-pub(super) fn put<T: Ord>(items: &mut BTreeSet<T>, item: T, enters: bool) -> bool {
-    if enters { items.insert(item) } else { items.remove(&item) }
-}
-
-fn add(count: &mut usize, enters: bool) {
-    *count = if enters { *count + 1 } else { *count - 1 };
+/// Counts one up or down, if it counts.
+pub(super) fn add(count: &mut usize, counts: bool, enters: bool) {
+    *count = if enters { *count + usize::from(counts) } else { *count - usize::from(counts) };
 }
 
 /// The times in a set, each once: very many containers may have the same.

@@ -1,0 +1,174 @@
+//! Short texts without a place of their own: what ids are made of.
+//!
+//! Ids are keys of nearly every map. A comparison that has to follow a pointer first costs more than the comparison, and
+//! among a million containers most of them are far away: so a text of up to [`INLINE`] bytes lies where it is used.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::{Serialize, Serializer};
+
+/// The longest text that lies where it is used: as much as fits beside a length into three words.
+pub(crate) const INLINE: usize = 22;
+
+/// A text that does not change. A clone of a long one shares it.
+#[derive(Clone)]
+pub(crate) struct Short(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    /// The bytes after the text are zero, so that bytes are compared without a look at lengths.
+    Inline(u8, [u8; INLINE]),
+    Shared(Arc<str>),
+}
+
+impl Short {
+    pub(crate) fn as_str(&self) -> &str {
+        match &self.0 {
+            Repr::Inline(length, bytes) => {
+                str::from_utf8(&bytes[..usize::from(*length)]).expect("it was made from a text")
+            }
+            Repr::Shared(text) => text,
+        }
+    }
+
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline(length, bytes) => &bytes[..usize::from(*length)],
+            Repr::Shared(text) => text.as_bytes(),
+        }
+    }
+}
+
+impl From<&str> for Short {
+    fn from(text: &str) -> Self {
+        let mut bytes = [0; INLINE];
+        Self(match (u8::try_from(text.len()), bytes.get_mut(..text.len())) {
+            (Ok(length), Some(place)) => {
+                place.copy_from_slice(text.as_bytes());
+                Repr::Inline(length, bytes)
+            }
+            _ => Repr::Shared(Arc::from(text)),
+        })
+    }
+}
+
+/// Bytes as numbers in the same order: two comparisons, where that of slices is a call.
+#[inline]
+fn number(bytes: &[u8; INLINE]) -> (u128, u64) {
+    let (head, _) = bytes.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
+    let (_, tail) = bytes.split_last_chunk::<8>().unwrap_or((&[], &[0; 8]));
+    (u128::from_be_bytes(*head), u64::from_be_bytes(*tail))
+}
+
+impl PartialEq for Short {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Short {}
+
+impl PartialOrd for Short {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Short {
+    /// The order of the texts.
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (&self.0, &other.0) {
+            // A text that ends is before one that goes on with zeros.
+            (Repr::Inline(length, own), Repr::Inline(other_length, other)) => {
+                number(own).cmp(&number(other)).then(length.cmp(other_length))
+            }
+            (Repr::Shared(own), Repr::Shared(other)) if Arc::ptr_eq(own, other) => Ordering::Equal,
+            _ => self.as_bytes().cmp(other.as_bytes()),
+        }
+    }
+}
+
+impl Hash for Short {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+impl fmt::Debug for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl Serialize for Short {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Short {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Texts;
+
+        impl Visitor<'_> for Texts {
+            type Value = Short;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Short, E> {
+                Ok(text.into())
+            }
+        }
+
+        deserializer.deserialize_str(Texts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{INLINE, Short};
+
+    #[test]
+    fn an_id_takes_three_words() {
+        assert_eq!(size_of::<Short>(), 24);
+    }
+
+    #[test]
+    fn texts_of_every_length_stay_what_they_are_and_in_their_order() {
+        let long = "k".repeat(INLINE);
+        let texts = [
+            "",
+            "\0",
+            "\0\0",
+            "a",
+            "a\0",
+            "a\0b",
+            "ab",
+            "b",
+            &long,
+            &format!("{long}\0"),
+            &format!("{long}k"),
+            "z",
+            "ä",
+        ];
+        for (index, text) in texts.iter().enumerate() {
+            let short = Short::from(*text);
+            assert_eq!(short.as_str(), *text);
+            let json = serde_json::to_string(&short).expect("a text");
+            assert_eq!(json, serde_json::to_string(text).expect("a text"));
+            assert_eq!(serde_json::from_str::<Short>(&json).expect("a text"), short);
+            for (other_index, other) in texts.iter().enumerate() {
+                assert_eq!(short.cmp(&Short::from(*other)), index.cmp(&other_index), "{text:?} and {other:?}");
+            }
+        }
+    }
+}
