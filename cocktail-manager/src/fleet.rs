@@ -36,6 +36,8 @@ const SOON: Duration = Duration::from_secs(1);
 const OFFERINGS: Duration = Duration::from_secs(600);
 /// How often a provider is asked which servers it will take away; the shortest notices are of half a minute.
 const NOTICES: Duration = Duration::from_secs(5);
+/// The step that says that a call which destroys was about to be sent. No provider's step has this number.
+const SENT: u32 = u32::MAX;
 /// Longest that one call may take.
 const CALL: Duration = Duration::from_secs(120);
 
@@ -314,7 +316,10 @@ pub(crate) async fn call(shared: Shared, operation: ServerOperation, epoch: Epoc
             shared.observe(Observation::Cleared(operation.id, answer)).await;
         }
         ServerOperationKind::Terminate { reason } => {
-            let end = provider.terminate(&ctx, &operation.servers, *reason);
+            let end = async {
+                ctx.confirm_lease().await?;
+                provider.terminate(&ctx, &operation.servers, *reason).await
+            };
             let answer = tokio::time::timeout(CALL, end).await.unwrap_or_else(|_| Err(late()));
             shared.observe(Observation::Terminated(operation.id, answer)).await;
         }
@@ -347,6 +352,16 @@ struct Ctx {
     epoch: Epoch,
 }
 
+impl Ctx {
+    /// Asks the store whether we still are the Manager: one that stood still between its commit and this call may have a
+    /// successor that uses the server again, and no token protects a deletion.
+    async fn confirm_lease(&self) -> Result<()> {
+        let sent = Checkpoint { step: SENT, name: "sent".into(), data: serde_json::Value::Null };
+        let unsure = |error| Error::new(ErrorKind::Unavailable, "the store does not confirm the lease").because(error);
+        self.shared.store.checkpoint(self.epoch, self.operation, sent).await.map_err(unsure)
+    }
+}
+
 #[async_trait]
 impl ProvisionCtx for Ctx {
     fn operation(&self) -> OperationId {
@@ -371,6 +386,8 @@ impl ProvisionCtx for Ctx {
     }
 
     async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        self.shared.store.checkpoints(self.operation).await
+        let mut checkpoints = self.shared.store.checkpoints(self.operation).await?;
+        checkpoints.retain(|checkpoint| checkpoint.step != SENT);
+        Ok(checkpoints)
     }
 }

@@ -371,7 +371,7 @@ fn manager() -> Value {
             ("budget_deletions", described(count(0, 1_000_000), "Deletions of its own accord in a window.")),
             ("budget_window", duration("Window of the deletion budget.")),
             ("journal_bytes", described(reference("size"), "Size from which old turns are dropped.")),
-            ("snapshot_every", described(count(1, 1_000_000_000), "Turns between two snapshots.")),
+            ("snapshot_every", described(count(1, 1_000_000_000), "Turns between two snapshots at least.")),
             ("why_per_object", described(count(1, 10_000), "Decisions that are kept per object.")),
             ("log_bytes", described(reference("size"), "Size at which a log file is rotated.")),
             ("log_files", described(count(1, 1_000), "Log files that are kept per container.")),

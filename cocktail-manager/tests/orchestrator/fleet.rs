@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    Actor, ClaimOutcome, Connection, Manager, Offering, OfferingKind, Provider, ProviderCapabilities, ProvisionCtx,
-    Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, ShutdownMode, Store, TerminateReason,
+    Actor, Checkpoint, ClaimOutcome, Connection, Lease, LedgerRow, Loaded, Manager, Offering, OfferingKind, Provider,
+    ProviderCapabilities, ProvisionCtx, Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec,
+    ShutdownMode, Store, TerminateReason, TurnRow,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::fleet::Owner;
-use cocktail_core::id::ServerId;
+use cocktail_core::id::{Epoch, OperationId, Seq, ServerId, StoreId};
 use cocktail_core::name::Name;
 use cocktail_core::quantity::{Bytes, CpuMillis};
 use cocktail_core::settings::{ProviderSettings, Settings};
@@ -276,4 +277,69 @@ async fn a_server_that_does_not_answer_keeps_no_other_waiting() {
     .await;
     assert!(cloud.silent.lock().expect("unpoisoned").is_some());
     manager.shutdown(ShutdownMode::Leave).await.expect("it ends");
+}
+
+/// A store whose lease another Manager takes right after the turn that intends to give servers back.
+#[derive(Debug)]
+struct Usurped(Arc<dyn Store>);
+
+#[async_trait]
+impl Store for Usurped {
+    fn id(&self) -> StoreId {
+        self.0.id()
+    }
+    async fn acquire(&self) -> Result<Lease> {
+        self.0.acquire().await
+    }
+    async fn append(&self, epoch: Epoch, turn: TurnRow, ledger: &[LedgerRow]) -> Result<()> {
+        let gives_back = String::from_utf8_lossy(&turn.bytes).contains("\"terminate\"");
+        self.0.append(epoch, turn, ledger).await?;
+        if gives_back {
+            self.0.acquire().await?;
+        }
+        Ok(())
+    }
+    async fn last(&self) -> Result<Seq> {
+        self.0.last().await
+    }
+    async fn snapshot(&self, epoch: Epoch, upto: Seq, bytes: Vec<u8>, keep_bytes: u64) -> Result<()> {
+        self.0.snapshot(epoch, upto, bytes, keep_bytes).await
+    }
+    async fn load(&self) -> Result<Loaded> {
+        self.0.load().await
+    }
+    async fn read(&self, from: Seq, limit: usize) -> Result<Vec<TurnRow>> {
+        self.0.read(from, limit).await
+    }
+    async fn open_operations(&self) -> Result<Vec<LedgerRow>> {
+        self.0.open_operations().await
+    }
+    async fn checkpoint(&self, epoch: Epoch, operation: OperationId, checkpoint: Checkpoint) -> Result<()> {
+        self.0.checkpoint(epoch, operation, checkpoint).await
+    }
+    async fn checkpoints(&self, operation: OperationId) -> Result<Vec<Checkpoint>> {
+        self.0.checkpoints(operation).await
+    }
+    async fn use_reserve(&self) -> Result<bool> {
+        self.0.use_reserve().await
+    }
+    async fn restore_reserve(&self) -> Result<bool> {
+        self.0.restore_reserve().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_has_a_successor_gives_no_server_back() {
+    let plain = store();
+    let usurped: Arc<dyn Store> = Arc::new(Usurped(plain.clone()));
+    let cloud = Cloud::new(&plain);
+    let manager = start(&usurped, &cloud).await;
+    manager.apply(&[web(1)], &Actor::embedder()).await.expect("it is applied");
+    ready(&manager, 1).await;
+    manager.scale("web", 0, &Actor::embedder()).await.expect("it is scaled");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let given_back = plain.read(Seq(0), 10_000).await.expect("turns");
+    let intends = |row: &TurnRow| String::from_utf8_lossy(&row.bytes).contains("\"terminate\"");
+    assert!(given_back.iter().any(intends), "it was about to");
+    assert_eq!(cloud.count(), 1);
 }
