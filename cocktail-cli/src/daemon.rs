@@ -102,6 +102,7 @@ impl Daemon {
     pub(crate) async fn ended(&self) -> Outcome {
         match self.cocktail.ended().await {
             Ended::Shutdown => Ok(()),
+            Ended::Refused(why) => Err(Failure::Failed(format!("the Manager must not go on: {why}"))),
             Ended::LeaseLost(why) => Err(Failure::Failed(format!("the Manager lost its lease: {why}"))),
         }
     }

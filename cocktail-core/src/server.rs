@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::Tenure;
+use crate::fleet::{Rearrangement, Tenure};
 use crate::id::ServerId;
 use crate::name::Name;
 use crate::spec::Resources;
@@ -112,7 +112,7 @@ impl ServerState {
             (S::Joined, ServerStep::Admitted) => Ok(S::Ready),
             (S::Terminating, ServerStep::Uncordon) => Ok(S::Ready),
             (S::Terminating, ServerStep::Terminate) => Ok(S::Terminating),
-            (S::Ready, ServerStep::Cordon) => Ok(S::Cordoned),
+            (S::Ready | S::Draining | S::Terminating, ServerStep::Cordon) => Ok(S::Cordoned),
             (S::Cordoned | S::Draining, ServerStep::Uncordon) => Ok(S::Ready),
             (S::Ready | S::Cordoned, ServerStep::Drain) => Ok(S::Draining),
             (S::Draining | S::Cordoned | S::Failed | S::Lost | S::Booting, ServerStep::Terminate) => Ok(S::Terminating),
@@ -193,6 +193,19 @@ pub struct Server {
     /// How it came, and why it goes.
     #[serde(default)]
     pub tenure: Tenure,
+}
+
+impl Server {
+    /// Whether its provider has been asked to let it go, or is to be asked.
+    pub(crate) fn is_about_to_go(&self) -> bool {
+        let asks = |it: &Rearrangement| it.give_back.is_some() && !it.cleared;
+        self.state == ServerState::Terminating || self.tenure.rearrangement.as_ref().is_none_or(asks)
+    }
+
+    /// The step back from being emptied: it takes new containers again, unless a user wants none on it.
+    pub(crate) const fn step_back(&self) -> ServerStep {
+        if self.tenure.cordoned { ServerStep::Cordon } else { ServerStep::Uncordon }
+    }
 }
 
 #[cfg(test)]

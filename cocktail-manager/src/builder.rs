@@ -184,6 +184,7 @@ impl Builder {
             reserve_used: false,
             paced: None,
             early: BTreeMap::new(),
+            refused: None,
             state,
         };
         writer.commit_first(&turn).await?;

@@ -25,10 +25,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::JoinMap;
 use tracing::{debug, info, warn};
 
-use crate::builder::follow;
 use crate::clock::Clock;
-use crate::observe::check_not_older;
-use crate::shared::{Found, Health, Observation, Shared, runtime_of};
+use crate::shared::{Attached, Found, Health, Observation, Shared, runtime_of};
 
 /// How often a provider is listed while a server is on its way or leaving.
 const SOON: Duration = Duration::from_secs(1);
@@ -36,6 +34,9 @@ const SOON: Duration = Duration::from_secs(1);
 const OFFERINGS: Duration = Duration::from_secs(600);
 /// How often a provider is asked which servers it will take away; the shortest notices are of half a minute.
 const NOTICES: Duration = Duration::from_secs(5);
+/// How often a server that could not be connected to is left alone before it is given back unseen: a store that is an older
+/// copy finds out what it does not know when it connects. With the pauses between, this is some minutes.
+const UNSEEN: u32 = 8;
 /// The step that says that a call which destroys was about to be sent. No provider's step has this number.
 const SENT: u32 = u32::MAX;
 /// Longest that one call may take.
@@ -125,8 +126,7 @@ pub(crate) async fn run(shared: Shared, provider: Arc<dyn Provider>, limits: Fle
     let mut tick = interval(SOON.min(relist));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut listed, mut offered): (Option<Instant>, Option<Instant>) = (None, None);
-    let mut connecting =
-        Connecting { shared: shared.clone(), provider: provider.clone(), relist, tasks: JoinMap::new() };
+    let mut connecting = Connecting { shared: shared.clone(), provider: provider.clone(), tasks: JoinMap::new() };
     loop {
         tokio::select! {
             () = shared.observations.closed() => return,
@@ -199,7 +199,7 @@ async fn in_time<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(CALL, call).await.map_err(late)?
 }
 
-/// Whether servers of a provider are on their way or leaving, or wait to be connected.
+/// Whether servers of a provider are on their way or leaving.
 fn is_moving(state: &State, provider: &Name) -> bool {
     state.servers.values().any(|server| {
         server.provider == *provider
@@ -211,7 +211,6 @@ fn is_moving(state: &State, provider: &Name) -> bool {
 struct Connecting {
     shared: Shared,
     provider: Arc<dyn Provider>,
-    relist: Duration,
     tasks: JoinMap<ServerId, ()>,
 }
 
@@ -225,10 +224,10 @@ impl Connecting {
         let Ok(waiting) = self.shared.look(wait).await else { return };
         for seen in up.into_iter().filter(|seen| waiting.contains(&seen.server)) {
             if self.shared.servers.get(&seen.server).is_none() && !self.tasks.contains_key(&seen.server) {
-                let (shared, provider, relist) = (self.shared.clone(), self.provider.clone(), self.relist);
+                let (shared, provider) = (self.shared.clone(), self.provider.clone());
                 let server = seen.server.clone();
                 self.tasks.spawn(server.clone(), async move {
-                    if let Err(error) = connect(&shared, &provider, seen, relist).await {
+                    if let Err(error) = connect(&shared, &provider, seen).await {
                         debug!(%server, error = error.chain(), "a server cannot be driven yet");
                     }
                 });
@@ -238,18 +237,13 @@ impl Connecting {
 }
 
 /// Whether there is something to call on a server in that state.
-fn may_answer(state: ServerState) -> bool {
+pub(crate) fn may_answer(state: ServerState) -> bool {
     use ServerState as S;
     matches!(state, S::Booting | S::Lost | S::Joined | S::Ready | S::Cordoned | S::Draining)
 }
 
 /// Connects to a server, attaches to what runs there and says so.
-async fn connect(
-    shared: &Shared,
-    provider: &Arc<dyn Provider>,
-    seen: ServerObservation,
-    relist: Duration,
-) -> Result<()> {
+async fn connect(shared: &Shared, provider: &Arc<dyn Provider>, seen: ServerObservation) -> Result<()> {
     let ServerObservation { server, incarnation, capacity, address, .. } = seen;
     let runtime = in_time(async { runtime_of(provider.connect(&server).await?) }).await?;
     let streamed = runtime.events();
@@ -262,16 +256,13 @@ async fn connect(
     };
     let (asked, before, known, joins) = shared.look(look).await?;
     let listing = in_time(runtime.recover(&known)).await?;
-    let checked = listing.clone();
-    shared.look(move |state, _| check_not_older(state, &checked)).await??;
     info!(%server, "a server answers");
     if joins {
         let joined = FleetEvent::Joined { server: server.clone(), incarnation, capacity, address };
         shared.observe(Observation::Event(joined.into())).await;
     }
     let found = Found { server: server.clone(), asked, before, listing };
-    shared.observe(Observation::Connected { runtime: runtime.clone(), found }).await;
-    follow(shared, server, runtime, streamed, relist);
+    shared.observe(Observation::Connected { attached: Attached { runtime, streamed }, found }).await;
     Ok(())
 }
 
@@ -307,6 +298,9 @@ pub(crate) async fn call(shared: Shared, operation: ServerOperation, epoch: Epoc
         }
         ServerOperationKind::Clear => {
             let ask = async {
+                if operation.tries < UNSEEN && operation.servers.iter().any(|it| shared.servers.get(it).is_none()) {
+                    return Err(Error::new(ErrorKind::Unavailable, "what runs there has not been seen yet"));
+                }
                 for server in &operation.servers {
                     provider.can_terminate(server).await?;
                 }

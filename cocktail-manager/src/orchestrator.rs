@@ -50,6 +50,8 @@ pub enum Ended {
     Shutdown,
     /// Another Manager has the lease: this one acts no more.
     LeaseLost(String),
+    /// A server that has just been reached runs what this store knows nothing of: the store is an older copy.
+    Refused(String),
 }
 
 impl Orchestrator {
@@ -63,6 +65,7 @@ impl Orchestrator {
         tokio::spawn(async move {
             let end = match writer.await {
                 Ok(End::Closed) => Ended::Shutdown,
+                Ok(End::Refused(why)) => Ended::Refused(why),
                 Ok(End::LeaseLost(why)) => Ended::LeaseLost(why),
                 Err(error) => Ended::LeaseLost(format!("the writer ended unexpectedly: {error}")),
             };

@@ -1,6 +1,7 @@
 //! What the writer, the executor and the handles share: the ways to the writer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +17,7 @@ use cocktail_core::name::Name;
 use cocktail_core::operation::Failure;
 use cocktail_core::state::State;
 use cocktail_core::time::{ManagerTime, WallTime};
+use futures_util::stream::BoxStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::warn;
 
@@ -57,7 +59,7 @@ pub(crate) enum Observation {
     /// A listing of a server's runtime; `attached` where it followed from attaching anew.
     Listed { found: Found, attached: bool },
     /// A server can be called: its runtime, and what that found there.
-    Connected { runtime: Arc<dyn Runtime>, found: Found },
+    Connected { attached: Attached, found: Found },
     /// A provider's listing, asked for at the given time.
     ProviderListed { provider: Name, asked: ManagerTime, listing: ServerListing },
     /// Servers that a provider will take away.
@@ -79,6 +81,18 @@ pub(crate) struct Found {
     pub(crate) asked: ManagerTime,
     pub(crate) before: BTreeSet<ContainerId>,
     pub(crate) listing: Listing,
+}
+
+/// A server's runtime, and what it tells from before it was listed.
+pub(crate) struct Attached {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) streamed: BoxStream<'static, RuntimeEvent>,
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attached").field("runtime", &self.runtime).finish_non_exhaustive()
+    }
 }
 
 /// How the Manager is.

@@ -25,10 +25,11 @@ use tokio::time::{Instant, sleep_until};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span, error, info, warn};
 
+use crate::builder::follow;
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::observe::{self, Change};
-use crate::shared::{Committed, Found, Health, Observation, Request, Shared};
+use crate::shared::{Attached, Committed, Found, Health, Observation, Request, Shared};
 use crate::{fleet, floor, schedule};
 
 /// Pause between two attempts to write a turn that is held.
@@ -43,6 +44,8 @@ pub(crate) enum End {
     Closed,
     /// Another Manager has the lease.
     LeaseLost(String),
+    /// A server runs what this store knows nothing of.
+    Refused(String),
 }
 
 /// Everything that the writer owns.
@@ -68,6 +71,8 @@ pub(crate) struct Writer {
     pub(crate) paced: Option<Instant>,
     /// What probes found of containers whose start is not known yet. They tell it once.
     pub(crate) early: BTreeMap<ContainerId, Vec<RuntimeEvent>>,
+    /// Why this Manager must not go on.
+    pub(crate) refused: Option<String>,
 }
 
 /// What one turn gathered.
@@ -88,6 +93,10 @@ impl Writer {
             let mut gathered = Gathered::default();
             self.gather(&mut gathered).await;
             halted.append(&mut gathered.halted);
+            if let Some(because) = self.refused.take() {
+                error!(because, "the manager ends");
+                return End::Refused(because);
+            }
             // A turn without anything to do, as after a look, is none.
             let span = match gathered.events.is_empty() && !self.state.is_dirty() {
                 true => Span::none(),
@@ -221,11 +230,7 @@ impl Writer {
                     self.send_routes(true);
                 }
             }
-            Observation::Connected { runtime, found } => {
-                self.shared.servers.add(found.server.clone(), runtime);
-                self.found(&found, gathered);
-                self.resume_on(&found.server);
-            }
+            Observation::Connected { attached, found } => self.connected(attached, &found, gathered),
             Observation::ProviderListed { provider, asked, listing } => {
                 for event in self.state.listed(&provider, asked, &listing) {
                     self.durable(event, gathered);
@@ -260,6 +265,24 @@ impl Writer {
                 self.health.routes = errors;
             }
         }
+    }
+
+    /// A server can be called. One that has gone meanwhile, or was connected to twice, is not followed.
+    fn connected(&mut self, attached: Attached, found: &Found, gathered: &mut Gathered) {
+        let server = &found.server;
+        let answers = self.state.servers.get(server).is_some_and(|record| fleet::may_answer(record.state));
+        if !answers || self.shared.servers.get(server).is_some() {
+            return;
+        }
+        if let Err(error) = observe::check_not_older(&self.state, &found.listing) {
+            self.refused = Some(error.chain());
+            return;
+        }
+        let Attached { runtime, streamed } = attached;
+        self.shared.servers.add(server.clone(), runtime.clone());
+        self.found(found, gathered);
+        self.resume_on(server);
+        follow(&self.shared, server.clone(), runtime, streamed, self.state.settings.relist);
     }
 
     /// What a listing of a server's runtime says.

@@ -14,9 +14,9 @@ use crate::state::State;
 impl State {
     pub(super) fn cordon_command(&self, name: &str, actor: &Actor) -> Result<Commanded> {
         let server = self.settled_server(name)?;
-        // A server that is being emptied takes nothing new as it is.
+        // One that is being emptied takes nothing new as it is, and nothing new when that is called off.
         let events = match server.state {
-            ServerState::Ready if server.tenure.rearrangement.is_none() => {
+            ServerState::Ready | ServerState::Draining if !server.tenure.cordoned => {
                 vec![stepped(server, ServerStep::Cordon, format!("{actor} cordoned it"))]
             }
             _ => Vec::new(),
@@ -29,9 +29,12 @@ impl State {
         let mut events = Vec::new();
         let because = format!("{actor} uncordoned it");
         if let Some(rearrangement) = &server.tenure.rearrangement {
-            let moving = self.containers.values().filter(|it| it.server == server.id);
-            for container in moving.filter(|it| it.replace.as_ref() == Some(&rearrangement.because)) {
-                let (container, because) = (container.id.clone(), format!("{actor} uncordoned its server"));
+            if rearrangement.give_back == Some(TerminateReason::Interrupted) {
+                let text = format!("{} cannot be used any more: {}", server.id, rearrangement.because);
+                return Err(Error::new(ErrorKind::Conflict, text));
+            }
+            for container in self.moving(server, rearrangement) {
+                let because = format!("{actor} uncordoned its server");
                 events.push(FleetEvent::ReplaceDropped { container, because }.into());
             }
             events.push(FleetEvent::Rearranging { server: server.id.clone(), rearrangement: None }.into());

@@ -162,6 +162,9 @@ pub struct Tenure {
     /// It shall be emptied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rearrangement: Option<Rearrangement>,
+    /// A user wants nothing new on it, also when a rearrangement is called off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cordoned: bool,
     /// Until when it is not given back, since the provider would not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<ManagerTime>,

@@ -2,6 +2,7 @@
 
 use super::count::Census;
 use super::draft::Draft;
+use super::fleet::awaits;
 use crate::container::{Container, ContainerState};
 use crate::event::Event;
 use crate::id::UnitId;
@@ -62,6 +63,11 @@ pub(super) fn steer(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
         return true;
     }
     if rollout.deadline.is_some_and(|deadline| deadline <= draft.state.now) {
+        if awaits(draft.state, id, unit) {
+            // A server that boots is no fault of the revision.
+            draft.push(Event::RolloutProgressed { unit: id.clone(), proved: rollout.proved });
+            return true;
+        }
         let limit = human(unit.spec.update.progress);
         let held = if unit.held.is_empty() { String::new() } else { format!(": {}", unit.held) };
         fail(draft, id, unit, rollout, format!("no progress within {limit}{held}"));

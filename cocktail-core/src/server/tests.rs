@@ -23,7 +23,7 @@ const LEGAL: [(Step, &[S], S); 11] = [
     (Step::Accepted, &[S::Provisioning], S::Booting),
     (Step::Joined, &[S::Claimed, S::Provisioning, S::Booting, S::Suspended, S::Lost], S::Joined),
     (Step::Admitted, &[S::Joined], S::Ready),
-    (Step::Cordon, &[S::Ready], S::Cordoned),
+    (Step::Cordon, &[S::Ready, S::Draining, S::Terminating], S::Cordoned),
     (Step::Uncordon, &[S::Cordoned, S::Draining, S::Terminating], S::Ready),
     (Step::Drain, &[S::Ready, S::Cordoned], S::Draining),
     (Step::Terminate, &[S::Booting, S::Cordoned, S::Draining, S::Failed, S::Lost, S::Terminating], S::Terminating),

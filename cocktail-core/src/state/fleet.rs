@@ -10,7 +10,8 @@ use crate::container::{ContainerState, Step};
 use crate::contract::TerminateReason;
 use crate::error::ErrorKind;
 use crate::fleet::{
-    FleetEvent, FleetLimits, Late, Refused, ServerFailure, ServerOperation, ServerOperationKind, offering_key,
+    FleetEvent, FleetLimits, Late, Rearrangement, Refused, ServerFailure, ServerOperation, ServerOperationKind,
+    offering_key,
 };
 use crate::id::{ContainerId, OperationId, ServerId};
 use crate::name::Name;
@@ -95,10 +96,15 @@ impl State {
             }
             FleetEvent::Stepped { server, step, because } => self.fleet_stepped(server, *step, because),
             FleetEvent::Rearranging { server, rearrangement } => {
-                let at = self.at;
+                let (at, most) = (self.at, self.settings.why_per_object);
                 if let Some(record) = self.servers.get_mut(server) {
                     let because = rearrangement.as_ref().map_or("it is not emptied any more", |it| it.because.as_str());
                     record.tenure.why.record(at, "empty", because, &[]);
+                    record.tenure.why.keep(most);
+                    if rearrangement.as_ref().is_some_and(|it| it.give_back == Some(TerminateReason::Requested)) {
+                        // Whoever asks for it does not want to wait.
+                        record.tenure.keep = None;
+                    }
                     let before = std::mem::replace(&mut record.tenure.rearrangement, rearrangement.clone());
                     if rearrangement.is_none()
                         && before.is_some_and(|it| it.give_back == Some(TerminateReason::Rearranged))
@@ -111,10 +117,9 @@ impl State {
                 }
             }
             FleetEvent::Cleared { server } => {
-                if let Some(rearrangement) =
-                    self.servers.get_mut(server).and_then(|record| record.tenure.rearrangement.as_mut())
-                {
-                    rearrangement.cleared = true;
+                let record = self.servers.get_mut(server);
+                if let Some(rearrangement) = record.and_then(|record| record.tenure.rearrangement.as_mut()) {
+                    rearrangement.cleared |= rearrangement.give_back.is_some();
                 }
                 self.claim_ended(server, None);
             }
@@ -134,20 +139,26 @@ impl State {
             }
             FleetEvent::Kept { server, failure, until } => {
                 self.claim_ended(server, Some(failure));
-                let at = self.at;
+                let (at, most) = (self.at, self.settings.why_per_object);
                 let mut joined = false;
                 if let Some(record) = self.servers.get_mut(server) {
+                    record.tenure.why.record(at, "keep", &failure.message, &[]);
+                    record.tenure.why.keep(most);
+                    if !record.is_about_to_go() {
+                        // The answer is to a question that nobody asks any more.
+                        return;
+                    }
                     joined = !record.incarnation.is_empty();
                     record.tenure.keep = Some(*until);
                     record.tenure.rearrangement = None;
-                    record.tenure.why.record(at, "keep", &failure.message, &[]);
                     if !joined {
                         // It is of no use, so it is asked for again.
                         record.tenure.deadline = Some(*until);
                     }
                 }
                 if joined {
-                    self.fleet_step(server, ServerStep::Uncordon, &failure.message, |_| {});
+                    let back = self.servers.get(server).map_or(ServerStep::Uncordon, Server::step_back);
+                    self.fleet_step(server, back, &failure.message, |_| {});
                 }
             }
             FleetEvent::Listed { server, present } => {
@@ -276,6 +287,13 @@ impl State {
                 owner.failures.pop_front();
             }
         }
+        if let Some(record) = self.servers.get_mut(server) {
+            match step {
+                ServerStep::Cordon => record.tenure.cordoned = true,
+                ServerStep::Uncordon => record.tenure.cordoned = false,
+                _ => {}
+            }
+        }
         self.fleet_step(server, step, because, |record| match step {
             ServerStep::Admitted | ServerStep::Uncordon => {
                 record.tenure.empty = (record.containers == 0).then_some(now);
@@ -373,6 +391,12 @@ impl State {
     /// Limits of the provider of a server.
     pub(crate) fn limits_of(&self, server: &ServerId) -> FleetLimits {
         self.servers.get(server).map(|server| self.limits_of_provider(server).clone()).unwrap_or_default()
+    }
+
+    /// Containers that are to be replaced because of a rearrangement of their server.
+    pub(crate) fn moving(&self, server: &Server, rearrangement: &Rearrangement) -> Vec<ContainerId> {
+        let here = self.containers.values().filter(|it| it.server == server.id);
+        here.filter(|it| it.replace.as_ref() == Some(&rearrangement.because)).map(|it| it.id.clone()).collect()
     }
 
     /// Whether a container has to go although others may not serve yet: its server is taken away, or was to be empty by now

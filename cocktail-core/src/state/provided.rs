@@ -113,7 +113,18 @@ impl State {
 
     fn kept(&self, servers: impl Iterator<Item = ServerId>, error: &Error) -> Vec<Event> {
         let (failure, until) = (failure(error), self.now + KEPT);
-        servers.map(|server| FleetEvent::Kept { server, failure: failure.clone(), until }.into()).collect()
+        let mut events = Vec::new();
+        for server in servers {
+            if let Some(known) = self.servers.get(&server).filter(|known| known.is_about_to_go())
+                && let Some(rearrangement) = &known.tenure.rearrangement
+            {
+                let because = &failure.message;
+                let dropped = |container| FleetEvent::ReplaceDropped { container, because: because.clone() }.into();
+                events.extend(self.moving(known, rearrangement).into_iter().map(dropped));
+            }
+            events.push(FleetEvent::Kept { server, failure: failure.clone(), until }.into());
+        }
+        events
     }
 
     /// What follows from the answer to a call that gives servers back.

@@ -14,13 +14,13 @@ use cocktail_core::contract::{
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::fleet::Owner;
-use cocktail_core::id::{Epoch, OperationId, Seq, ServerId, StoreId};
+use cocktail_core::id::{ContainerId, Epoch, OperationId, Seq, ServerId, StoreId};
 use cocktail_core::name::Name;
 use cocktail_core::quantity::{Bytes, CpuMillis};
 use cocktail_core::settings::{ProviderSettings, Settings};
 use cocktail_core::spec::{Resources, Template};
 use cocktail_core::time::WallTime;
-use cocktail_manager::Orchestrator;
+use cocktail_manager::{Ended, Orchestrator};
 
 use crate::behaviour::{manifest, ready};
 use crate::pretend::{Machine, Pretend};
@@ -277,6 +277,27 @@ async fn a_server_that_does_not_answer_keeps_no_other_waiting() {
     .await;
     assert!(cloud.silent.lock().expect("unpoisoned").is_some());
     manager.shutdown(ShutdownMode::Leave).await.expect("it ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_behind_what_runs_on_a_bought_server_ends_the_manager_before_anything_goes() {
+    let store = store();
+    let cloud = Cloud::new(&store);
+    let manager = start(&store, &cloud).await;
+    manager.apply(&[web(1)], &Actor::embedder()).await.expect("it is applied");
+    ready(&manager, 1).await;
+    manager.scale("web", 0, &Actor::embedder()).await.expect("it is scaled");
+    until(async || manager.containers().await.expect("containers").is_empty()).await;
+    manager.shutdown(ShutdownMode::Leave).await.expect("it ends");
+    drop(manager);
+    // As a newer copy of the store would have started it.
+    for (_, _, machine) in cloud.servers.lock().expect("unpoisoned").values() {
+        machine.plant(&ContainerId::new("web-newer"));
+    }
+    let manager = start(&store, &cloud).await;
+    let ended = manager.ended().await;
+    assert!(matches!(&ended, Ended::Refused(because) if because.contains("web-newer")), "{ended:?}");
+    assert_eq!(cloud.count(), 1, "the server is empty for all that this store knows, and is kept");
 }
 
 /// A store whose lease another Manager takes right after the turn that intends to give servers back.

@@ -9,7 +9,7 @@ use super::pack::{Offer, cheapest, holds};
 use super::{Draft, existing};
 use crate::contract::{Offering, ServerSpec};
 use crate::fleet::{FleetEvent, ProviderRecord, ServerOperationKind, Tenure, offering_key};
-use crate::id::ServerId;
+use crate::id::{ServerId, UnitId};
 use crate::name::Name;
 use crate::plan::letters;
 use crate::server::{Server, ServerState};
@@ -202,6 +202,13 @@ fn is_coming(server: &Server) -> bool {
         server.state,
         ServerState::Claimed | ServerState::Provisioning | ServerState::Booting | ServerState::Joined
     )
+}
+
+/// Whether a Unit waits for room and a server that may give it some is on its way. It joins or fails in its own time.
+pub(in crate::plan) fn awaits(state: &State, id: &UnitId, unit: &Unit) -> bool {
+    let allowed = &unit.spec.template.providers;
+    let may = |server: &&Server| allowed.is_empty() || allowed.contains(&server.provider);
+    state.wanting().any(|(wanting, _)| wanting == id) && state.servers.values().filter(may).any(is_coming)
 }
 
 /// What a Unit without room may hope for, for people, and the same without numbers; `None` where no provider grows.

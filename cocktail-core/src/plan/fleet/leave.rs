@@ -4,7 +4,7 @@ use super::Draft;
 use crate::container::{Container, ContainerState};
 use crate::contract::TerminateReason;
 use crate::event::Event;
-use crate::fleet::{FleetEvent, Late, Rearrangement, ServerOperationKind};
+use crate::fleet::{FleetEvent, Late, Rearrangement, ServerOperation, ServerOperationKind};
 use crate::server::{Server, ServerState, ServerStep};
 use crate::time::human;
 
@@ -54,50 +54,55 @@ fn empty_out(draft: &mut Draft<'_>, server: &Server, rearrangement: &Rearrangeme
         }
         return;
     }
-    if rearrangement.deadline.is_some_and(|deadline| deadline <= state.now) && !state.is_halting() {
-        match rearrangement.late {
-            _ if unasked => call_off(draft, server, "its provider has not said whether it would let it go".into()),
-            Late::Cancel => {
-                let because = "the server was not empty in time: what is still there stays";
-                for container in here().filter(|it| it.replace.as_ref() == Some(&rearrangement.because)) {
-                    let container = container.id.clone();
-                    draft.push(FleetEvent::ReplaceDropped { container, because: because.into() });
-                }
-                call_off(draft, server, because.into());
-            }
-            Late::Force => {
-                for container in here().filter(|it| it.state.is_live()) {
-                    let because = format!("{}; its time is over", rearrangement.because);
-                    draft.events.push(Event::DrainBegun { container: container.id.clone(), because });
-                }
-            }
-        }
-        return;
-    }
+    let late = rearrangement.deadline.is_some_and(|deadline| deadline <= state.now) && !state.is_halting();
     if let (true, Some(reason)) = (unasked, rearrangement.give_back) {
-        if reason == TerminateReason::Empty && server.containers > 0 {
-            call_off(draft, server, "it was found of use again".into());
+        if late {
+            call_off(draft, server, rearrangement, "its provider has not said whether it would let it go");
+        } else if reason == TerminateReason::Empty && server.containers > 0 {
+            call_off(draft, server, rearrangement, "it was found of use again");
         } else if server.tenure.operation.is_none() && !state.is_halting() {
             let servers = vec![server.id.clone()];
             draft.intend(&server.provider, ServerOperationKind::Clear, servers, rearrangement.because.clone());
         }
         return;
     }
+    if late && rearrangement.late == Late::Cancel {
+        return call_off(draft, server, rearrangement, "the server was not empty in time: what is still there stays");
+    }
     if matches!(server.state, ServerState::Ready | ServerState::Cordoned) {
+        // First of all: nothing that is made elsewhere instead is to come here.
         stepped(draft, server, ServerStep::Drain, rearrangement.because.clone());
     }
-    let moves = |it: &&Container| it.replace.is_none() && (it.state.is_live() || it.is_done());
-    for container in here().filter(moves).filter(|it| it.state != ContainerState::Lost) {
-        let because = rearrangement.because.clone();
-        draft.events.push(Event::ReplaceAsked { container: container.id.clone(), because });
+    for container in here() {
+        let id = container.id.clone();
+        if late && container.state.is_live() {
+            let because = format!("{}; its time is over", rearrangement.because);
+            draft.events.push(Event::DrainBegun { container: id, because });
+        } else if container.replace.is_none() && moves(container) {
+            draft.events.push(Event::ReplaceAsked { container: id, because: rearrangement.because.clone() });
+        }
     }
 }
 
-fn call_off(draft: &mut Draft<'_>, server: &Server, because: String) {
-    draft.push(FleetEvent::Rearranging { server: server.id.clone(), rearrangement: None });
-    if matches!(server.state, ServerState::Cordoned | ServerState::Draining) {
-        stepped(draft, server, ServerStep::Uncordon, because);
+fn moves(container: &Container) -> bool {
+    (container.state.is_live() || container.is_done()) && container.state != ContainerState::Lost
+}
+
+/// What is still there stays, and a server that a user has cordoned stays so.
+fn call_off(draft: &mut Draft<'_>, server: &Server, rearrangement: &Rearrangement, because: &str) {
+    for container in draft.state.moving(server, rearrangement) {
+        draft.push(FleetEvent::ReplaceDropped { container, because: because.into() });
     }
+    draft.push(FleetEvent::Rearranging { server: server.id.clone(), rearrangement: None });
+    if server.state == ServerState::Draining {
+        stepped(draft, server, server.step_back(), because.into());
+    }
+}
+
+/// Whether a server is neither gone nor about to go.
+pub(super) fn stays(server: &Server) -> bool {
+    let goes = server.tenure.rearrangement.as_ref().is_some_and(|it| it.give_back.is_some());
+    !goes && !matches!(server.state, ServerState::Draining | ServerState::Terminating | ServerState::Gone)
 }
 
 /// Gives back what has been empty for long enough.
@@ -106,11 +111,7 @@ pub(super) fn empty(draft: &mut Draft<'_>) {
     for (name, provider) in state.providers.iter().filter(|(_, provider)| provider.grows) {
         let idle = provider.limits.idle;
         let servers = || state.servers.values().filter(|server| server.provider == *name);
-        let stays = |server: &&Server| {
-            let goes = server.tenure.rearrangement.as_ref().is_some_and(|it| it.give_back.is_some());
-            !goes && !matches!(server.state, ServerState::Draining | ServerState::Terminating | ServerState::Gone)
-        };
-        let mut left = servers().filter(stays).count();
+        let mut left = servers().filter(|server| stays(server)).count();
         for server in servers().filter(|it| it.state == ServerState::Ready && it.containers == 0) {
             let due = server.tenure.empty.is_some_and(|since| since + idle <= state.now);
             let kept = server.tenure.keep.is_some_and(|until| until > state.now);
@@ -137,7 +138,7 @@ pub(super) fn orphans(draft: &mut Draft<'_>) {
     let state = draft.state;
     for (name, provider) in &state.providers {
         for orphan in provider.orphans.values().filter(|orphan| orphan.condemned) {
-            let open = |it: &&crate::fleet::ServerOperation| it.servers.contains(&orphan.server);
+            let open = |it: &&ServerOperation| it.servers.contains(&orphan.server);
             if orphan.asked.is_some_and(|asked| asked + provider.limits.visibility > state.now) {
                 continue;
             }

@@ -16,7 +16,7 @@ use crate::operation::OperationState;
 use crate::server::ServerState;
 use crate::state::State;
 
-pub(super) use buy::outlook;
+pub(super) use buy::{awaits, outlook};
 
 /// What one look at the servers has decided so far.
 struct Draft<'a> {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Draft;
+use super::leave::stays;
 use super::pack::holds;
 use crate::container::{Container, ContainerState};
 use crate::contract::TerminateReason;
@@ -53,7 +54,9 @@ fn look(draft: &mut Draft<'_>, name: &Name, limits: RearrangeLimits, here: &Move
     if servers().any(|server| !calm(server) && !leaves(&server)) {
         return;
     }
-    let mut budget = (limits.budget as usize).saturating_sub(servers().filter(leaves).count());
+    let least = state.providers.get(name).map_or(0, |record| record.limits.min_servers as usize);
+    let spare = servers().filter(|server| stays(server)).count().saturating_sub(least);
+    let mut budget = (limits.budget as usize).saturating_sub(servers().filter(leaves).count()).min(spare);
     let all: f64 = servers().map(price).sum();
     let total: usize = servers().filter_map(|server| here.get(&server.id)).map(Vec::len).sum();
     let mut candidates: Vec<(f64, &Server, &Vec<&Container>)> = servers()

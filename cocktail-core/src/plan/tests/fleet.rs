@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::command::Command;
 use crate::container::ContainerState;
 use crate::contract::{
-    ClaimOutcome, Interruption, Offering, OfferingKind, ServerListing, ServerObservation, TerminateReason,
+    ClaimOutcome, Interruption, Offering, OfferingKind, RearrangeOptions, ServerListing, ServerObservation,
+    TerminateReason,
 };
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Soft};
@@ -14,6 +16,7 @@ use crate::fleet::{
 use crate::id::{OperationId, ServerId, StoreId};
 use crate::operation::OperationState;
 use crate::quantity::{Bytes, CpuMillis};
+use crate::rollout::RolloutState;
 use crate::scaling::{Sample, TrafficSample};
 use crate::server::{Server, ServerState};
 use crate::settings::Settings;
@@ -362,6 +365,21 @@ fn what_could_not_move_in_time_stays_where_the_order_was_to_call_it_off() {
 }
 
 #[test]
+fn a_server_that_was_cordoned_is_cordoned_again_when_its_rearrangement_is_called_off() {
+    let limits = FleetLimits { max_servers: 1, ..FleetLimits::default() };
+    let mut world = settled(2, limits);
+    let server = bought(&world)[0].id.clone();
+    let name = server.to_string();
+    let options = RearrangeOptions { deadline: Some(Duration::from_secs(30)), ..RearrangeOptions::default() };
+    world.command(&Command::Cordon { server: name.clone(), cordoned: true }).expect("it is there");
+    world.command(&Command::Rearrange { server: name, options }).expect("it is there");
+    assert_eq!(world.state.servers[&server].state, ServerState::Draining);
+    world.pass(Duration::from_secs(30));
+    let record = &world.state.servers[&server];
+    assert_eq!((record.state, record.tenure.rearrangement.clone()), (ServerState::Cordoned, None));
+}
+
+#[test]
 fn only_two_complete_listings_say_that_a_server_is_gone_and_then_its_containers_are_made_anew() {
     let mut world = settled(2, FleetLimits::default());
     let server = bought(&world)[0].id.clone();
@@ -523,6 +541,11 @@ fn a_server_that_runs_little_is_given_back_where_a_gain_is_asked_for_and_nobody_
     calm.pass(every * 10);
     assert_eq!(emptied(&calm), [] as [ServerId; 0], "it is off by default");
 
+    let least = FleetLimits { min_servers: 2, ..on.clone() };
+    let mut kept = half_empty(least);
+    kept.pass(every);
+    assert_eq!(emptied(&kept), [] as [ServerId; 0], "two servers shall stay");
+
     let mut world = half_empty(on);
     let busy =
         Sample { traffic: Some(TrafficSample { in_flight: 1, ..TrafficSample::default() }), ..Sample::default() };
@@ -543,4 +566,79 @@ fn a_server_that_runs_little_is_given_back_where_a_gain_is_asked_for_and_nobody_
         assert!(open(&world).iter().all(|it| it.kind.as_str() != "provision"), "nothing is bought for it");
     }
     assert_eq!(only(&world).kind, ServerOperationKind::Terminate { reason: TerminateReason::Rearranged });
+}
+
+#[test]
+fn a_rollout_does_not_fail_while_the_server_that_it_needs_boots() {
+    let rollout = |world: &World| world.unit("web").rollout.clone().expect("there is one").state;
+    let second = web(2).replace("monitor = \"0s\"", "monitor = \"0s\", progress = \"1m\"") + "env = { V = \"2\" }\n";
+    let mut world = settled(2, FleetLimits::default());
+    world.apply(&second);
+    assert_eq!(only(&world).kind.as_str(), "provision", "there is room for one more on no server");
+    for _ in 0..5 {
+        world.pass(Duration::from_secs(61));
+        assert_eq!(rollout(&world), RolloutState::Running, "{}", world.unit("web").held);
+    }
+    serve(&mut world);
+    world.settle();
+    assert_eq!(rollout(&world), RolloutState::Completed, "{}", world.describe());
+
+    let mut full = settled(2, FleetLimits { max_servers: 1, ..FleetLimits::default() });
+    full.apply(&second);
+    full.pass(Duration::from_secs(61));
+    assert_ne!(rollout(&full), RolloutState::Running, "nothing is on its way");
+}
+
+#[test]
+fn what_is_taken_away_at_once_is_drained_once_and_nothing_comes_to_it() {
+    // A server with room for what would be made instead.
+    let mut world = settled(1, FleetLimits::default());
+    let server = bought(&world)[0].id.clone();
+    let at = WallTime(world.state.at.0 + 10_000_000);
+    let notice = Interruption { server: server.clone(), at, because: "spot capacity is needed".into() };
+    let events = world.state.interrupted(&name(CLOUD), std::slice::from_ref(&notice));
+    world.turn(events);
+    assert_eq!(world.state.servers[&server].state, ServerState::Draining);
+    let here: Vec<ContainerState> =
+        world.of("web").iter().filter(|record| record.server == server).map(|record| record.state).collect();
+    assert_eq!(here, [ContainerState::Draining]);
+    assert_eq!(only(&world).kind.as_str(), "provision");
+    let refused = world.command(&Command::Cordon { server: server.to_string(), cordoned: false });
+    assert_eq!(*refused.expect_err("it goes").kind(), ErrorKind::Conflict);
+}
+
+#[test]
+fn a_late_no_says_nothing_about_an_order_that_came_after_the_question() {
+    let mut world = settled(2, FleetLimits::default());
+    let server = bought(&world)[0].id.clone();
+    let order = |give_back| Command::Rearrange {
+        server: server.to_string(),
+        options: RearrangeOptions { give_back, ..RearrangeOptions::default() },
+    };
+    world.command(&order(true)).expect("it is there");
+    let asked = only(&world);
+    world.command(&order(false)).expect("it is there");
+    let events = world.state.cleared(asked.id, Err(Error::new(ErrorKind::Refused, "protected")));
+    world.turn(events);
+    assert!(!world.state.server_operations.contains_key(&asked.id));
+    let record = &world.state.servers[&server];
+    assert_eq!(record.state, ServerState::Draining, "it is emptied all the same");
+    assert!(world.of("web").iter().all(|record| record.replace.is_some()));
+}
+
+#[test]
+fn what_an_order_has_marked_stays_when_a_later_order_is_refused() {
+    let mut world = settled(2, FleetLimits { max_servers: 1, ..FleetLimits::default() });
+    let server = bought(&world)[0].id.clone();
+    let order = |give_back| Command::Rearrange {
+        server: server.to_string(),
+        options: RearrangeOptions { give_back, ..RearrangeOptions::default() },
+    };
+    world.command(&order(false)).expect("it is there");
+    assert!(world.of("web").iter().all(|record| record.replace.is_some()));
+    world.command(&order(true)).expect("it is there");
+    let events = world.state.cleared(only(&world).id, Err(Error::new(ErrorKind::Refused, "protected")));
+    world.turn(events);
+    assert!(world.of("web").iter().all(|record| record.replace.is_none()), "{}", world.describe());
+    assert_eq!(world.state.servers[&server].state, ServerState::Ready);
 }

@@ -142,7 +142,14 @@ fn an_uncordoned_server_keeps_what_has_not_moved_and_what_is_replaced_for_anothe
     give(&mut world, &rearrange(RearrangeOptions::default()));
     assert_eq!(world.container(&ids[0]).replace, Some(because.clone()));
     assert_eq!(world.container(&ids[1]).replace, Some("tester asked to empty here".into()));
-    assert_eq!(give(&mut world, &cordon("here")), [], "it takes nothing new as it is");
+    give(&mut world, &cordon("here"));
+    let record = &world.state.servers[&server_id()];
+    assert_eq!(
+        (record.state, record.tenure.cordoned),
+        (ServerState::Draining, true),
+        "that is for when it is called off"
+    );
+    assert_eq!(give(&mut world, &cordon("here")), []);
     assert!(world.state.servers[&server_id()].tenure.rearrangement.is_some());
     give(&mut world, &uncordon("here"));
     assert_eq!(state(&world, &server_id()), ServerState::Ready);
