@@ -18,6 +18,7 @@ use cocktail_core::event::Event;
 use cocktail_core::fleet::{FleetEvent, FleetLimits, RearrangeLimits, ServerOperation, ServerOperationKind};
 use cocktail_core::id::{ContainerId, Epoch, OperationId, ServerId};
 use cocktail_core::name::Name;
+use cocktail_core::quantity::parse_duration;
 use cocktail_core::server::ServerState;
 use cocktail_core::settings::Settings;
 use cocktail_core::state::State;
@@ -66,56 +67,61 @@ pub(crate) fn limits(provider: &dyn Provider, settings: &Settings) -> Result<Opt
 fn limits_of(name: &Name, settings: &Settings) -> Result<FleetLimits> {
     let mut limits = FleetLimits::default();
     let Some(provider) = settings.providers.get(name) else { return Ok(limits) };
-    let wrong = |key: &str, what: &str| {
-        Error::invalid(format!("`{key}` of provider {name} {what}")).with("key", format!("providers.{name}.{key}"))
-    };
-    let number = |key: &str, value: &mut u32| -> Result<()> {
-        if let Some(option) = provider.options.get(key) {
-            let number = option.as_u64().and_then(|number| u32::try_from(number).ok());
-            *value = number.ok_or_else(|| wrong(key, "must be a whole number, for instance 20"))?;
-        }
-        Ok(())
-    };
-    number("max_servers", &mut limits.max_servers)?;
-    number("min_servers", &mut limits.min_servers)?;
-    number("failures", &mut limits.failures)?;
-    let spans = [
-        ("idle", &mut limits.idle),
-        ("registration_deadline", &mut limits.registration),
-        ("visibility", &mut limits.visibility),
-        ("stock_out", &mut limits.stock_out),
-        ("rest", &mut limits.rest),
-    ];
-    for (key, value) in spans {
-        if let Some(option) = provider.options.get(key) {
-            let span = option.as_str().and_then(|text| cocktail_core::quantity::parse_duration(text).ok());
-            *value = span.ok_or_else(|| wrong(key, "must be a duration, for instance \"5m\""))?;
-        }
-    }
-    limits.rearrange = rearrange(name, &provider.options)?;
+    let options = Options { name, options: &provider.options };
+    options.number("max_servers", &mut limits.max_servers)?;
+    options.number("min_servers", &mut limits.min_servers)?;
+    options.number("failures", &mut limits.failures)?;
+    options.span("idle", &mut limits.idle)?;
+    options.span("registration_deadline", &mut limits.registration)?;
+    options.span("visibility", &mut limits.visibility)?;
+    options.span("stock_out", &mut limits.stock_out)?;
+    options.span("rest", &mut limits.rest)?;
+    limits.rearrange = rearrange(&options)?;
     Ok(limits)
 }
 
 /// When servers are emptied for the sake of money; never without `rearrange_gain`.
-fn rearrange(name: &Name, options: &BTreeMap<String, serde_json::Value>) -> Result<Option<RearrangeLimits>> {
-    let wrong = |key: &str, what: &str| {
-        Error::invalid(format!("`{key}` of provider {name} {what}")).with("key", format!("providers.{name}.{key}"))
-    };
-    let Some(gain) = options.get("rearrange_gain") else { return Ok(None) };
+fn rearrange(options: &Options<'_>) -> Result<Option<RearrangeLimits>> {
+    let Some(gain) = options.options.get("rearrange_gain") else { return Ok(None) };
     let gain = gain.as_f64().filter(|gain| gain.is_finite() && *gain >= 1.0);
-    let gain = gain.ok_or_else(|| wrong("rearrange_gain", "must be a number of at least 1, for instance 2.0"))?;
+    let gain =
+        gain.ok_or_else(|| options.wrong("rearrange_gain", "must be a number of at least 1, for instance 2.0"))?;
     let mut limits = RearrangeLimits { gain, budget: 1, every: Duration::from_secs(600) };
-    if let Some(option) = options.get("rearrange_budget") {
-        let number = option.as_u64().and_then(|number| u32::try_from(number).ok());
-        limits.budget = number.ok_or_else(|| wrong("rearrange_budget", "must be a whole number, for instance 1"))?;
-    }
-    if let Some(option) = options.get("rearrange_every") {
-        let span = option.as_str().and_then(|text| cocktail_core::quantity::parse_duration(text).ok());
-        let span = span.filter(|span| *span >= Duration::from_secs(1));
-        limits.every =
-            span.ok_or_else(|| wrong("rearrange_every", "must be a duration of at least 1s, for instance \"10m\""))?;
+    options.number("rearrange_budget", &mut limits.budget)?;
+    options.span("rearrange_every", &mut limits.every)?;
+    if limits.every < Duration::from_secs(1) {
+        return Err(options.wrong("rearrange_every", "must be a duration of at least 1s, for instance \"10m\""));
     }
     Ok(Some(limits))
+}
+
+/// The options of one provider. A key that is not there leaves the value as it is.
+struct Options<'a> {
+    name: &'a Name,
+    options: &'a BTreeMap<String, serde_json::Value>,
+}
+
+impl Options<'_> {
+    fn number(&self, key: &str, value: &mut u32) -> Result<()> {
+        if let Some(option) = self.options.get(key) {
+            let number = option.as_u64().and_then(|number| u32::try_from(number).ok());
+            *value = number.ok_or_else(|| self.wrong(key, "must be a whole number, for instance 20"))?;
+        }
+        Ok(())
+    }
+
+    fn span(&self, key: &str, value: &mut Duration) -> Result<()> {
+        if let Some(option) = self.options.get(key) {
+            let span = option.as_str().and_then(|text| parse_duration(text).ok());
+            *value = span.ok_or_else(|| self.wrong(key, "must be a duration, for instance \"5m\""))?;
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, key: &str, what: &str) -> Error {
+        let name = self.name;
+        Error::invalid(format!("`{key}` of provider {name} {what}")).with("key", format!("providers.{name}.{key}"))
+    }
 }
 
 /// Drives one provider: asks what it offers, lists it from time to time, and connects to what has come up.
@@ -383,5 +389,42 @@ impl ProvisionCtx for Ctx {
         let mut checkpoints = self.shared.store.checkpoints(self.operation).await?;
         checkpoints.retain(|checkpoint| checkpoint.step != SENT);
         Ok(checkpoints)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cocktail_core::settings::ProviderSettings;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn limits_with(options: &[(&str, Value)]) -> Result<FleetLimits> {
+        let name: Name = "cloud".parse().unwrap();
+        let options = options.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        let providers = BTreeMap::from([(name.clone(), ProviderSettings { kind: name.clone(), options })]);
+        limits_of(&name, &Settings { providers, ..Settings::default() })
+    }
+
+    #[test]
+    fn options_set_limits_and_what_is_none_is_named() {
+        assert_eq!(limits_with(&[]).unwrap(), FleetLimits::default());
+        let set =
+            limits_with(&[("max_servers", json!(7)), ("idle", json!("90s")), ("rearrange_gain", json!(2))]).unwrap();
+        assert_eq!((set.max_servers, set.idle), (7, Duration::from_secs(90)));
+        let every = Duration::from_secs(600);
+        assert_eq!(set.rearrange, Some(RearrangeLimits { gain: 2.0, budget: 1, every }));
+        let wrong = [
+            ("max_servers", json!(-1)),
+            ("idle", json!(90)),
+            ("rearrange_gain", json!(0.5)),
+            ("rearrange_every", json!("1ms")),
+            ("rearrange_budget", json!("one")),
+        ];
+        for (key, value) in wrong {
+            let error = limits_with(&[("rearrange_gain", json!(2.0)), (key, value)]).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::InvalidConfig);
+            assert_eq!(error.context("key"), Some(&*format!("providers.cloud.{key}")), "{error}");
+        }
     }
 }

@@ -59,7 +59,7 @@ async fn empty(manager: &dyn Manager, view: &mut ServerView, ui: &mut Ui) -> Out
         if view.containers == 0 {
             return Ok(());
         }
-        if view.rearrangement.is_none() && view.state == "ready" {
+        if view.rearrangement.is_none() && matches!(&*view.state, "ready" | "cordoned") {
             return Err(Failure::Failed(format!("{}: {}", view.id, plain(&view.reason))));
         }
         if shown.replace(view.containers) != Some(view.containers) {

@@ -9,12 +9,13 @@ mod pack;
 mod rearrange;
 
 use crate::event::Event;
-use crate::fleet::{FleetEvent, ServerOperation, ServerOperationKind};
+use crate::fleet::{FleetEvent, Refused, ServerOperation, ServerOperationKind};
 use crate::id::{OperationId, ServerId};
 use crate::name::Name;
 use crate::operation::OperationState;
 use crate::server::ServerState;
 use crate::state::State;
+use crate::time::human;
 
 pub(super) use buy::{awaits, outlook};
 
@@ -79,8 +80,8 @@ fn breakers(draft: &mut Draft<'_>) {
             Some(refused) if refused.until.is_some_and(|until| until <= state.now) => None,
             Some(_) => continue,
             None if provider.failures.len() >= provider.limits.failures.max(1) as usize => {
-                let rest = crate::time::human(provider.limits.rest);
-                Some(crate::fleet::Refused {
+                let rest = human(provider.limits.rest);
+                Some(Refused {
                     until: Some(state.now + provider.limits.rest),
                     because: format!(
                         "{} servers did not join within {rest}: nothing is bought for as long",
