@@ -12,6 +12,7 @@ use std::{env, fs};
 
 use cocktail_core::contract::{Exit, Handle, ProbeKind};
 use cocktail_core::event::{Event, Turn};
+use cocktail_core::fleet::Tenure;
 use cocktail_core::id::{Epoch, ServerId, StoreId};
 use cocktail_core::manifest;
 use cocktail_core::name::Name;
@@ -152,6 +153,7 @@ fn server() -> Server {
         capacity: Resources { cpu: CpuMillis(64_000), memory: Bytes(64 << 30) },
         allocated: Resources::default(),
         containers: 0,
+        tenure: Tenure::default(),
     }
 }
 
