@@ -27,7 +27,7 @@ use crate::monitor::Monitor;
 use crate::orchestrator::Orchestrator;
 use crate::routing::{self, Wanted};
 use crate::shared::{FOLLOWED, Found, Health, OBSERVATIONS, Observation, Servers, Shared, runtime_of};
-use crate::writer::Writer;
+use crate::writer::{Snapshots, Writer};
 use crate::{fleet, observe, schedule, watch as manifests};
 
 /// Collects what an Orchestrator is made from.
@@ -178,11 +178,11 @@ impl Builder {
             routes,
             seq,
             health,
-            since_snapshot: 0,
-            journaled: 0,
-            snapshot_bytes: 0,
+            snapshots: Snapshots::default(),
             reserve_used: false,
             paced: None,
+            claims: 0,
+            flight: None,
             early: BTreeMap::new(),
             refused: None,
             state,
@@ -286,7 +286,8 @@ async fn look_around(shared: Shared, server: ServerId, runtime: Arc<dyn Runtime>
                 if shared.servers.get(&server).is_none() {
                     return;
                 }
-                let asking = |state: &State, _: &Health| (state.now, state.containers.keys().cloned().collect());
+                let asked = server.clone();
+                let asking = move |state: &State, _: &Health| (state.now, observe::ids_on(state, &asked));
                 let Ok((asked, before)) = shared.look(asking).await else { return };
                 if let Ok(listing) = runtime.list().await {
                     let server = server.clone();

@@ -50,6 +50,10 @@ impl Executor {
     pub(crate) fn send(&mut self, state: &State, operation: &Operation) {
         while self.running.try_join_next().is_some() {}
         let Some(record) = state.containers.get(&operation.container) else { return };
+        if record.operation != Some(operation.id) {
+            // It has ended meanwhile: its server is gone.
+            return;
+        }
         let Some(runtime) = self.shared.servers.get(&record.server) else {
             // The server connects later and the operation is sent then.
             debug!(operation = operation.id.0, server = %record.server, "the server of an operation is not connected");

@@ -16,7 +16,7 @@ use cocktail_core::contract::{
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::event::Event;
 use cocktail_core::fleet::{FleetEvent, FleetLimits, RearrangeLimits, ServerOperation, ServerOperationKind};
-use cocktail_core::id::{ContainerId, Epoch, OperationId, ServerId};
+use cocktail_core::id::{Epoch, OperationId, ServerId};
 use cocktail_core::name::Name;
 use cocktail_core::quantity::parse_duration;
 use cocktail_core::server::ServerState;
@@ -27,6 +27,7 @@ use tokio_util::task::JoinMap;
 use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
+use crate::observe;
 use crate::shared::{Attached, Found, Health, Observation, Shared, runtime_of};
 
 /// How often a provider is listed while a server is on its way or leaving.
@@ -255,7 +256,7 @@ async fn connect(shared: &Shared, provider: &Arc<dyn Provider>, seen: ServerObse
     let streamed = runtime.events();
     let id = server.clone();
     let look = move |state: &State, _: &Health| {
-        let before: BTreeSet<ContainerId> = state.containers.keys().cloned().collect();
+        let before = observe::ids_on(state, &id);
         let joins =
             state.servers.get(&id).is_some_and(|it| matches!(it.state, ServerState::Booting | ServerState::Lost));
         (state.now, before, state.known(&id), joins)

@@ -6,7 +6,7 @@ use cocktail_core::container::{Container, ContainerState};
 use cocktail_core::contract::{Listing, Observation, ProbeKind, RuntimeEvent, Sighting};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Soft};
-use cocktail_core::id::{ContainerId, Generation};
+use cocktail_core::id::{ContainerId, Generation, ServerId};
 use cocktail_core::state::State;
 use serde_json::json;
 
@@ -84,6 +84,11 @@ pub(crate) fn check_not_older(state: &State, listing: &Listing) -> Result<()> {
          them, or `cocktail release` to end them, each with `--data-dir` of this data dir",
         newer[..newer.len().min(NAMED)].join(", ")
     )))
+}
+
+/// Containers that the state knows on a server.
+pub(crate) fn ids_on(state: &State, server: &ServerId) -> BTreeSet<ContainerId> {
+    state.on(server).map(|it| it.id.clone()).collect()
 }
 
 /// What a listing names that the state knows nothing of: containers, and later starts of containers. Those that were

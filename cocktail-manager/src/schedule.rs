@@ -169,7 +169,7 @@ async fn until(wake: Option<Timestamp>, turns: &mut Receiver<Committed>) -> bool
                 }
             }
             turn = turns.recv() => match turn {
-                Ok(turn) if turn.events.iter().any(|event| matches!(event, Event::Applied { .. })) => return true,
+                Ok(committed) if committed.turn.events.iter().any(|event| matches!(event, Event::Applied { .. })) => return true,
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => return true,
                 Err(RecvError::Closed) => return false,

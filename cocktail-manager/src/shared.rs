@@ -11,12 +11,12 @@ use cocktail_core::contract::{
     RuntimeEvent, ServerListing, Store,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
-use cocktail_core::event::{Event, Soft};
+use cocktail_core::event::{Event, Soft, Turn};
 use cocktail_core::id::{ContainerId, OperationId, Seq, ServerId};
 use cocktail_core::name::Name;
 use cocktail_core::operation::Failure;
 use cocktail_core::state::State;
-use cocktail_core::time::{ManagerTime, WallTime};
+use cocktail_core::time::ManagerTime;
 use futures_util::stream::BoxStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::warn;
@@ -24,7 +24,7 @@ use tracing::warn;
 use crate::monitor::Monitor;
 
 /// Observations that wait for the writer at most; senders wait beyond that.
-pub(crate) const OBSERVATIONS: usize = 8192;
+pub(crate) const OBSERVATIONS: usize = 16_384;
 /// Turns that a follower may lag behind before it reads the journal again.
 pub(crate) const FOLLOWED: usize = 1024;
 
@@ -74,7 +74,7 @@ pub(crate) enum Observation {
     Routes(BTreeMap<SocketAddr, String>),
 }
 
-/// What a server's runtime listed, when it was asked, and the containers that were known then.
+/// What a server's runtime listed, when it was asked, and the containers that were known there then.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) server: ServerId,
@@ -128,8 +128,7 @@ impl Health {
 #[derive(Debug, Clone)]
 pub(crate) struct Committed {
     pub(crate) seq: Seq,
-    pub(crate) at: WallTime,
-    pub(crate) events: Arc<Vec<Event>>,
+    pub(crate) turn: Arc<Turn>,
 }
 
 /// What is connected: one provider and runtime per server.

@@ -89,11 +89,11 @@ impl Reader {
                 return None;
             }
             match self.live.recv().await {
-                Ok(turn) if turn.seq < self.next => {}
-                Ok(turn) => {
-                    self.next = turn.seq.next();
-                    self.durable = turn.seq;
-                    self.take(turn.events.iter().map(|event| event.view(turn.seq, turn.at)));
+                Ok(Committed { seq, .. }) if seq < self.next => {}
+                Ok(Committed { seq, turn }) => {
+                    self.next = seq.next();
+                    self.durable = seq;
+                    self.take(turn.events.iter().map(|event| event.view(seq, turn.at)));
                 }
                 Err(RecvError::Lagged(_)) => {
                     self.durable = self.shared.look(|_, health| health.seq).await.ok()?;

@@ -3,33 +3,39 @@
 //! A turn: take everything that waits, apply it, let the planner decide, commit the turn in one synced transaction,
 //! then send the calls of its operations, answer the commands and tell followers. While the store cannot be written
 //! the turn is held: no call is sent, commands are refused, looks are answered, and it goes on by itself.
+//!
+//! Start at [`Writer::run`]. `gather` says what a turn takes in, `flight` what becomes of it once it is decided, `snapshot`
+//! when the state is written down as a whole.
 
+mod flight;
 mod gather;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cocktail_core::command::Commanded;
-use cocktail_core::contract::{LedgerRow, RuntimeEvent, TurnRow};
-use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::contract::RuntimeEvent;
+use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Soft, Turn};
 use cocktail_core::fleet::{FleetEvent, ServerOperation};
-use cocktail_core::id::{ContainerId, Epoch, OperationId, Seq, ServerId};
-use cocktail_core::operation::Operation;
+use cocktail_core::id::{ContainerId, Epoch, Seq, ServerId};
 use cocktail_core::plan;
 use cocktail_core::server::ServerState;
 use cocktail_core::state::State;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span, error, info, warn};
 
+use self::flight::Flight;
+pub(crate) use self::snapshot::Snapshots;
 use crate::builder::follow;
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::observe::{self, Change};
-use crate::shared::{Attached, Committed, Found, Health, Observation, Request, Shared};
+use crate::shared::{Attached, Found, Health, Observation, Request, Shared};
 use crate::{fleet, floor, schedule};
 
 /// Pause between two attempts to write a turn that is held.
@@ -60,15 +66,15 @@ pub(crate) struct Writer {
     pub(crate) routes: watch::Sender<Arc<crate::routing::Wanted>>,
     pub(crate) seq: Seq,
     pub(crate) health: Health,
-    /// Turns since the last snapshot.
-    pub(crate) since_snapshot: u64,
-    /// Bytes of those turns, and of the last snapshot.
-    pub(crate) journaled: u64,
-    pub(crate) snapshot_bytes: u64,
+    pub(crate) snapshots: Snapshots,
     /// The reserve of the disk is in use: commands are refused until it is restored.
     pub(crate) reserve_used: bool,
     /// When the next turn may begin.
     pub(crate) paced: Option<Instant>,
+    /// Containers that the last turn might make.
+    pub(crate) claims: usize,
+    /// The turn that is being written, while the next one is decided.
+    pub(crate) flight: Option<Flight>,
     /// What probes found of containers whose start is not known yet. They tell it once.
     pub(crate) early: BTreeMap<ContainerId, Vec<RuntimeEvent>>,
     /// Why this Manager must not go on.
@@ -91,7 +97,9 @@ impl Writer {
         self.resume();
         loop {
             let mut gathered = Gathered::default();
-            self.gather(&mut gathered).await;
+            if let Err(end) = self.gather(&mut gathered).await {
+                return end;
+            }
             halted.append(&mut gathered.halted);
             if let Some(because) = self.refused.take() {
                 error!(because, "the manager ends");
@@ -112,8 +120,11 @@ impl Writer {
                 }
             }
             if let Some(done) = gathered.close {
+                if let Err(end) = self.land().await {
+                    return end;
+                }
                 self.executor.finish(FINISH).await;
-                self.snapshot().await;
+                self.end_with_snapshot().await;
                 let _ = done.send(());
                 return End::Closed;
             }
@@ -122,8 +133,8 @@ impl Writer {
 
     /// Makes the turn of taking over durable, before anything is done.
     pub(crate) async fn commit_first(&mut self, turn: &Turn) -> Result<()> {
-        let row = TurnRow { seq: self.seq.next(), at: turn.at, bytes: to_json(turn)? };
-        let ledger = ledger(turn, &mut self.state);
+        let ended = self.state.take_ended_server_operations();
+        let (row, ledger) = flight::rows(self.seq.next(), turn, &ended)?;
         self.shared.store.append(self.epoch, row, &ledger).await?;
         self.seq = self.seq.next();
         self.health.seq = self.seq;
@@ -296,11 +307,9 @@ impl Writer {
 
     /// Sends the calls that were intended while a server was not connected. All of them are durable.
     fn resume_on(&mut self, server: &ServerId) {
-        let here =
-            |open: &&Operation| self.state.containers.get(&open.container).is_some_and(|it| it.server == *server);
-        let open: Vec<_> = self.state.operations.values().filter(here).cloned().collect();
+        let open = self.state.on(server).filter_map(|it| self.state.operations.get(&it.operation?));
         for operation in open {
-            self.executor.send(&self.state, &operation);
+            self.executor.send(&self.state, operation);
         }
     }
 
@@ -366,135 +375,27 @@ impl Writer {
         if self.reserve_used {
             self.restore_reserve().await;
         }
-        if !events.is_empty() {
-            let turn = Turn { now: self.state.now, at: self.state.at, epoch: self.epoch, events };
-            self.commit(&turn).await?;
-            let mut operations = 0;
-            for event in &turn.events {
-                if let Event::Intended { operation } = event {
-                    self.executor.send(&self.state, operation);
-                    operations += 1;
-                }
+        // What the turn before intended is durable and sent before this one goes on its way.
+        self.land().await?;
+        if events.is_empty() {
+            for (reply, commanded) in replies {
+                let _ = reply.send(Ok(commanded));
             }
-            for operation in fleet::to_send(&self.state, &turn.events) {
-                self.send_server_call(operation);
-                operations += 1;
-            }
-            self.forget_servers(&turn.events);
-            let span = Span::current();
-            span.record("seq", self.seq.0).record("events", turn.events.len()).record("operations", operations);
-            let committed = Committed { seq: self.seq, at: turn.at, events: Arc::new(turn.events) };
-            // No follower is no error.
-            let _ = self.shared.committed.send(committed);
-            self.pace(began.elapsed());
+            self.send_routes(false);
+            self.release_ports();
+            return Ok(());
         }
-        for (reply, commanded) in replies {
-            let _ = reply.send(Ok(commanded));
+        let turn = Turn { now: self.state.now, at: self.state.at, epoch: self.epoch, events };
+        self.take_off(turn, replies, began);
+        let due = self.snapshots.is_due(&self.state.settings);
+        // Where much is left over, the next turn is decided while this one is written.
+        if due || !self.state.is_unfinished() {
+            self.land().await?;
         }
-        self.send_routes(false);
-        self.release_ports();
-        // A snapshot of much takes long. While the turns after the last one are shorter than it was, they are sooner read
-        // again at the next start than it is written anew.
-        if self.since_snapshot >= self.state.settings.snapshot_every && self.journaled >= self.snapshot_bytes {
-            self.snapshot().await;
+        if due {
+            self.begin_snapshot();
         }
         Ok(())
-    }
-
-    /// Makes a turn durable, however long that takes.
-    async fn commit(&mut self, turn: &Turn) -> Result<(), End> {
-        let bytes = to_json(turn).map_err(|error| End::LeaseLost(error.chain()))?;
-        let row = TurnRow { seq: self.seq.next(), at: turn.at, bytes };
-        let ledger = ledger(turn, &mut self.state);
-        let mut told = false;
-        loop {
-            let failed = match self.shared.store.append(self.epoch, row.clone(), &ledger).await {
-                Ok(()) => break,
-                Err(error) => error,
-            };
-            if *failed.kind() == ErrorKind::Refused {
-                return Err(End::LeaseLost(failed.chain()));
-            }
-            if *failed.kind() == ErrorKind::OutcomeUnknown
-                && matches!(self.shared.store.last().await, Ok(last) if last == row.seq)
-            {
-                break;
-            }
-            if !told {
-                warn!(error = failed.chain(), "a turn cannot be written; it is held and tried again");
-                told = true;
-            }
-            self.health.degraded = Some(format!("the store cannot be written: {}", failed.chain()));
-            if matches!(self.shared.store.use_reserve().await, Ok(true)) {
-                self.reserve_used = true;
-                continue;
-            }
-            if let Some(done) = self.hold(RETRY).await {
-                // What is held was not acted on: the next Manager observes and decides it again.
-                let _ = done.send(());
-                return Err(End::Closed);
-            }
-        }
-        if told {
-            info!("the held turn is written");
-        }
-        if !self.reserve_used {
-            self.health.degraded = None;
-        }
-        self.seq = row.seq;
-        self.health.seq = row.seq;
-        self.since_snapshot += 1;
-        self.journaled += row.bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Answers looks and refuses commands while a turn waits for the store. Observations wait in their channel.
-    async fn hold(&mut self, pause: Duration) -> Option<oneshot::Sender<()>> {
-        let until = Instant::now() + pause;
-        loop {
-            tokio::select! {
-                () = sleep_until(until) => return None,
-                Some(request) = self.requests.recv() => match request {
-                    Request::Look(look) => look(&self.state, &self.health),
-                    Request::Command { reply, .. } => {
-                        let because = self.health.degraded.clone().unwrap_or_default();
-                        let _ = reply.send(Err(Error::refused(because)));
-                    }
-                    Request::Halt(done) => drop(done),
-                    Request::Close(done) => return Some(done),
-                },
-            }
-        }
-    }
-
-    async fn restore_reserve(&mut self) {
-        match self.shared.store.restore_reserve().await {
-            Ok(true) => {
-                self.reserve_used = false;
-                self.health.degraded = None;
-                info!("the store has room again");
-            }
-            Ok(false) => {
-                self.health.degraded.get_or_insert_with(|| "the disk under the data dir is full".into());
-            }
-            Err(error) => self.health.degraded = Some(format!("the store cannot be written: {}", error.chain())),
-        }
-    }
-
-    async fn snapshot(&mut self) {
-        (self.since_snapshot, self.journaled) = (0, 0);
-        let keep = self.state.settings.journal_bytes;
-        let written = match self.state.to_snapshot() {
-            Ok(bytes) => {
-                self.snapshot_bytes = bytes.len() as u64;
-                self.shared.store.snapshot(self.epoch, self.seq, bytes, keep).await
-            }
-            Err(error) => Err(Error::unexpected("a snapshot cannot be written as JSON").because(error)),
-        };
-        if let Err(error) = written {
-            // The journal holds everything that the snapshot would; the next one is tried later.
-            warn!(error = error.chain(), "no snapshot could be written");
-        }
     }
 
     fn send_routes(&mut self, again: bool) {
@@ -524,7 +425,7 @@ impl Writer {
         let Some(runtime) = self.shared.servers.get(&server) else { return };
         let known = self.state.known(&server);
         let asked = self.state.now;
-        let before = self.state.containers.keys().cloned().collect();
+        let before = observe::ids_on(&self.state, &server);
         let shared = self.shared.clone();
         tokio::spawn(async move {
             match runtime.recover(&known).await {
@@ -537,33 +438,6 @@ impl Writer {
             }
         });
     }
-}
-
-/// Ledger rows of a turn: operations that it intends, and those that have ended.
-fn ledger(turn: &Turn, state: &mut State) -> Vec<LedgerRow> {
-    let mut rows = BTreeMap::new();
-    for event in &turn.events {
-        match event {
-            Event::Intended { operation } => rows.extend([ledger_row(operation.id, &**operation, false)]),
-            Event::Fleet { event } => {
-                if let FleetEvent::Intended { operation } = &**event {
-                    rows.extend([ledger_row(operation.id, &**operation, false)]);
-                }
-            }
-            _ => {}
-        }
-    }
-    rows.extend(state.take_ended_operations().iter().map(|ended| ledger_row(ended.id, ended, true)));
-    rows.extend(state.take_ended_server_operations().iter().map(|ended| ledger_row(ended.id, ended, true)));
-    rows.into_values().collect()
-}
-
-fn ledger_row(operation: OperationId, record: &impl serde::Serialize, ended: bool) -> (OperationId, LedgerRow) {
-    (operation, LedgerRow { operation, ended, bytes: serde_json::to_vec(record).unwrap_or_default() })
-}
-
-fn to_json(turn: &Turn) -> Result<Vec<u8>> {
-    serde_json::to_vec(turn).map_err(|error| Error::unexpected("a turn cannot be written as JSON").because(error))
 }
 
 fn far() -> Instant {

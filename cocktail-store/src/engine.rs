@@ -4,6 +4,7 @@
 //! closes the database and every call opens it again where that is needed; the lock on the data dir is not touched by
 //! that. What a failed commit has left on the disk is found out by opening and looking, never guessed.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -120,23 +121,72 @@ impl Engine {
         self.facts().map(|facts| facts.last)
     }
 
-    pub(crate) fn snapshot(&mut self, epoch: Epoch, upto: Seq, bytes: &[u8], keep_bytes: u64) -> Result<()> {
+    /// Prepares for a snapshot of `bytes` bytes: the numbers that its pieces get. It is written in several transactions, so
+    /// that turns are appended between them, and counts from [`Engine::finish_snapshot`] on; until then the one before does.
+    pub(crate) fn begin_snapshot(&mut self, epoch: Epoch, upto: Seq, bytes: usize) -> Result<Range<u64>> {
+        let Facts { last, snapshot, pieces, .. } = self.check(epoch)?;
+        if upto > last || Some(upto) < snapshot {
+            return Err(wrong_snapshot(upto, last, snapshot));
+        }
+        let (first, end) = self.read(|txn, _| {
+            let table = txn.open_table(SNAPSHOT)?;
+            let ends = table.first()?.zip(table.last()?);
+            Ok(ends.map_or((0, 0), |((first, _), (last, _))| (u64::from(first.value()), u64::from(last.value()) + 1)))
+        })?;
+        let live = pieces.start.max(first)..pieces.end.min(end);
+        if first < live.start || live.end < end {
+            // Another one was begun and not finished.
+            self.write(|txn, _| Ok(txn.open_table(SNAPSHOT)?.retain(|number, _| live.contains(&u64::from(number)))?))
+                .map_err(|unwritten| self.answer(unwritten))?;
+        }
+        let count = bytes.div_ceil(PIECE) as u64;
+        let start = if live.start >= count { 0 } else { live.end };
+        Ok(start..start + count)
+    }
+
+    /// Writes some pieces of a snapshot, from `first` on.
+    pub(crate) fn write_pieces(&mut self, epoch: Epoch, first: u64, bytes: &[u8]) -> Result<()> {
+        self.check(epoch)?;
+        self.write(|txn, _| {
+            let mut pieces = txn.open_table(SNAPSHOT)?;
+            for (number, piece) in (first..).zip(bytes.chunks(PIECE)) {
+                pieces.insert(piece_number(number)?, piece)?;
+            }
+            Ok(())
+        })
+        .map_err(|unwritten| self.answer(unwritten))
+    }
+
+    /// Makes the pieces that were written the snapshot, and forgets the one before.
+    pub(crate) fn finish_snapshot(&mut self, epoch: Epoch, upto: Seq, pieces: Range<u64>) -> Result<()> {
         let facts = self.check(epoch)?;
-        if upto > facts.last || Some(upto) < facts.snapshot {
+        if Some(upto) < facts.snapshot {
             return Err(wrong_snapshot(upto, facts.last, facts.snapshot));
         }
         self.write(|txn, _| {
-            let mut pieces = txn.open_table(SNAPSHOT)?;
-            pieces.retain(|_, _| false)?;
-            for (number, piece) in (0..).zip(bytes.chunks(PIECE)) {
-                pieces.insert(number, piece)?;
-            }
-            txn.open_table(META)?.insert(meta::SNAPSHOT, upto.0.to_le_bytes().as_slice())?;
-            drop_old(txn, upto, keep_bytes)
+            txn.open_table(SNAPSHOT)?.retain(|number, _| pieces.contains(&u64::from(number)))?;
+            let mut table = txn.open_table(META)?;
+            table.insert(meta::SNAPSHOT, upto.0.to_le_bytes().as_slice())?;
+            table.insert(meta::FIRST_PIECE, pieces.start.to_le_bytes().as_slice())?;
+            table.insert(meta::END_PIECE, pieces.end.to_le_bytes().as_slice())?;
+            Ok(())
         })
         .map_err(|unwritten| self.answer(unwritten))?;
-        self.know(|facts| facts.snapshot = Some(upto));
+        self.know(|facts| (facts.snapshot, facts.pieces) = (Some(upto), pieces));
         Ok(())
+    }
+
+    /// Drops turns up to `upto` that do not fit into `keep_bytes`, `most` at a time, and at the end the ended operations
+    /// that are older than what is left. Whether there is more to drop.
+    pub(crate) fn drop_old(&mut self, epoch: Epoch, upto: Seq, keep_bytes: u64, most: u64) -> Result<bool> {
+        self.check(epoch)?;
+        let mut more = false;
+        self.write(|txn, _| {
+            more = drop_old(txn, upto, keep_bytes, most)?;
+            Ok(())
+        })
+        .map_err(|unwritten| self.answer(unwritten))?;
+        Ok(more)
     }
 
     pub(crate) fn load(&mut self) -> Result<Loaded> {
@@ -301,7 +351,10 @@ pub(crate) fn load(txn: &ReadTransaction, facts: &Facts) -> Result<Loaded, Failu
     if let Some(upto) = facts.snapshot {
         let mut bytes = Vec::new();
         for piece in txn.open_table(SNAPSHOT)?.iter()? {
-            bytes.extend_from_slice(piece?.1.value());
+            let (number, piece) = piece?;
+            if facts.pieces.contains(&u64::from(number.value())) {
+                bytes.extend_from_slice(piece.value());
+            }
         }
         loaded.snapshot = Some((upto, bytes));
     }
@@ -358,11 +411,15 @@ pub(crate) fn wrong_snapshot(upto: Seq, last: Seq, newest: Option<Seq>) -> Error
         .with("newest", newest.unwrap_or_default())
 }
 
-/// Drops turns up to `upto` that do not fit into `keep_bytes`, and ended operations that are older than what is left.
-fn drop_old(txn: &WriteTransaction, upto: Seq, keep_bytes: u64) -> Result<(), Failure> {
+fn piece_number(number: u64) -> Result<u32, Failure> {
+    u32::try_from(number).map_err(|_| Failure::Answer(Error::unexpected("a snapshot is larger than any can be")))
+}
+
+/// One step of [`Engine::drop_old`].
+fn drop_old(txn: &WriteTransaction, upto: Seq, keep_bytes: u64, most: u64) -> Result<bool, Failure> {
     let mut journal = txn.open_table(JOURNAL)?;
     let Some(first) = journal.first()?.map(|(seq, _)| seq.value()).filter(|&first| first <= upto.0) else {
-        return Ok(());
+        return Ok(false);
     };
     let row = |seq: u64| -> Result<(u64, u64), Failure> {
         let row = journal.get(seq)?.ok_or_else(|| Failure::Damaged(format!("turn {seq} is missing")))?;
@@ -376,8 +433,12 @@ fn drop_old(txn: &WriteTransaction, upto: Seq, keep_bytes: u64) -> Result<(), Fa
         let middle = low + (high - low) / 2;
         if end.saturating_sub(row(middle)?.0) <= keep_bytes { high = middle } else { low = middle + 1 }
     }
-    journal.retain_in(..low, |_, _| false)?;
+    let now = low.min(first.saturating_add(most));
+    journal.retain_in(..now, |_, _| false)?;
     drop(journal);
+    if now < low {
+        return Ok(true);
+    }
 
     let mut gone = Vec::new();
     let mut ledger = txn.open_table(LEDGER)?;
@@ -393,5 +454,5 @@ fn drop_old(txn: &WriteTransaction, upto: Seq, keep_bytes: u64) -> Result<(), Fa
         ledger.remove(operation)?;
         checkpoints.retain_in((operation, 0)..=(operation, u32::MAX), |_, _| false)?;
     }
-    Ok(())
+    Ok(false)
 }

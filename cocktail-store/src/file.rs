@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable};
 use crate::backend::{Backend, Health};
 use crate::error::Failure;
 use crate::schema::{self, CHECKPOINTS, JOURNAL, JournalRow, LEDGER, META, SNAPSHOT, meta};
+
+/// One more than the number that any piece of a snapshot has.
+const EVERY: u64 = 1 << 32;
 
 /// Pages that redb keeps in memory. The journal is written once and read at the start, so more would not help.
 const CACHE: usize = 2 << 20;
@@ -38,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) end: u64,
     /// The turn that the snapshot was made after.
     pub(crate) snapshot: Option<Seq>,
+    /// Its pieces.
+    pub(crate) pieces: Range<u64>,
 }
 
 /// Runs work on redb; a panic in it is damage that redb did not expect.
@@ -104,6 +110,7 @@ fn read_facts(database: &Database) -> Result<Facts, Failure> {
         last: seq.max(snapshot.unwrap_or_default()),
         end,
         snapshot,
+        pieces: number(meta::FIRST_PIECE)?.unwrap_or(0)..number(meta::END_PIECE)?.unwrap_or(EVERY),
     })
 }
 

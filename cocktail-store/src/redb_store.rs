@@ -17,11 +17,18 @@ use crate::backend::Health;
 use crate::engine::Engine;
 use crate::error;
 use crate::reserve::{self, Reserve};
+use crate::schema::PIECE;
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
 
 /// Stack of the store's thread: the trees are a few levels deep.
 const STACK: usize = 512 << 10;
+
+/// Pieces of a snapshot that are written in one transaction: a turn that comes meanwhile waits for one of them.
+const AT_ONCE: usize = 16;
+
+/// Turns that one transaction drops at most.
+const DROPPED: u64 = 2000;
 
 /// A [`Store`] in the file `store.redb` of a data dir.
 ///
@@ -117,7 +124,17 @@ impl Store for RedbStore {
     }
 
     async fn snapshot(&self, epoch: Epoch, upto: Seq, bytes: Vec<u8>, keep_bytes: u64) -> Result<()> {
-        self.call(move |engine| engine.snapshot(epoch, upto, &bytes, keep_bytes)).await
+        let length = bytes.len();
+        let pieces = self.call(move |engine| engine.begin_snapshot(epoch, upto, length)).await?;
+        let bytes = Arc::new(bytes);
+        for (number, from) in pieces.clone().zip((0..length).step_by(PIECE)).step_by(AT_ONCE) {
+            let bytes = Arc::clone(&bytes);
+            let part = from..length.min(from + AT_ONCE * PIECE);
+            self.call(move |engine| engine.write_pieces(epoch, number, &bytes[part])).await?;
+        }
+        self.call(move |engine| engine.finish_snapshot(epoch, upto, pieces)).await?;
+        while self.call(move |engine| engine.drop_old(epoch, upto, keep_bytes, DROPPED)).await? {}
+        Ok(())
     }
 
     async fn load(&self) -> Result<Loaded> {

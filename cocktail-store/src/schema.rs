@@ -22,7 +22,7 @@ pub(crate) const READ_BY: &str = "0.1.0";
 pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// Turns by position.
 pub(crate) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
-/// Pieces of the newest snapshot.
+/// Pieces of the newest snapshot, beside those of one that is being written. [`META`] says which.
 pub(crate) const SNAPSHOT: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("snapshot");
 /// Operations by number.
 pub(crate) const LEDGER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ledger");
@@ -43,6 +43,10 @@ pub(crate) mod meta {
     pub(crate) const LEASES: &str = "leases";
     /// The turn that the snapshot was made after, as a number.
     pub(crate) const SNAPSHOT: &str = "snapshot";
+    /// The snapshot's first piece, as a number; the first of all where it is missing.
+    pub(crate) const FIRST_PIECE: &str = "snapshot-first";
+    /// The piece after the snapshot's last one, as a number; there is none where it is missing.
+    pub(crate) const END_PIECE: &str = "snapshot-end";
 }
 
 /// Size of a piece of a snapshot: a long value would need as many free pages in one run.

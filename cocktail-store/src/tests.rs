@@ -14,7 +14,9 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::backend::{Fault, Health, Op};
-use crate::schema::{META, meta};
+use crate::engine::Engine;
+use crate::reserve::{self, Reserve};
+use crate::schema::{META, PIECE, meta};
 use crate::{DataDir, MemoryStore, RedbStore, StoreCopy};
 
 /// A turn whose bytes follow from its position.
@@ -84,6 +86,60 @@ async fn a_newer_schema_is_refused_with_the_version_that_reads_it() {
     let database = redb::Database::open(folder.path().join("store.redb")).unwrap();
     let txn = database.begin_read().unwrap();
     assert_eq!(txn.open_table(META).unwrap().get(meta::SCHEMA).unwrap().unwrap().value(), 7_u64.to_le_bytes());
+}
+
+/// The engine on a file of its own, with ten turns.
+fn engine(folder: &Path) -> (Engine, Epoch) {
+    let reserve = Reserve::new(folder.join(reserve::FILE));
+    let mut engine = Engine::open(folder.join("store.redb"), reserve, Arc::default()).unwrap();
+    let epoch = engine.acquire().unwrap().epoch;
+    for seq in 1..=10 {
+        engine.append(epoch, &turn(seq), &[]).unwrap();
+    }
+    (engine, epoch)
+}
+
+fn snapshot_of(engine: &mut Engine) -> Option<(Seq, Vec<u8>)> {
+    engine.load().unwrap().snapshot
+}
+
+#[test]
+fn a_snapshot_counts_once_it_is_whole_and_turns_come_between_its_pieces() {
+    let folder = folder();
+    let (mut engine, epoch) = engine(folder.path());
+    let (old, new) = (vec![1; 3 * PIECE], vec![2; 2 * PIECE + 5]);
+    let pieces = engine.begin_snapshot(epoch, Seq(3), old.len()).unwrap();
+    engine.write_pieces(epoch, pieces.start, &old).unwrap();
+    engine.append(epoch, &turn(11), &[]).unwrap();
+    assert_eq!(snapshot_of(&mut engine), None);
+    engine.finish_snapshot(epoch, Seq(3), pieces).unwrap();
+    assert_eq!(snapshot_of(&mut engine), Some((Seq(3), old.clone())));
+
+    // One that nobody finishes is forgotten by the next one.
+    let left = engine.begin_snapshot(epoch, Seq(5), 9 * PIECE).unwrap();
+    engine.write_pieces(epoch, left.start, &vec![9; 4 * PIECE]).unwrap();
+    engine.close();
+    assert_eq!(snapshot_of(&mut engine), Some((Seq(3), old)));
+    let pieces = engine.begin_snapshot(epoch, Seq(11), new.len()).unwrap();
+    engine.write_pieces(epoch, pieces.start, &new[..PIECE]).unwrap();
+    engine.write_pieces(epoch, pieces.start + 1, &new[PIECE..]).unwrap();
+    engine.finish_snapshot(epoch, Seq(11), pieces).unwrap();
+    assert_eq!(snapshot_of(&mut engine), Some((Seq(11), new.clone())));
+    let error = engine.finish_snapshot(epoch, Seq(5), left).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Conflict, "an older one came late: {}", error.chain());
+    assert_eq!(snapshot_of(&mut engine), Some((Seq(11), new)));
+}
+
+#[test]
+fn what_is_too_old_is_dropped_in_steps() {
+    let folder = folder();
+    let (mut engine, epoch) = engine(folder.path());
+    let mut left = Vec::new();
+    while engine.drop_old(epoch, Seq(9), 0, 4).unwrap() {
+        left.push(engine.turns(Seq(0), usize::MAX).unwrap().len());
+    }
+    assert_eq!(left, [6, 2]);
+    assert_eq!(engine.turns(Seq(0), usize::MAX).unwrap(), [turn(10)]);
 }
 
 async fn filled(path: &Path) {

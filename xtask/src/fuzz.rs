@@ -47,7 +47,7 @@ pub(crate) fn run(context: &Context, options: &Options) -> Result<()> {
     setup::install(context, &[Tool::Fuzz], false)?;
     let fuzz = Folder::new(context)?;
     fuzz.make_seeds(context)?;
-    run_command(fuzz.cargo(context, "build").args(&targets))?;
+    run_command(&mut fuzz.cargo(context, "build"))?;
     let mut findings = Vec::new();
     for target in targets {
         match fuzz.run(context, target, options.seconds)? {

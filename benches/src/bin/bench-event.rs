@@ -135,7 +135,6 @@ impl Cluster {
     fn decide_nothing(&mut self) -> Result<()> {
         let decided = plan::decide(&mut self.state);
         ensure!(decided.is_empty(), "more was decided than the starts: {:?}", decided.first());
-        self.state.take_ended_operations();
         Ok(())
     }
 

@@ -269,7 +269,6 @@ impl World {
             self.act(event);
         }
         // Nobody has a ledger, a forwarder or a log here.
-        self.state.take_ended_operations();
         self.state.take_ended_server_operations();
         self.state.take_rested_ports();
         self.state.take_routes_changed();

@@ -260,17 +260,23 @@ impl<'a> Draft<'a> {
 
     /// Takes one from the containers that may be made; false when none is left, and the Unit has to wait for the next turn.
     pub(super) fn take_claim(&mut self, id: &UnitId) -> bool {
-        let may = self.may_claim(id);
-        self.claims -= usize::from(may);
+        let may = self.may_claim();
+        if may {
+            self.claims -= 1;
+        } else {
+            self.put_off(id);
+        }
         may
     }
 
-    /// Whether a container may still be made; if not, the Unit has to wait for the next turn.
-    pub(super) fn may_claim(&mut self, id: &UnitId) -> bool {
-        if self.claims == 0 {
-            self.plan.unfinished.insert(id.clone());
-        }
+    /// Whether a container may still be made.
+    pub(super) fn may_claim(&self) -> bool {
         self.claims > 0
+    }
+
+    /// Has a Unit wait for the next turn.
+    pub(super) fn put_off(&mut self, id: &UnitId) {
+        self.plan.unfinished.insert(id.clone());
     }
 
     /// When very many containers turn unwell at once, the fault is elsewhere and killing them makes it worse.

@@ -4,11 +4,12 @@
 //! [`decide`] plans and applies until nothing is left to decide; what it returns is committed in one transaction, and
 //! only then acted on. [`preview()`] says what an apply would lead to.
 //!
-//! What found no room is bought for in `fleet`, after the Units: servers are claimed, admitted, emptied and given back there.
+//! What found no room is bought for in `fleet`, after the Units: servers are claimed, admitted, emptied and given back
+//! there.
 //!
-//! Order within a Unit: scale, rollout, count, place, reduce; then, container by container, recover what ended or is unwell and stays,
-//! and collect what has stopped. What always holds: ready containers never drop below the floor because of a decision made here, an operation is intended
-//! before anything is sent, and a container has at most one open operation.
+//! Order within a Unit: scale, rollout, count, place, reduce; then, container by container, recover what ended or is unwell
+//! and stays, and collect what has stopped. What always holds: ready containers never drop below the floor because of a
+//! decision made here, an operation is intended before anything is sent, and a container has at most one open operation.
 
 mod count;
 mod draft;
@@ -48,11 +49,20 @@ pub struct Plan {
 /// One pass over the Units in `touched` that makes at most `claims` containers. Reads nothing but the state; the same
 /// state gives the same plan.
 pub fn plan(state: &State, touched: &BTreeSet<UnitId>, claims: usize) -> Plan {
+    pass(state, touched, &BTreeSet::new(), claims)
+}
+
+/// As [`plan`], also over Units that only wait for containers to be made: they are looked at while some may be made.
+fn pass(state: &State, touched: &BTreeSet<UnitId>, waiting: &BTreeSet<UnitId>, claims: usize) -> Plan {
     let mut draft = Draft::new(state, claims);
     draft.freeze_or_thaw();
-    let mut units: Vec<_> = touched.iter().filter_map(|id| state.units.get_key_value(id)).collect();
+    let mut units: Vec<_> = touched.union(waiting).filter_map(|id| state.units.get_key_value(id)).collect();
     units.sort_by_key(|(_, unit)| std::cmp::Reverse(unit.spec.place.priority));
     for (id, unit) in units {
+        if !draft.may_claim() && !touched.contains(id) {
+            draft.put_off(id);
+            continue;
+        }
         let census = count::census(state, id, unit);
         // Each of them touches the Unit again, and what follows is decided in the next pass.
         if scale::scale(&mut draft, id, unit) || rollout::steer(&mut draft, id, unit, &census) {
@@ -89,21 +99,22 @@ pub fn decide(state: &mut State) -> Vec<Event> {
 /// the next turn, while the first ones start.
 pub fn decide_first(state: &mut State, mut claims: usize) -> Vec<Event> {
     let mut decided = Vec::new();
-    let mut unfinished = BTreeSet::new();
+    let mut unfinished = state.take_unfinished();
     for _ in 0..PASSES {
         let touched = state.take_dirty();
-        if touched.is_empty() && !state.is_fleet_dirty() {
+        let waiting = if claims > 0 { std::mem::take(&mut unfinished) } else { BTreeSet::new() };
+        if touched.is_empty() && waiting.is_empty() && !state.is_fleet_dirty() {
             state.put_off(unfinished);
             return decided;
         }
-        let mut plan = plan(state, &touched, claims);
+        let mut plan = pass(state, &touched, &waiting, claims);
         for event in &plan.events {
             claims -= usize::from(matches!(event, Event::Claimed { .. }));
             state.apply(event);
         }
         decided.append(&mut plan.events);
+        state.set_wanting(touched.iter().chain(waiting.difference(&plan.unfinished)), plan.wanting);
         unfinished.append(&mut plan.unfinished);
-        state.set_wanting(&touched, plan.wanting);
         if state.take_fleet_dirty() {
             let mut events = fleet::decide(state);
             for event in &events {

@@ -34,8 +34,12 @@ const NAMED: usize = 8;
 /// Claims what is missing; returns why not, where it cannot.
 pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, census: &Census<'_>) -> Option<Hold> {
     let (missing, revision) = census.missing(unit);
+    if missing == 0 {
+        return None;
+    }
     // Where nothing may be made any more, very many Units may wait for the next turn.
-    if missing == 0 || !draft.may_claim(id) {
+    if !draft.may_claim() {
+        draft.put_off(id);
         return None;
     }
     let template = unit.template(revision);

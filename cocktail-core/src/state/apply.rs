@@ -4,6 +4,8 @@
 //! dropped, so that no order of events can do harm. What a runtime reports is in `outcomes`, rollouts and scaling are in
 //! `progress`.
 
+use std::sync::Arc;
+
 use super::rooms::left;
 use super::roster::Marks;
 use super::shared::shared_port;
@@ -333,9 +335,9 @@ impl State {
             self.soft.fleet_dirty |= server.tenure.rearrangement.is_some();
             self.soft.rooms.set(server, left(server));
         }
-        self.spot_in(unit, server);
+        self.spot_in(container, unit, server);
         self.count_in(&record);
-        self.containers.insert(Box::new(record));
+        self.containers.insert(Arc::new(record));
         if let Some(finish_by) = finish_by {
             self.wake(finish_by, unit);
         }
@@ -405,7 +407,6 @@ impl State {
             self.ended.pop_front();
         }
         self.ended.push_back(operation.clone());
-        self.soft.ended_now.push(operation.clone());
         Some(operation)
     }
 
@@ -425,7 +426,7 @@ impl State {
     fn edit<T>(&mut self, id: &ContainerId, edit: impl FnOnce(&mut Self, &mut Container) -> T) -> Option<T> {
         let mut record = self.containers.remove(id)?;
         let before = Marks::of(&record);
-        let edited = edit(self, &mut record);
+        let edited = edit(self, Arc::make_mut(&mut record));
         self.count(&record.unit, Some(&before), Some(&Marks::of(&record)));
         self.containers.insert(record);
         Some(edited)

@@ -395,8 +395,10 @@ impl State {
 
     /// Containers that are to be replaced because of a rearrangement of their server.
     pub(crate) fn moving(&self, server: &Server, rearrangement: &Rearrangement) -> Vec<ContainerId> {
-        let here = self.containers.values().filter(|it| it.server == server.id);
-        here.filter(|it| it.replace.as_ref() == Some(&rearrangement.because)).map(|it| it.id.clone()).collect()
+        self.on(&server.id)
+            .filter(|it| it.replace.as_ref() == Some(&rearrangement.because))
+            .map(|it| it.id.clone())
+            .collect()
     }
 
     /// Whether a container has to go although others may not serve yet: its server is taken away, or was to be empty by now
@@ -410,7 +412,7 @@ impl State {
 
     /// Containers on a server, in the order of their ids.
     pub(crate) fn containers_on(&self, server: &ServerId) -> Vec<ContainerId> {
-        self.containers.values().filter(|it| it.server == *server).map(|it| it.id.clone()).collect()
+        self.on(server).map(|it| it.id.clone()).collect()
     }
 
     /// Whether servers or providers are to be looked at; taken.

@@ -13,7 +13,7 @@ impl State {
     /// it is complete and was asked for after the container was last known to change; what is known already says nothing.
     pub fn found(&self, server: &ServerId, asked: ManagerTime, listing: &Listing) -> Vec<Event> {
         let mut events = Vec::new();
-        for record in self.containers.values().filter(|record| record.server == *server && record.state.may_run()) {
+        for record in self.on(server).filter(|record| record.state.may_run()) {
             let exited = |exit| {
                 let (container, generation) = (record.id.clone(), record.generation);
                 Event::Exited { container, generation, exit }

@@ -112,6 +112,8 @@ pub struct ServiceRecord {
 #[derive(Debug, Clone, Default)]
 struct SoftState {
     dirty: BTreeSet<UnitId>,
+    /// Units that wait for nothing but that containers may be made.
+    unfinished: BTreeSet<UnitId>,
     /// The last Unit that was marked: what happens often happens to the same one.
     marked: Option<UnitId>,
     /// Without a Unit: something that whoever waits may need has its time.
@@ -128,7 +130,6 @@ struct SoftState {
     halting: bool,
     anomalies: Vec<String>,
     anomalous: u64,
-    ended_now: Vec<Operation>,
     /// What the scaling policy asked for lately.
     scaling: BTreeMap<UnitId, Window>,
     /// Why it could say nothing at the last reading.
@@ -143,7 +144,8 @@ struct SoftState {
     rearranging: BTreeMap<Name, ManagerTime>,
     ended_fleet: Vec<ServerOperation>,
     rooms: rooms::Rooms,
-    spots: BTreeMap<UnitId, BTreeMap<ServerId, u32>>,
+    spots: rooms::Spots,
+    here: BTreeMap<ServerId, BTreeSet<ContainerId>>,
     /// Units that found no room, with how many containers of which revision they miss.
     wanting: BTreeMap<UnitId, Want>,
 }
@@ -211,6 +213,33 @@ impl State {
         let mut state: Self = serde_json::from_slice(bytes)?;
         state.rebuild();
         Ok(state)
+    }
+
+    /// A copy to be written down elsewhere while this one goes on changing: of what is stored, without anything derived.
+    /// Both share the records of containers that do not change meanwhile.
+    #[must_use]
+    pub fn freeze(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            epoch: self.epoch,
+            now: self.now,
+            at: self.at,
+            settings: self.settings.clone(),
+            services: self.services.clone(),
+            units: self.units.clone(),
+            containers: self.containers.clone(),
+            servers: self.servers.clone(),
+            providers: self.providers.clone(),
+            server_operations: self.server_operations.clone(),
+            ended_server_operations: self.ended_server_operations.clone(),
+            ports: self.ports.clone(),
+            operations: self.operations.clone(),
+            ended: self.ended.clone(),
+            last_operation: self.last_operation,
+            frozen: self.frozen.clone(),
+            own_stops: self.own_stops.clone(),
+            soft: SoftState::default(),
+        }
     }
 
     /// Writes a snapshot.
@@ -285,13 +314,27 @@ impl State {
         dirty
     }
 
-    /// Has Units looked at again in the next turn.
+    /// Has Units wait for the next turn, in which more containers may be made.
     pub(crate) fn put_off(&mut self, units: BTreeSet<UnitId>) {
-        self.soft.dirty.extend(units);
+        self.soft.unfinished = units;
+    }
+
+    /// Units that the last turn has put off.
+    pub(crate) fn take_unfinished(&mut self) -> BTreeSet<UnitId> {
+        std::mem::take(&mut self.soft.unfinished)
+    }
+
+    /// Whether the last turn has put something off, because it could make only so many containers.
+    pub fn is_unfinished(&self) -> bool {
+        !self.soft.unfinished.is_empty()
     }
 
     /// Remembers what the Units that were looked at found no room for.
-    pub(crate) fn set_wanting(&mut self, looked_at: &BTreeSet<UnitId>, mut wanting: BTreeMap<UnitId, Want>) {
+    pub(crate) fn set_wanting<'a>(
+        &mut self,
+        looked_at: impl Iterator<Item = &'a UnitId>,
+        mut wanting: BTreeMap<UnitId, Want>,
+    ) {
         for unit in looked_at {
             let before = self.soft.wanting.get(unit).copied();
             let after = wanting.remove(unit);
@@ -313,7 +356,8 @@ impl State {
 
     /// Whether something waits to be looked at.
     pub fn is_dirty(&self) -> bool {
-        !self.soft.dirty.is_empty() || self.soft.fleet_dirty || self.soft.held_dirty && !self.soft.held.is_empty()
+        let held = self.soft.held_dirty && !self.soft.held.is_empty();
+        !self.soft.dirty.is_empty() || self.soft.fleet_dirty || held || self.is_unfinished()
     }
 
     /// Whether the routing table may have changed since the last call.
@@ -329,11 +373,6 @@ impl State {
     /// How many such things were seen since this value was made.
     pub fn anomalies(&self) -> u64 {
         self.soft.anomalous
-    }
-
-    /// Operations that ended since the last call, for the ledger.
-    pub fn take_ended_operations(&mut self) -> Vec<Operation> {
-        std::mem::take(&mut self.soft.ended_now)
     }
 
     /// Ports by server whose hold-down has ended since the last call: other Managers on the host may have them.

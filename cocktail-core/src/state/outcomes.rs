@@ -235,7 +235,7 @@ impl State {
             self.end(id, OperationState::Succeeded, None);
         }
         self.give_back(&record);
-        self.spot_out(&record.unit, &record.server);
+        self.spot_out(&record.id, &record.unit, &record.server);
         if let Some(unit) = self.units.get_mut(&record.unit) {
             unit.containers.remove(container);
             let in_use = self.soft.rosters.get(&record.unit).map(Roster::revisions);

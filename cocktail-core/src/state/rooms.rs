@@ -1,5 +1,5 @@
-//! What is left of which server, in order, and which Units are where: kept while they change, so that a place is found
-//! by looking at a few servers among thousands.
+//! What is left of which server, in order, which Units are where, and which containers: kept while they change, so that a
+//! place is found by looking at a few servers among thousands, and what is about one server costs what is on it.
 //!
 //! Derived: [`State::count_rooms`] makes it anew, and the simulated world compares the two after every step.
 
@@ -7,7 +7,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::State;
-use crate::id::{ServerId, UnitId};
+use crate::container::Container;
+use crate::id::{ContainerId, ServerId, UnitId};
 use crate::name::Name;
 use crate::server::{Server, ServerState};
 use crate::spec::Resources;
@@ -17,6 +18,9 @@ pub(crate) type Yard = (Name, Option<String>);
 
 /// A server in the order of what is left of it: [`share`] first, then the order of ids from the back.
 pub(crate) type Rank = (u32, Reverse<ServerId>);
+
+/// How many containers a Unit has on which server.
+pub(crate) type Spots = BTreeMap<UnitId, BTreeMap<ServerId, u32>>;
 
 /// Servers that take containers, by what is left of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,7 +114,16 @@ impl State {
         }
     }
 
-    pub(super) fn spot_in(&mut self, unit: &UnitId, server: &ServerId) {
+    /// Containers on a server, in the order of their ids.
+    pub fn on(&self, server: &ServerId) -> impl Iterator<Item = &Container> {
+        self.soft.here.get(server).into_iter().flatten().filter_map(|id| self.containers.get(id))
+    }
+
+    pub(super) fn spot_in(&mut self, container: &ContainerId, unit: &UnitId, server: &ServerId) {
+        match self.soft.here.get_mut(server) {
+            Some(here) => _ = here.insert(container.clone()),
+            None => _ = self.soft.here.insert(server.clone(), BTreeSet::from([container.clone()])),
+        }
         let spots = match self.soft.spots.get_mut(unit) {
             Some(spots) => spots,
             None => self.soft.spots.entry(unit.clone()).or_default(),
@@ -118,7 +131,13 @@ impl State {
         *spots.entry(server.clone()).or_default() += 1;
     }
 
-    pub(super) fn spot_out(&mut self, unit: &UnitId, server: &ServerId) {
+    pub(super) fn spot_out(&mut self, container: &ContainerId, unit: &UnitId, server: &ServerId) {
+        if let Some(here) = self.soft.here.get_mut(server) {
+            here.remove(container);
+            if here.is_empty() {
+                self.soft.here.remove(server);
+            }
+        }
         let Some(spots) = self.soft.spots.get_mut(unit) else { return };
         if let Some(count) = spots.get_mut(server) {
             *count -= 1;
@@ -133,20 +152,20 @@ impl State {
 
     /// Counts everything, after loading.
     pub(crate) fn count_rooms(&mut self) {
-        (self.soft.rooms, self.soft.spots) = (Rooms::default(), BTreeMap::new());
+        (self.soft.rooms, self.soft.spots, self.soft.here) = (Rooms::default(), BTreeMap::new(), BTreeMap::new());
         for server in self.servers.keys().cloned().collect::<Vec<_>>() {
             self.rank(&server);
         }
-        let spots: Vec<(UnitId, ServerId)> =
-            self.containers.values().map(|record| (record.unit.clone(), record.server.clone())).collect();
-        for (unit, server) in spots {
-            self.spot_in(&unit, &server);
+        let containers = std::mem::take(&mut self.containers);
+        for record in containers.values() {
+            self.spot_in(&record.id, &record.unit, &record.server);
         }
+        self.containers = containers;
     }
 
     /// What is derived here, to be compared.
     #[cfg(test)]
-    pub(crate) fn derived_rooms(&self) -> (&Rooms, &BTreeMap<UnitId, BTreeMap<ServerId, u32>>) {
-        (&self.soft.rooms, &self.soft.spots)
+    pub(crate) fn derived_rooms(&self) -> (&Rooms, &Spots, &BTreeMap<ServerId, BTreeSet<ContainerId>>) {
+        (&self.soft.rooms, &self.soft.spots, &self.soft.here)
     }
 }

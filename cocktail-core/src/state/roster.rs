@@ -2,9 +2,9 @@
 //! same in a large Unit, because nobody has to look at the others.
 //!
 //! Start at [`Roster`]. What a container counts as is noted before it changes ([`Marks`]) and compared with what it counts
-//! as afterwards, so that only what has changed is counted anew. What depends on time alone waits in the order of its time: `due` for what [`crate::plan`] has to do
-//! about a container, [`Group`] for what has been ready for long enough. A roster always equals the one that a count of
-//! all containers gives; the tests compare both after every turn.
+//! as afterwards, so that only what has changed is counted anew. What depends on time alone waits in the order of its time:
+//! `due` for what [`crate::plan`] has to do about a container, [`Group`] for what has been ready for long enough. A roster
+//! always equals the one that a count of all containers gives; the tests compare both after every turn.
 
 mod group;
 mod marks;

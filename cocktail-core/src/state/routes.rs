@@ -1,5 +1,6 @@
 //! What follows from the state for the outside: the routing table, and starts as a runtime needs them.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -65,9 +66,11 @@ impl State {
         let unit = self.units.get(&record.unit).ok_or_else(|| Error::not_found(format!("no unit {}", record.unit)))?;
         let template = unit.template(record.revision);
         let ports = launch_ports(record, template)?;
-        let variables = variables(record, &ports);
-        let substitute =
-            |text: &String| manifest::substitute(text, &variables).map_err(|error| Error::invalid(error.to_string()));
+        let variables = LazyCell::new(|| variables(record, &ports));
+        let substitute = |text: &String| match text.contains('$') {
+            true => manifest::substitute(text, &variables).map_err(|error| Error::invalid(error.to_string())),
+            false => Ok(text.clone()),
+        };
         let volumes = launch_volumes(record, template, unit.desired);
         let mut env = BTreeMap::new();
         for (key, value) in &template.env {
@@ -115,9 +118,8 @@ impl State {
 
     /// What a runtime is told of a server's containers when the Manager attaches to it.
     pub fn known(&self, server: &ServerId) -> Vec<Known> {
-        self.containers
-            .values()
-            .filter(|container| container.server == *server && container.state.may_run())
+        self.on(server)
+            .filter(|container| container.state.may_run())
             .filter_map(|container| {
                 let launch = self.launch(&container.id).ok()?;
                 Some(Known { launch, handle: container.handle.clone() })

@@ -111,7 +111,7 @@ impl State {
         let standing = format!("{}: {}", server.state, server.reason);
         views.push(now(server.since, "state", server.id.to_string(), standing));
         if server.tenure.rearrangement.is_some() {
-            let here = self.containers.values().filter(|it| it.server == server.id && it.state.is_live());
+            let here = self.on(&server.id).filter(|it| it.state.is_live());
             views.extend(here.map(|record| {
                 let held = self.units.get(&record.unit).map(|unit| unit.held.as_str()).unwrap_or_default();
                 let mut because = "it stays until its replacement is ready".to_owned();

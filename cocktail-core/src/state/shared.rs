@@ -3,6 +3,8 @@
 //! Each id that is read is a text of its own. A million containers name few Units, servers and ports, and each of them
 //! is named in several places.
 
+use std::sync::Arc;
+
 use super::{Containers, State};
 use crate::container::{Container, ContainerPort};
 use crate::id::{ServerId, UnitId};
@@ -14,7 +16,7 @@ impl State {
     pub(super) fn share_texts(&mut self) {
         let mut containers = Containers::default();
         for mut record in std::mem::take(&mut self.containers) {
-            self.share_texts_of(&mut record);
+            self.share_texts_of(Arc::make_mut(&mut record));
             containers.insert(record);
         }
         for unit in self.units.values_mut() {

@@ -195,7 +195,7 @@ impl World {
 
     /// Writes a snapshot and forgets the journal before it.
     pub(crate) fn snapshot(&mut self) {
-        let bytes = self.state.to_snapshot().expect("a state can be written");
+        let bytes = self.state.freeze().to_snapshot().expect("a state can be written");
         self.replayed = State::from_snapshot(&bytes).expect("a snapshot can be read");
         check::replay(&self.state, &self.replayed);
         self.journal.clear();

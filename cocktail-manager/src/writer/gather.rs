@@ -10,23 +10,27 @@ use cocktail_core::event::{Event, Soft};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Gathered, RETRY, Writer, far};
+use super::{End, Gathered, RETRY, Writer, far};
 use crate::shared::Observation;
 
-/// Inputs that one turn takes at most.
-const BATCH: usize = 4096;
+/// Inputs that one turn takes at most: what the containers of a few turns tell while they start.
+const BATCH: usize = 4 * MOST;
 /// Shortest pause after a turn in a burst, and longest time for which something is held up otherwise.
 const PACE: Duration = Duration::from_millis(5);
 /// Longest pause in a burst; it is twice as long as the last turn took, so that a large state is looked at less often.
 const LONGEST_PACE: Duration = Duration::from_millis(50);
 /// Calls under way that are no burst.
 const FEW: usize = 16;
-/// Containers that the first turns of a burst make: they start while the many others are decided.
+/// Events of a turn after which the next one may wait for longer.
+const MANY: usize = 256;
+/// Containers that the first turn of a burst makes: they start while the many others are decided.
 const FIRST: usize = 64;
+/// Containers that one turn makes at most: it takes some tens of milliseconds.
+const MOST: usize = 4096;
 
 impl Writer {
     /// Waits for something to do, then takes what else is there.
-    pub(super) async fn gather(&mut self, gathered: &mut Gathered) {
+    pub(super) async fn gather(&mut self, gathered: &mut Gathered) -> Result<(), End> {
         let mut urgent = true;
         let unfinished = self.state.is_dirty();
         if !unfinished {
@@ -65,8 +69,11 @@ impl Writer {
         while gathered.close.is_none()
             && let Ok(request) = self.requests.try_recv()
         {
+            // Whoever asks is shown nothing that is not durable.
+            self.land().await?;
             self.request(request, gathered);
         }
+        Ok(())
     }
 
     /// Takes what comes until there is something that others wait for, or the time is over.
@@ -105,14 +112,19 @@ impl Writer {
         }
     }
 
-    /// How many containers the turn may make: a part of what is on its way, so that its calls are not kept waiting for long.
-    pub(super) fn claims(&self) -> usize {
-        (self.state.operations.len() / 4).clamp(FIRST, BATCH)
+    /// How many containers the turn may make: few at first, so that their calls are not kept waiting for long, and twice as
+    /// many in each turn that follows, so that very many do not take very many turns.
+    pub(super) fn claims(&mut self) -> usize {
+        let left_over = self.state.is_unfinished();
+        self.claims = if left_over { (self.claims * 2).min(MOST) } else { FIRST };
+        self.claims
     }
 
-    /// Sets the pause before the next turn, after one that wrote and took that long.
-    pub(super) fn pace(&mut self, took: Duration) {
+    /// Sets the pause before the next turn, after one that wrote that many events and took that long.
+    pub(super) fn pace(&mut self, took: Duration, events: usize) {
         let burst = self.state.operations.len() > FEW;
-        self.paced = burst.then(|| Instant::now() + (took * 2).clamp(PACE, LONGEST_PACE));
+        // What comes in small turns is soon taken in: a long pause would only let it pile up.
+        let longest = if events > MANY { LONGEST_PACE } else { PACE };
+        self.paced = burst.then(|| Instant::now() + (took * 2).clamp(PACE, longest));
     }
 }

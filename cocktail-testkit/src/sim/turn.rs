@@ -67,7 +67,6 @@ impl World {
         for anomaly in manager.state.take_anomalies() {
             self.breach("A1 possible", anomaly);
         }
-        manager.state.take_ended_operations();
         manager.state.take_ended_server_operations();
         let dies = manager.dies;
         let epoch = manager.epoch;

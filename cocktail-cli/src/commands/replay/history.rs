@@ -162,7 +162,6 @@ impl History {
             state.replay(turn);
             // Told to whoever leads; here they would only grow.
             state.take_anomalies();
-            state.take_ended_operations();
             reached = row.seq;
         }
         if reached == seq {

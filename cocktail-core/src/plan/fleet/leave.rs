@@ -41,7 +41,7 @@ pub(super) fn step(draft: &mut Draft<'_>, server: &Server) {
 /// Makes others serve first what runs here; what is left at the deadline stays or goes, as was said.
 fn empty_out(draft: &mut Draft<'_>, server: &Server, rearrangement: &Rearrangement) {
     let state = draft.state;
-    let here = || state.containers.values().filter(|container| container.server == server.id);
+    let here = || state.on(&server.id);
     // The provider is asked before anything is drained.
     let unasked = rearrangement.give_back.is_some() && !rearrangement.cleared;
     if server.containers == 0 && !unasked {
