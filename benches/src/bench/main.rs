@@ -142,8 +142,14 @@ fn main() -> Result<()> {
     let mut results = Vec::new();
     let mut failed = Vec::new();
     for (bench, run) in chosen {
+        let before = proc::stolen();
         match run(&setup) {
-            Ok(report) => {
+            Ok(mut report) => {
+                if let Some(percent) = proc::stolen_since(before).filter(|percent| *percent >= 1.0) {
+                    report.note(format!(
+                        "{percent:.0} % of this machine's processor time went to others on its host: measure again"
+                    ));
+                }
                 print!("{}", report.table());
                 results.push(report.json()?);
             }

@@ -17,6 +17,21 @@ pub(crate) fn all() -> Vec<i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// Processor time of this machine so far: all of it, and what its host gave to others although it was wanted here.
+/// `None` where the system does not say.
+pub(crate) fn stolen() -> Option<(f64, f64)> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let times: Vec<f64> =
+        stat.lines().next()?.split_whitespace().skip(1).filter_map(|text| text.parse().ok()).collect();
+    Some((times.iter().take(8).sum(), *times.get(7)?))
+}
+
+/// How much of the processor time since then went to others, in percent.
+pub(crate) fn stolen_since(before: Option<(f64, f64)>) -> Option<f64> {
+    let ((all, stolen), (all_now, stolen_now)) = before.zip(stolen())?;
+    Some((stolen_now - stolen) * 100.0 / (all_now - all).max(1.0))
+}
+
 /// An argument for `sleep` that no other process has: about six weeks, and a few seconds that differ from call to call.
 pub(crate) fn unique_sleep() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);

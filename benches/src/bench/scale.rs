@@ -21,6 +21,8 @@ struct Outcome {
     seconds: f64,
     placed_seconds: f64,
     bytes: f64,
+    /// The most that was in use, files in memory included.
+    peak_bytes: f64,
     /// Seconds that each tenth took.
     tenths: Vec<f64>,
     closing_seconds: f64,
@@ -48,6 +50,11 @@ pub(crate) fn run(setup: &Setup) -> Result<Report> {
         "bytes_per_container",
         two.bytes / two.containers,
         "memory for each of 2,000,000, everything included",
+    );
+    report.figure(
+        "peak_bytes_per_container",
+        two.peak_bytes / two.containers,
+        "the same at its peak, a snapshot included",
     );
     report.figure("closing_s", two.closing_seconds, "seconds for ending the Manager, with a snapshot of 2,000,000");
     report.figure("snapshot_mib", two.snapshot_bytes / (1 << 20) as f64, "size of that snapshot");

@@ -24,6 +24,8 @@ use cocktail_manager::Orchestrator;
 use cocktail_store::RedbStore;
 use serde_json::json;
 
+/// The line of `/proc/self/status` with what is in use; files in memory are not in it.
+const IN_USE: &str = "RssAnon:";
 /// Cores of each server: room for what any of the benchmarks puts there.
 const CORES: u64 = 128;
 /// Between two complete listings, and between two readings of what is not watched: longer than any of the measurements,
@@ -104,19 +106,21 @@ async fn place(folder: &Path, servers: usize, there: usize, units: usize, each: 
 }
 
 async fn scale(folder: &Path, servers: usize, units: usize, each: usize) -> Result<serde_json::Value> {
-    let empty = resident()?;
+    let empty = memory(IN_USE)?;
     let bench = Bench::start(folder, servers, false).await?;
     let begin = Instant::now();
     let (took, placed) = bench.deploy("all", units, each, false).await?;
     let progress = bench.store.progress();
     let tenths = tenths(begin, &progress, units * each);
-    let full = resident()?;
+    let full = at_rest().await?;
+    let peak = memory("VmHWM:")?;
     let (closing, snapshot) = bench.close().await?;
     Ok(json!({
         "containers": units * each,
         "seconds": took.as_secs_f64(),
         "placed_seconds": placed.as_secs_f64(),
         "bytes": full.saturating_sub(empty),
+        "peak_bytes": peak.saturating_sub(empty),
         "tenths": tenths,
         "closing_seconds": closing.as_secs_f64(),
         "snapshot_bytes": snapshot,
@@ -199,11 +203,25 @@ fn scattered(count: usize) -> usize {
     count.wrapping_mul(0x9e_3779_b97f_4a7d) >> 20
 }
 
-/// Memory that this process has in use, what its allocator keeps for itself included; files in memory are not.
-fn resident() -> Result<u64> {
+/// What this process has in use once that changes no more: the last snapshot may still be on its way to the disk.
+async fn at_rest() -> Result<u64> {
+    let mut last = memory(IN_USE)?;
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = memory(IN_USE)?;
+        if now.abs_diff(last) < last / 200 {
+            return Ok(now);
+        }
+        last = now;
+    }
+    bail!("memory does not come to rest")
+}
+
+/// Memory of this process, what its allocator keeps for itself included.
+fn memory(key: &str) -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("there is no RssAnon")?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("RssAnon is no number")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).context("a line is missing")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("it is no number")?;
     Ok(kib << 10)
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Draft<'a> {
     /// Which Units keep away from a Unit, from the first that is placed on.
     kept_apart: Option<BTreeMap<UnitId, Vec<&'a UnitId>>>,
     pub(super) leaving: BTreeSet<ContainerId>,
+    /// Ids that this pass has given to new containers.
+    made: BTreeSet<ContainerId>,
     /// Why nothing that is unwell is ended.
     pub(super) frozen: Option<String>,
     /// Containers that may still be made.
@@ -142,6 +144,7 @@ impl<'a> Draft<'a> {
             lots: state.rooms().yards().map(lot).collect(),
             kept_apart: None,
             leaving: BTreeSet::new(),
+            made: BTreeSet::new(),
             frozen: state.frozen.clone(),
             claims,
             own_stops: state.own_stops.len(),
@@ -251,6 +254,11 @@ impl<'a> Draft<'a> {
                 ranked.insert(rank);
             }
         }
+    }
+
+    /// Gives an id to a new container; false if another one of this pass has it.
+    pub(super) fn take_id(&mut self, id: &ContainerId) -> bool {
+        self.made.insert(id.clone())
     }
 
     /// A Unit found no room.

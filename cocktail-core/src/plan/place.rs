@@ -77,8 +77,9 @@ pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, c
             free
         });
         draft.reserve(id, server, template.resources);
+        let container = new_id(draft, id, unit, &seed, made);
         draft.push(Event::Claimed {
-            container: new_id(draft, id, unit, &seed, made),
+            container,
             unit: id.clone(),
             revision,
             server: server.id.clone(),
@@ -294,7 +295,7 @@ fn lease<'a>(
 ///
 /// The Unit's own count starts anew when it is removed and applied again, the number of operations never does. An id
 /// that came back would let an old container's late end be taken for the new one's.
-fn new_id(draft: &Draft<'_>, id: &UnitId, unit: &Unit, seed: &str, made: usize) -> ContainerId {
+fn new_id(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, seed: &str, made: usize) -> ContainerId {
     let mut count = unit.made + made as u64 + 1;
     loop {
         let mut text = String::with_capacity(id.unit.as_str().len() + 1 + ID_LENGTH);
@@ -302,9 +303,26 @@ fn new_id(draft: &Draft<'_>, id: &UnitId, unit: &Unit, seed: &str, made: usize) 
         text.push('-');
         text.extend(letters(draft.state.chance(seed, count), ID_LENGTH));
         let container = ContainerId::new(text);
-        if !draft.state.containers.contains_key(&container) {
+        if !draft.state.containers.contains_key(&container) && draft.take_id(&container) {
             return container;
         }
         count += 1 << 32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::World;
+
+    #[test]
+    fn one_pass_gives_no_id_twice_though_chance_does() {
+        let mut world = World::new();
+        world.apply("service = \"shop\"\n[maps.prod.units.web]\ncommand = [\"x\"]\nreplicas = 0\n");
+        let state = &world.state;
+        let (id, unit) = state.units.first_key_value().unwrap();
+        let mut draft = Draft::new(state, usize::MAX);
+        let ids: BTreeSet<ContainerId> = (0..3).map(|_| new_id(&mut draft, id, unit, "the same", 1)).collect();
+        assert_eq!(ids.len(), 3, "{ids:?}");
     }
 }

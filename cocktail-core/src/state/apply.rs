@@ -278,6 +278,9 @@ impl State {
         let Event::Claimed { container, unit, revision, server, ports, slot, because, considered } = event else {
             return;
         };
+        if self.containers.contains_key(container) {
+            return self.report_anomaly(format!("{container} was made twice"));
+        }
         let (unit, server) = (&self.shared_unit(unit), &self.shared_server(server));
         let Some(owner) = self.units.get_mut(unit) else { return };
         let because = &Text::from(because.as_str());

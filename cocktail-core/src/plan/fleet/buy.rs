@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::pack::{Offer, cheapest, holds};
 use super::{Draft, existing};
 use crate::contract::{Offering, ServerSpec};
+use crate::event::Event;
 use crate::fleet::{FleetEvent, ProviderRecord, ServerOperationKind, Tenure, offering_key};
 use crate::id::{ServerId, UnitId};
 use crate::name::Name;
@@ -271,7 +272,11 @@ fn new_id(draft: &Draft<'_>, provider: &Name, number: u32) -> ServerId {
     loop {
         let letters: String = letters(draft.state.chance(&seed, count), ID_LENGTH).collect();
         let id = ServerId::new(format!("{provider}-{letters}"));
-        if !draft.state.servers.contains_key(&id) {
+        let claims = |event: &Event| match event {
+            Event::Fleet { event } => matches!(&**event, FleetEvent::Claimed { server } if server.id == id),
+            _ => false,
+        };
+        if !draft.state.servers.contains_key(&id) && !draft.events.iter().any(claims) {
             return id;
         }
         count += 1 << 32;
