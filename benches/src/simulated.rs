@@ -1,4 +1,4 @@
-//! Servers that only acknowledge: what is started on them runs at once, and nothing runs.
+//! Servers that only acknowledge: what is started on them runs and is ready at once, and nothing runs.
 //!
 //! Start at [`Simulated`], a provider for a real Manager with a real store. [`Counting`] is that store with a count of what
 //! is durable. What is measured with them is everything that a Manager does itself: planning, committing, sending calls,
@@ -13,9 +13,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use cocktail_core::contract::{
     Checkpoint, ClaimOutcome, Connection, ExecSession, ExecSpec, Exit, Handle, Known, Launch, Lease, LedgerRow,
-    Listing, Loaded, LogOptions, LogStream, Offering, Provider, ProviderCapabilities, ProvisionCtx, Requirements,
-    Runtime, RuntimeCapabilities, RuntimeEvent, ServerClaim, ServerListing, ServerObservation, ServerSpec, StopOrder,
-    Store, TerminateReason, TurnRow, UsageReading, VolumeFound,
+    Listing, Loaded, LogOptions, LogStream, Offering, ProbeKind, Provider, ProviderCapabilities, ProvisionCtx,
+    Requirements, Runtime, RuntimeCapabilities, RuntimeEvent, ServerClaim, ServerListing, ServerObservation,
+    ServerSpec, StopOrder, Store, TerminateReason, TurnRow, UsageReading, VolumeFound,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Epoch, Generation, OperationId, Seq, ServerId, StoreId};
@@ -139,9 +139,12 @@ impl Acknowledging {
             (container, generation)
         };
         lock(&self.dead).insert(container.clone(), Instant::now());
-        let events = lock(&self.events);
-        let exited = RuntimeEvent::Exited { container, generation, exit: Exit::Code(1) };
-        events.as_ref().is_some_and(|events| events.send(exited).is_ok())
+        self.tell(RuntimeEvent::Exited { container, generation, exit: Exit::Code(1) })
+    }
+
+    /// Tells the Manager something, if one listens.
+    fn tell(&self, event: RuntimeEvent) -> bool {
+        lock(&self.events).as_ref().is_some_and(|events| events.send(event).is_ok())
     }
 
     /// Milliseconds between a death and the call that starts the container anew, since the last question. The call is
@@ -166,6 +169,11 @@ impl Runtime for Acknowledging {
     async fn start(&self, launch: &Launch) -> Result<Handle> {
         if self.watched {
             lock(&self.running).insert(launch.container.clone(), launch.generation);
+        }
+        if launch.probes.iter().any(|probe| probe.kind == ProbeKind::Ready) {
+            let (container, generation) = (launch.container.clone(), launch.generation);
+            let detail = "connected".to_owned();
+            self.tell(RuntimeEvent::Probe { container, generation, kind: ProbeKind::Ready, ok: true, detail });
         }
         Ok(Handle { pid: Some(1), start_time: 1, boot_id: "boot".into(), docker_id: None })
     }
@@ -221,6 +229,7 @@ pub struct Counting {
     inner: Arc<dyn Store>,
     claimed: AtomicUsize,
     started: AtomicUsize,
+    ready: AtomicUsize,
     /// When how many containers had been claimed, after each turn that claims some.
     progress: Mutex<Vec<(Instant, usize)>>,
     /// The longest snapshot, in bytes and milliseconds.
@@ -235,20 +244,28 @@ impl Counting {
             inner,
             claimed: AtomicUsize::new(0),
             started: AtomicUsize::new(0),
+            ready: AtomicUsize::new(0),
             progress: Mutex::default(),
             snapshot: Mutex::default(),
             more: Notify::new(),
         })
     }
 
-    /// Containers whose claims are durable, and those whose starts are durably known.
-    pub fn counts(&self) -> (usize, usize) {
-        (self.claimed.load(Ordering::Acquire), self.started.load(Ordering::Acquire))
+    /// Starts that are durably known.
+    pub fn started(&self) -> usize {
+        self.started.load(Ordering::Acquire)
     }
 
     /// Waits until that many starts are durably known.
     pub async fn until_started(&self, count: usize) {
-        while self.counts().1 < count {
+        while self.started() < count {
+            self.more.notified().await;
+        }
+    }
+
+    /// Waits until that many containers are durably known to have been ready.
+    pub async fn until_ready(&self, count: usize) {
+        while self.ready.load(Ordering::Acquire) < count {
             self.more.notified().await;
         }
     }
@@ -273,10 +290,11 @@ impl Store for Counting {
         self.inner.acquire().await
     }
     async fn append(&self, epoch: Epoch, turn: TurnRow, ledger: &[LedgerRow]) -> Result<()> {
-        let (claimed, started) = counted(&turn.bytes);
+        let [claimed, started, ready] = counted(&turn.bytes);
         self.inner.append(epoch, turn, ledger).await?;
         let before = self.claimed.fetch_add(claimed, Ordering::AcqRel);
         self.started.fetch_add(started, Ordering::AcqRel);
+        self.ready.fetch_add(ready, Ordering::AcqRel);
         if claimed > 0 {
             lock(&self.progress).push((Instant::now(), before + claimed));
         }
@@ -319,10 +337,11 @@ impl Store for Counting {
     }
 }
 
-/// Claims and starts in a turn as it is stored: each event begins with its kind.
-fn counted(turn: &[u8]) -> (usize, usize) {
+/// Claims, starts and probes in a turn as it is stored: each event begins with its kind. Probes tell nothing here but that
+/// a container is ready.
+fn counted(turn: &[u8]) -> [usize; 3] {
     const BEGIN: &[u8] = br#"{"kind":""#;
-    let (mut claimed, mut started) = (0, 0);
+    let mut counts = [0; 3];
     let mut rest = turn;
     while let Some(at) = rest.iter().position(|byte| *byte == b'{') {
         rest = &rest[at..];
@@ -330,11 +349,12 @@ fn counted(turn: &[u8]) -> (usize, usize) {
             rest = &rest[1..];
             continue;
         };
-        claimed += usize::from(kind.starts_with(br#"claimed""#));
-        started += usize::from(kind.starts_with(br#"started""#));
+        for (count, name) in counts.iter_mut().zip([&br#"claimed""#[..], br#"started""#, br#"probed""#]) {
+            *count += usize::from(kind.starts_with(name));
+        }
         rest = kind;
     }
-    (claimed, started)
+    counts
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -347,9 +367,9 @@ mod tests {
     use super::counted;
 
     #[test]
-    fn claims_and_starts_of_a_turn_are_counted_and_nothing_else() {
-        let turn = br#"{"now":1,"events":[{"kind":"claimed","container":"a"},{"kind":"started","handle":{"pid":1}},{"kind":"start_failed"},{"kind":"claimed"}]}"#;
-        assert_eq!(counted(turn), (2, 1));
-        assert_eq!(counted(br#"{"events":[]}"#), (0, 0));
+    fn claims_starts_and_probes_of_a_turn_are_counted_and_nothing_else() {
+        let turn = br#"{"now":1,"events":[{"kind":"claimed","container":"a"},{"kind":"started","handle":{"pid":1}},{"kind":"start_failed"},{"kind":"claimed"},{"kind":"probed"}]}"#;
+        assert_eq!(counted(turn), [2, 1, 1]);
+        assert_eq!(counted(br#"{"events":[]}"#), [0; 3]);
     }
 }

@@ -1,16 +1,24 @@
-//! The command line as a type. Start at [`Cli`].
+//! The command line as a type. Start at [`Cli`]; the options of each command are in the files below.
 //!
 //! Only shapes and help texts live here; what a command does is in [`crate::commands`]. Wrong usage is answered by
 //! clap with exit code 2.
 
+mod change;
+mod look;
+mod run;
+
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use cocktail_core::quantity::parse_duration;
-use cocktail_core::time::WallTime;
+
+pub(crate) use self::change::{
+    ObjectArg, ObjectsArgs, RearrangeArgs, RollbackArgs, RolloutCommand, ScaleArgs, ServerArg, StepArgs, UnitArg,
+};
+pub(crate) use self::look::{EventsArgs, ExecArgs, LogsArgs, Moment, ReplayArgs, SimulateArgs};
+pub(crate) use self::run::{ApplyArgs, DoctorArgs, DownArgs, FilesArgs, ManifestCommand, ServeArgs, UpArgs, WaitArg};
 
 /// Text under the help of the program.
 const EXIT_CODES: &str = "\
@@ -217,314 +225,6 @@ Examples:
     Version,
 }
 
-/// Manifests.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct FilesArgs {
-    /// Manifests; - is standard input
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-}
-
-/// `up`.
-#[derive(Debug, Args)]
-pub(crate) struct UpArgs {
-    #[command(flatten)]
-    pub(crate) files: FilesArgs,
-    /// Leave it all running in the background
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// Longest wait until every Unit is ready; passing it is exit code 5
-    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
-    pub(crate) wait: Duration,
-}
-
-/// `serve`.
-#[derive(Debug, Args)]
-pub(crate) struct ServeArgs {
-    /// Started by `up -d`: leave the terminal, and let `down` end it.
-    #[arg(long, hide = true)]
-    pub(crate) background: bool,
-}
-
-/// `apply`.
-#[derive(Debug, Args)]
-pub(crate) struct ApplyArgs {
-    #[command(flatten)]
-    pub(crate) files: FilesArgs,
-    #[command(flatten)]
-    pub(crate) wait: WaitArg,
-}
-
-/// Whether to wait until a command has come true.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct WaitArg {
-    /// Wait until it has come true, at most this long; passing it is exit code 5
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "120s", value_parser = duration)]
-    pub(crate) wait: Option<Duration>,
-}
-
-/// `events`.
-#[derive(Debug, Args)]
-pub(crate) struct EventsArgs {
-    /// Go on with what happens
-    #[arg(short, long)]
-    pub(crate) follow: bool,
-    /// Only the last N of what is there
-    #[arg(long, value_name = "N")]
-    pub(crate) tail: Option<usize>,
-    /// Only events of this object
-    pub(crate) object: Option<String>,
-}
-
-/// `replay`.
-#[derive(Debug, Args)]
-pub(crate) struct ReplayArgs {
-    /// The data dir [default: as of every command]
-    #[arg(value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
-    /// The moment [default: the last turn]
-    #[arg(long, value_name = "T")]
-    pub(crate) until: Option<Moment>,
-    /// Only decisions and events from this moment on
-    #[arg(long, value_name = "T")]
-    pub(crate) from: Option<Moment>,
-    /// Only what concerns this Service, map, Unit, container or server
-    #[arg(long, value_name = "OBJECT")]
-    pub(crate) object: Option<String>,
-}
-
-/// A moment in a journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
-    /// After this turn.
-    Turn(u64),
-    /// At this time.
-    At(WallTime),
-    /// So long ago.
-    Ago(Duration),
-}
-
-impl FromStr for Moment {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(turn) = text.strip_prefix("seq:") {
-            return turn.parse().map(Self::Turn).map_err(|_| format!("{turn:?} is no number of a turn"));
-        }
-        if let Ok(age) = parse_duration(text) {
-            return Ok(Self::Ago(age));
-        }
-        WallTime::parse(text)
-            .map(Self::At)
-            .map_err(|_| "it is no time like 2026-01-01T12:00:00Z, no age like 5m, and no turn like seq:42".to_owned())
-    }
-}
-
-/// One object.
-#[derive(Debug, Args)]
-pub(crate) struct ObjectArg {
-    /// Unit, container, server or operation
-    pub(crate) object: String,
-}
-
-/// Objects, and whether to wait.
-#[derive(Debug, Args)]
-pub(crate) struct ObjectsArgs {
-    /// Unit, map, Service or container
-    #[arg(required = true, value_name = "OBJECT")]
-    pub(crate) objects: Vec<String>,
-    #[command(flatten)]
-    pub(crate) wait: WaitArg,
-}
-
-/// `logs`.
-#[derive(Debug, Args)]
-pub(crate) struct LogsArgs {
-    /// Go on with what is written
-    #[arg(short, long)]
-    pub(crate) follow: bool,
-    /// Only the last N lines
-    #[arg(long, value_name = "N")]
-    pub(crate) tail: Option<u64>,
-    /// Only lines from this time on: RFC 3339, or an age like 5m
-    #[arg(long, value_name = "T")]
-    pub(crate) since: Option<String>,
-    /// Only lines that contain this text
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) grep: Option<String>,
-    /// Print lines that are JSON as they are, also on a terminal
-    #[arg(long)]
-    pub(crate) raw: bool,
-    /// Begin each line with its time
-    #[arg(short, long)]
-    pub(crate) timestamps: bool,
-    /// Container or Unit
-    pub(crate) object: String,
-}
-
-/// `exec`.
-#[derive(Debug, Args)]
-pub(crate) struct ExecArgs {
-    /// Hand our standard input to the command
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give the command a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// End the command after this time
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// Container by id or unique prefix
-    pub(crate) container: String,
-    /// Program and arguments
-    #[arg(required = true, last = true, value_name = "CMD")]
-    pub(crate) command: Vec<String>,
-}
-
-/// `scale`.
-#[derive(Debug, Args)]
-pub(crate) struct ScaleArgs {
-    /// The Unit
-    pub(crate) unit: String,
-    /// How many containers it shall have
-    pub(crate) count: u32,
-    #[command(flatten)]
-    pub(crate) wait: WaitArg,
-}
-
-/// `extend` and `reduce`.
-#[derive(Debug, Args)]
-pub(crate) struct StepArgs {
-    /// The Unit
-    pub(crate) unit: String,
-    /// How many containers
-    #[arg(default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) count: u32,
-    #[command(flatten)]
-    pub(crate) wait: WaitArg,
-}
-
-/// `rollout`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum RolloutCommand {
-    /// Print where the last rollout stands
-    Status(UnitArg),
-    /// Replace nothing more until it is resumed; what serves stays
-    Pause(UnitArg),
-    /// Let it go on; what failed is tried again
-    Resume(UnitArg),
-    /// Call the canary good, so that the others follow
-    Promote(UnitArg),
-    /// Go back to what served before
-    Abort(UnitArg),
-}
-
-/// One Unit.
-#[derive(Debug, Args)]
-pub(crate) struct UnitArg {
-    /// The Unit
-    pub(crate) unit: String,
-}
-
-/// One server.
-#[derive(Debug, Args)]
-pub(crate) struct ServerArg {
-    /// The server by id or unique prefix
-    pub(crate) server: String,
-}
-
-/// `rearrange`.
-#[derive(Debug, Args)]
-pub(crate) struct RearrangeArgs {
-    /// The server by id or unique prefix
-    pub(crate) server: String,
-    /// Longest time for it; what has not moved by then stays, and the server is used again
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) deadline: Option<Duration>,
-    /// At the deadline, drain what has not moved although nothing replaces it yet
-    #[arg(long, requires = "deadline")]
-    pub(crate) force: bool,
-    /// Give the server back to its provider once it is empty
-    #[arg(long)]
-    pub(crate) give_back: bool,
-    #[command(flatten)]
-    pub(crate) wait: WaitArg,
-}
-
-/// `rollback`.
-#[derive(Debug, Args)]
-pub(crate) struct RollbackArgs {
-    /// The Unit
-    pub(crate) unit: String,
-    /// The revision to go back to [default: the one that served before]
-    #[arg(long, value_name = "REVISION")]
-    pub(crate) to: Option<u64>,
-    #[command(flatten)]
-    pub(crate) wait: WaitArg,
-}
-
-/// `down`.
-#[derive(Debug, Args)]
-pub(crate) struct DownArgs {
-    /// Longest wait until everything is gone; passing it is exit code 5
-    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
-    pub(crate) wait: Duration,
-}
-
-/// `simulate`.
-#[derive(Debug, Args)]
-pub(crate) struct SimulateArgs {
-    #[command(flatten)]
-    pub(crate) files: FilesArgs,
-    /// What each Unit is asked for over time, as CSV
-    #[arg(long, value_name = "LOAD")]
-    pub(crate) load: PathBuf,
-    /// What can be bought, as CSV; without it there is room for everything
-    #[arg(long, value_name = "PRICES")]
-    pub(crate) prices: Option<PathBuf>,
-    /// Most servers of each provider at a time [default: 20]
-    #[arg(long, value_name = "N", requires = "prices")]
-    pub(crate) max_servers: Option<u32>,
-    /// Servers of each provider that stay although nothing runs on them [default: 0]
-    #[arg(long, value_name = "N", requires = "prices")]
-    pub(crate) min_servers: Option<u32>,
-    /// How long a server stays empty before it is given back [default: 5m]
-    #[arg(long, value_name = "TIME", requires = "prices", value_parser = duration)]
-    pub(crate) idle: Option<Duration>,
-    /// Time from the order to start a container until it serves
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
-    pub(crate) start_time: Duration,
-    /// Time of a whole core that one request takes, where the load does not say
-    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration)]
-    pub(crate) cpu_per_request: Duration,
-    /// What looks like chance: ids, and how much longer a start or boot takes, up to a tenth
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Distance of two rows of the table [default: so that there are about twenty]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) every: Option<Duration>,
-    /// Draw it into this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) svg: Option<PathBuf>,
-}
-
-/// `manifest`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ManifestCommand {
-    /// Check manifests: what is wrong, where, and what to write instead
-    Check(FilesArgs),
-    /// Print the JSON Schema of manifests
-    Schema,
-}
-
-/// `doctor`.
-#[derive(Debug, Args)]
-pub(crate) struct DoctorArgs {
-    /// Check what this provider needs, too
-    #[arg(default_value = "standalone", value_parser = ["standalone"])]
-    pub(crate) provider: String,
-}
-
 /// Reads `10s`.
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
@@ -533,6 +233,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use cocktail_core::time::WallTime;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! `scale`: the two public challenges, on simulated servers: a million containers on 5,000 servers, two million on 6,100.
 //!
 //! A whole Manager with its real store, from the apply until every container is placed, its start has been called and
-//! answered, and all that is durable. Nothing runs: what is compared is scheduling, not starting. Each size is a process
+//! answered, it was told to be ready, and all that is durable. Nothing runs: what is compared is scheduling, not starting. Each size is a process
 //! of its own. Memory is what that process has in use, with all that its allocator and its store keep.
 
 use anyhow::Result;

@@ -69,14 +69,24 @@ impl Bench {
         Ok(Self { manager: builder.start().await.map_err(told)?, store, provider })
     }
 
-    /// Applies Units, and waits until all their starts are durably known. Returns how long that took, and how long until
-    /// all had been placed.
-    async fn deploy(&self, map: &str, units: usize, each: usize, apart: bool) -> Result<(Duration, Duration)> {
-        let before = self.store.counts().1;
+    /// Applies Units, and waits until all their starts are durably known, and with `ready` until all of them are. Returns
+    /// how long that took, and how long until all had been placed.
+    async fn deploy(
+        &self,
+        map: &str,
+        units: usize,
+        each: usize,
+        apart: bool,
+        ready: bool,
+    ) -> Result<(Duration, Duration)> {
+        let before = self.store.started();
         let begin = Instant::now();
         self.manager.apply(&[manifest(map, units, each, apart)?], &Actor("bench".into())).await.map_err(told)?;
         let all = before + units * each;
         self.store.until_started(all).await;
+        if ready {
+            self.store.until_ready(all).await;
+        }
         let took = begin.elapsed();
         let progress = self.store.progress();
         let placed = progress.iter().find(|(_, claimed)| *claimed >= all).context("not all of them were placed")?.0;
@@ -93,8 +103,8 @@ impl Bench {
 
 async fn place(folder: &Path, servers: usize, there: usize, units: usize, each: usize) -> Result<serde_json::Value> {
     let bench = Bench::start(folder, servers, false).await?;
-    bench.deploy("there", 10, there / 10, false).await?;
-    let (took, placed) = bench.deploy("new", units, each, true).await?;
+    bench.deploy("there", 10, there / 10, false, true).await?;
+    let (took, placed) = bench.deploy("new", units, each, true, false).await?;
     let containers = bench.manager.containers().await.map_err(told)?;
     ensure!(containers.len() == there + units * each, "{} containers are there", containers.len());
     for view in containers.iter().step_by(100) {
@@ -109,7 +119,7 @@ async fn scale(folder: &Path, servers: usize, units: usize, each: usize) -> Resu
     let empty = memory(IN_USE)?;
     let bench = Bench::start(folder, servers, false).await?;
     let begin = Instant::now();
-    let (took, placed) = bench.deploy("all", units, each, false).await?;
+    let (took, placed) = bench.deploy("all", units, each, false, true).await?;
     let progress = bench.store.progress();
     let tenths = tenths(begin, &progress, units * each);
     let full = at_rest().await?;
@@ -148,7 +158,7 @@ async fn steady(
     each_second: usize,
 ) -> Result<serde_json::Value> {
     let bench = Bench::start(folder, servers, true).await?;
-    bench.deploy("all", units, each, false).await?;
+    bench.deploy("all", units, each, false, true).await?;
     // The burst is over, and the first readings were taken.
     tokio::time::sleep(Duration::from_secs(15)).await;
     bench.provider.servers().for_each(|server| drop(server.restarted()));

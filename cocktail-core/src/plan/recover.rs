@@ -22,7 +22,10 @@ pub(super) fn recover(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit) -> Option
             ContainerState::Backoff { until } if until <= state.now && !state.is_halting() && unit.goal() > 0 => {
                 held = held.or(begin(draft, container));
             }
-            ContainerState::Loading | ContainerState::Ready => held = held.or(watch(draft, unit, container)),
+            ContainerState::Loading | ContainerState::Ready => {
+                let told = held.is_some();
+                held = held.or(watch(draft, unit, container, told));
+            }
             ContainerState::Draining => {
                 let waited = container.deadline.is_some_and(|deadline| deadline <= state.now);
                 if container.drained || waited {
@@ -90,8 +93,9 @@ fn lease_again<'a>(draft: &mut Draft<'a>, container: &'a Container) -> Option<Ho
     None
 }
 
-/// Ends what has missed its deadline or fails its liveness probe; the restart in place follows from its exit.
-fn watch(draft: &mut Draft<'_>, unit: &Unit, container: &Container) -> Option<Hold> {
+/// Ends what has missed its deadline or fails its liveness probe; the restart in place follows from its exit. Where it may
+/// not, the reason is put into words unless one was `told`: very many may be late at once.
+fn watch(draft: &mut Draft<'_>, unit: &Unit, container: &Container, told: bool) -> Option<Hold> {
     let state = draft.state;
     let late = container.deadline.is_some_and(|deadline| deadline <= state.now);
     if container.finish_by.is_some_and(|finish_by| finish_by <= state.now) {
@@ -100,26 +104,32 @@ fn watch(draft: &mut Draft<'_>, unit: &Unit, container: &Container) -> Option<Ho
         draft.stop(container, unit, format!("not done within {limit}"));
         return None;
     }
-    let because = if late && container.state == ContainerState::Loading {
-        let limit = human(unit.spec.update.progress);
-        let saw = if container.probe.is_empty() { "no answer yet" } else { &container.probe };
-        format!("not ready within {limit}: {saw}")
-    } else if let Some(detail) = &container.unwell {
-        format!("liveness probe failed: {detail}")
-    } else {
+    let unready = late && container.state == ContainerState::Loading;
+    if !unready && container.unwell.is_none() {
         return None;
-    };
+    }
     let id = &container.id;
     if let Some(frozen) = &draft.frozen {
-        return Some(Hold::new(format!("{id} is not ended: {frozen}"), "frozen"));
+        return (!told).then(|| Hold::new(format!("{id} is not ended: {frozen}"), "frozen"));
     }
     if !draft.take_budget() {
-        let (most, window) = (state.settings.budget_deletions, human(state.settings.budget_window));
-        let because = format!(
-            "{id} is not ended yet: the manager ended {most} containers by itself within {window}, which is its budget"
-        );
-        return Some(Hold::new(because, "budget"));
+        let (most, window) = (state.settings.budget_deletions, state.settings.budget_window);
+        let because = || {
+            let window = human(window);
+            format!(
+                "{id} is not ended yet: the manager ended {most} containers by itself within {window}, which is its budget"
+            )
+        };
+        return (!told).then(|| Hold::new(because(), "budget"));
     }
+    let because = match &container.unwell {
+        Some(detail) if !unready => format!("liveness probe failed: {detail}"),
+        _ => {
+            let limit = human(unit.spec.update.progress);
+            let saw = if container.probe.is_empty() { "no answer yet" } else { &container.probe };
+            format!("not ready within {limit}: {saw}")
+        }
+    };
     draft.stop(container, unit, because);
     None
 }
