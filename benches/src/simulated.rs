@@ -119,6 +119,8 @@ pub struct Acknowledging {
     /// Deaths that a restart is awaited for.
     dead: Mutex<BTreeMap<ContainerId, Instant>>,
     restarted: Mutex<Vec<f64>>,
+    /// Deaths of containers that were no longer wanted.
+    spared: AtomicUsize,
     events: Mutex<Option<mpsc::UnboundedSender<RuntimeEvent>>>,
 }
 
@@ -126,7 +128,7 @@ impl Acknowledging {
     fn new(watched: bool) -> Self {
         let (running, dead, restarted, events) =
             (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-        Self { watched, running, dead, restarted, events }
+        Self { watched, running, dead, restarted, spared: AtomicUsize::new(0), events }
     }
 
     /// One of its containers dies: the one of that number, in order. False where none runs.
@@ -151,6 +153,11 @@ impl Acknowledging {
     /// sent when the decision is durable.
     pub fn restarted(&self) -> Vec<f64> {
         std::mem::take(&mut *lock(&self.restarted))
+    }
+
+    /// Deaths that no restart followed, because a smaller count was asked for meanwhile: what is down goes first.
+    pub fn spared(&self) -> usize {
+        self.spared.load(Ordering::Acquire)
     }
 }
 
@@ -181,7 +188,10 @@ impl Runtime for Acknowledging {
         lock(&self.running).remove(&order.container);
         Ok(Exit::Signal(order.signal))
     }
-    async fn remove(&self, _: &ContainerId) -> Result<()> {
+    async fn remove(&self, container: &ContainerId) -> Result<()> {
+        if lock(&self.dead).remove(container).is_some() {
+            self.spared.fetch_add(1, Ordering::AcqRel);
+        }
         Ok(())
     }
     async fn release_ports(&self, _: &[u16]) -> Result<()> {

@@ -92,8 +92,8 @@ impl Engine {
         }
         let end = facts.end + turn.bytes.len() as u64;
         let written = self.write(|txn, _| {
-            let row = JournalRow { at: turn.at, end, bytes: &turn.bytes }.encode();
-            txn.open_table(JOURNAL)?.insert(turn.seq.0, row.as_slice())?;
+            let row = JournalRow { at: turn.at, end, bytes: &turn.bytes };
+            row.encode(txn.open_table(JOURNAL)?.insert_reserve(turn.seq.0, row.len())?.as_mut());
             if !ledger.is_empty() {
                 let mut table = txn.open_table(LEDGER)?;
                 for row in ledger {

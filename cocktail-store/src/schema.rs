@@ -67,12 +67,17 @@ pub(crate) struct JournalRow<'a> {
 }
 
 impl<'a> JournalRow<'a> {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(16 + self.bytes.len());
-        row.extend_from_slice(&self.at.0.to_le_bytes());
-        row.extend_from_slice(&self.end.to_le_bytes());
-        row.extend_from_slice(self.bytes);
-        row
+    /// Bytes of the row.
+    pub(crate) fn len(&self) -> usize {
+        16 + self.bytes.len()
+    }
+
+    /// Writes the row into a place of [`JournalRow::len`] bytes.
+    pub(crate) fn encode(&self, into: &mut [u8]) {
+        let (numbers, bytes) = into.split_at_mut(16);
+        numbers[..8].copy_from_slice(&self.at.0.to_le_bytes());
+        numbers[8..].copy_from_slice(&self.end.to_le_bytes());
+        bytes.copy_from_slice(self.bytes);
     }
 
     pub(crate) fn decode(row: &'a [u8]) -> Result<Self, Failure> {

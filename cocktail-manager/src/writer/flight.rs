@@ -21,50 +21,50 @@ use super::{End, RETRY, Writer};
 use crate::fleet;
 use crate::shared::{Committed, Request};
 
+/// Bytes that an event has about, as JSON.
+const EVENT: usize = 400;
+
 /// A turn that is being written.
 pub(crate) struct Flight {
     turn: Arc<Turn>,
+    /// Operations on servers that have ended in it.
+    ended: Arc<Vec<ServerOperation>>,
     replies: Vec<Reply>,
     began: Instant,
     span: Span,
-    written: JoinHandle<Result<Written>>,
+    /// How many bytes it has, and how writing it went.
+    written: JoinHandle<Result<(usize, Result<()>)>>,
 }
 
 /// Who waits for a command to be durable, with the answer.
 pub(super) type Reply = (oneshot::Sender<Result<Commanded>>, Commanded);
-
-/// What was written, and how that went.
-struct Written {
-    row: TurnRow,
-    ledger: Vec<LedgerRow>,
-    outcome: Result<()>,
-}
 
 impl Writer {
     /// Begins to write a turn.
     pub(super) fn take_off(&mut self, turn: Turn, replies: Vec<Reply>, began: Instant) {
         debug_assert!(self.flight.is_none(), "one turn is written at a time");
         let turn = Arc::new(turn);
-        let ended = self.state.take_ended_server_operations();
-        let (seq, epoch, store, written) = (self.seq.next(), self.epoch, self.shared.store.clone(), turn.clone());
+        let ended = Arc::new(self.state.take_ended_server_operations());
+        let (seq, epoch, store) = (self.seq.next(), self.epoch, self.shared.store.clone());
+        let content = (turn.clone(), ended.clone());
         let written = tokio::spawn(async move {
-            let (row, ledger) = rows(seq, &written, &ended)?;
-            let outcome = store.append(epoch, row.clone(), &ledger).await;
-            Ok(Written { row, ledger, outcome })
+            let (row, ledger) = rows(seq, &content.0, &content.1)?;
+            let size = row.bytes.len();
+            Ok((size, store.append(epoch, row, &ledger).await))
         });
-        self.flight = Some(Flight { turn, replies, began, span: Span::current(), written });
+        self.flight = Some(Flight { turn, ended, replies, began, span: Span::current(), written });
     }
 
     /// Waits until the turn that is being written is durable, however long that takes, then sends the calls of its
     /// operations, answers its commands and tells followers. Does nothing where no turn is being written.
     pub(super) async fn land(&mut self) -> Result<(), End> {
-        let Some(Flight { turn, replies, began, span, written }) = self.flight.take() else { return Ok(()) };
+        let Some(Flight { turn, ended, replies, began, span, written }) = self.flight.take() else { return Ok(()) };
         let written = written.await.map_err(|_| Error::unexpected("writing a turn panicked")).flatten();
-        let Written { row, ledger, outcome } = written.map_err(|error| End::LeaseLost(error.chain()))?;
-        self.persist(&row, &ledger, outcome).await?;
-        self.seq = row.seq;
-        self.health.seq = row.seq;
-        self.snapshots.count(row.bytes.len());
+        let (size, outcome) = written.map_err(unwritable)?;
+        let seq = self.seq.next();
+        self.persist(seq, &turn, &ended, outcome).await?;
+        (self.seq, self.health.seq) = (seq, seq);
+        self.snapshots.count(size);
         let mut operations = 0;
         for event in &turn.events {
             if let Event::Intended { operation } = event {
@@ -78,9 +78,9 @@ impl Writer {
         }
         self.forget_servers(&turn.events);
         let events = turn.events.len();
-        span.record("seq", row.seq.0).record("events", events).record("operations", operations);
+        span.record("seq", seq.0).record("events", events).record("operations", operations);
         // No follower is no error.
-        let _ = self.shared.committed.send(Committed { seq: row.seq, turn });
+        let _ = self.shared.committed.send(Committed { seq, turn });
         self.pace(began.elapsed(), events);
         for (reply, commanded) in replies {
             let _ = reply.send(Ok(commanded));
@@ -91,14 +91,20 @@ impl Writer {
     }
 
     /// Makes a turn durable whose first attempt had this outcome, however long that takes.
-    async fn persist(&mut self, row: &TurnRow, ledger: &[LedgerRow], mut outcome: Result<()>) -> Result<(), End> {
+    async fn persist(
+        &mut self,
+        seq: Seq,
+        turn: &Turn,
+        ended: &[ServerOperation],
+        mut outcome: Result<()>,
+    ) -> Result<(), End> {
         let mut told = false;
         while let Err(failed) = outcome {
             if *failed.kind() == ErrorKind::Refused {
                 return Err(End::LeaseLost(failed.chain()));
             }
             if *failed.kind() == ErrorKind::OutcomeUnknown
-                && matches!(self.shared.store.last().await, Ok(last) if last == row.seq)
+                && matches!(self.shared.store.last().await, Ok(last) if last == seq)
             {
                 break;
             }
@@ -114,7 +120,8 @@ impl Writer {
                 let _ = done.send(());
                 return Err(End::Closed);
             }
-            outcome = self.shared.store.append(self.epoch, row.clone(), ledger).await;
+            let (row, ledger) = rows(seq, turn, ended).map_err(unwritable)?;
+            outcome = self.shared.store.append(self.epoch, row, &ledger).await;
         }
         if told {
             info!("the held turn is written");
@@ -159,6 +166,11 @@ impl Writer {
     }
 }
 
+/// A turn that is no JSON cannot be made durable by anybody.
+fn unwritable(error: Error) -> End {
+    End::LeaseLost(error.chain())
+}
+
 /// A turn as the store keeps it: its row, and those of the operations on servers that it intends or that have `ended` in it.
 /// Operations on containers are in the turn itself and nowhere else.
 pub(super) fn rows(seq: Seq, turn: &Turn, ended: &[ServerOperation]) -> Result<(TurnRow, Vec<LedgerRow>)> {
@@ -176,5 +188,8 @@ pub(super) fn rows(seq: Seq, turn: &Turn, ended: &[ServerOperation]) -> Result<(
     };
     let ledger = intended.map(|open| row(open, false)).chain(ended.iter().map(|ended| row(ended, true)));
     let ledger = ledger.collect::<Result<_>>()?;
-    Ok((TurnRow { seq, at: turn.at, bytes: serde_json::to_vec(turn).map_err(json)? }, ledger))
+    // A turn of a burst has megabytes, which are not to be copied while it grows.
+    let mut bytes = Vec::with_capacity(turn.events.len() * EVENT);
+    serde_json::to_writer(&mut bytes, turn).map_err(json)?;
+    Ok((TurnRow { seq, at: turn.at, bytes }, ledger))
 }
