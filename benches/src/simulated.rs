@@ -13,9 +13,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use cocktail_core::contract::{
     Checkpoint, ClaimOutcome, Connection, ExecSession, ExecSpec, Exit, Handle, Known, Launch, Lease, LedgerRow,
-    Listing, Loaded, LogOptions, LogStream, Offering, ProbeKind, Provider, ProviderCapabilities, ProvisionCtx,
-    Requirements, Runtime, RuntimeCapabilities, RuntimeEvent, ServerClaim, ServerListing, ServerObservation,
-    ServerSpec, StopOrder, Store, TerminateReason, TurnRow, UsageReading, VolumeFound,
+    Listing, Loaded, LogOptions, LogStream, Observation, Offering, ProbeKind, Provider, ProviderCapabilities,
+    ProvisionCtx, Requirements, Runtime, RuntimeCapabilities, RuntimeEvent, ServerClaim, ServerListing,
+    ServerObservation, ServerSpec, Sighting, StopOrder, Store, TerminateReason, TurnRow, UsageReading, VolumeFound,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Epoch, Generation, OperationId, Seq, ServerId, StoreId};
@@ -182,7 +182,7 @@ impl Runtime for Acknowledging {
             let detail = "connected".to_owned();
             self.tell(RuntimeEvent::Probe { container, generation, kind: ProbeKind::Ready, ok: true, detail });
         }
-        Ok(Handle { pid: Some(1), start_time: 1, boot_id: "boot".into(), docker_id: None })
+        Ok(handle())
     }
     async fn stop(&self, order: &StopOrder) -> Result<Exit> {
         lock(&self.running).remove(&order.container);
@@ -198,8 +198,12 @@ impl Runtime for Acknowledging {
         Ok(())
     }
     async fn list(&self) -> Result<Listing> {
-        // What is not complete concludes nothing.
-        Ok(Listing { containers: BTreeMap::new(), complete: false, descended: false })
+        let seen = |(id, generation): (&ContainerId, &Generation)| {
+            (id.clone(), Observation { generation: *generation, sighting: Sighting::Running(handle()) })
+        };
+        let containers = lock(&self.running).iter().map(seen).collect();
+        // Where nothing is watched nothing may be concluded.
+        Ok(Listing { containers, complete: self.watched, descended: false })
     }
     async fn recover(&self, _: &[Known]) -> Result<Listing> {
         Runtime::list(self).await
@@ -231,6 +235,11 @@ impl Runtime for Acknowledging {
     async fn shutdown(&self, _: bool) -> Result<()> {
         Ok(())
     }
+}
+
+/// How every container is found again.
+fn handle() -> Handle {
+    Handle { pid: Some(1), start_time: 1, boot_id: "boot".into(), docker_id: None }
 }
 
 /// A store that counts what it has made durable.

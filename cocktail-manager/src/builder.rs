@@ -1,6 +1,7 @@
 //! Starts an Orchestrator: takes the lease, loads what the store holds, attaches to what runs, and goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -274,11 +275,17 @@ async fn pass_on(shared: Shared, server: ServerId, mut events: BoxStream<'static
     }
 }
 
+/// When a server is listed for the first time: within the interval, and not together with all others.
+fn first_look(server: &ServerId, relist: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    server.hash(&mut hasher);
+    relist.mul_f64((hasher.finish() % 1000 + 1) as f64 / 1000.0)
+}
+
 /// Compares everything from time to time: a listing heals any event that was missed.
 async fn look_around(shared: Shared, server: ServerId, runtime: Arc<dyn Runtime>, relist: Duration) {
-    let mut relist = tokio::time::interval(relist);
+    let mut relist = tokio::time::interval_at(tokio::time::Instant::now() + first_look(&server, relist), relist);
     relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    relist.reset();
     while !shared.observations.is_closed() {
         tokio::select! {
             () = shared.observations.closed() => return,

@@ -28,8 +28,7 @@ use serde_json::json;
 const IN_USE: &str = "RssAnon:";
 /// Cores of each server: room for what any of the benchmarks puts there.
 const CORES: u64 = 128;
-/// Between two complete listings, and between two readings of what is not watched: longer than any of the measurements,
-/// which are not about them.
+/// Between two listings and two readings of what is not watched: longer than any measurement that is not about them.
 const NEVER: Duration = Duration::from_secs(86_400);
 
 fn main() -> Result<()> {
@@ -63,8 +62,9 @@ impl Bench {
     async fn start(folder: &Path, servers: usize, watched: bool) -> Result<Self> {
         let store = Counting::new(Arc::new(RedbStore::open(folder).map_err(told)?));
         let provider = Simulated::new(servers, CORES, watched)?;
-        let usage = if watched { Settings::default().usage } else { NEVER };
-        let settings = Settings { relist: NEVER, usage, ..Settings::default() };
+        let Settings { usage, relist, .. } = Settings::default();
+        let (usage, relist) = if watched { (usage, relist) } else { (NEVER, NEVER) };
+        let settings = Settings { relist, usage, ..Settings::default() };
         let builder = Orchestrator::builder(store.clone()).with_settings(settings).with_provider(provider.clone());
         Ok(Self { manager: builder.start().await.map_err(told)?, store, provider })
     }
