@@ -275,7 +275,9 @@ pub enum Soft {
         /// What was seen.
         detail: String,
     },
-    /// What containers did during the last interval.
+    /// What some containers did during the last interval. More follows.
+    Read(BTreeMap<ContainerId, Sample>),
+    /// What containers did during the last interval, besides those that were told of before. The policy is asked.
     Sampled(BTreeMap<ContainerId, Sample>),
     /// A client waits at a service port of a Unit that has no ready container.
     Demand {

@@ -189,7 +189,11 @@ impl State {
                     record.reason = format!("not ready: {detail}");
                 }
             }
-            Soft::Sampled(samples) => self.sampled(samples),
+            Soft::Read(samples) => self.read(samples),
+            Soft::Sampled(samples) => {
+                self.read(samples);
+                self.ask_policies();
+            }
             Soft::Demand { unit } => {
                 if self.units.contains_key(unit) {
                     self.soft.demand.insert(unit.clone());

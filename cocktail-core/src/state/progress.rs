@@ -161,12 +161,16 @@ impl State {
     }
 
     /// Takes readings, and lets the policies of their Units say what they ask for.
-    pub(super) fn sampled(&mut self, samples: &BTreeMap<ContainerId, Sample>) {
+    pub(super) fn read(&mut self, samples: &BTreeMap<ContainerId, Sample>) {
         for (container, sample) in samples {
             if let Some(record) = self.containers.get_mut(container) {
                 record.usage = Some(sample.clone());
             }
         }
+    }
+
+    /// Asks the policy about every Unit that is scaled, once all its containers were read.
+    pub(super) fn ask_policies(&mut self) {
         let scaled: Vec<UnitId> = self
             .units
             .iter()

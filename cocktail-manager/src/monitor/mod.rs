@@ -21,6 +21,7 @@ use cocktail_core::contract::Runtime;
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::Soft;
 use cocktail_core::id::{ContainerId, ServerId, UnitId};
+use cocktail_core::scaling::Sample;
 use cocktail_core::state::{Object, State};
 use cocktail_core::time::WallTime;
 use cocktail_core::view::{HistoryView, PointView, UsageReport};
@@ -41,6 +42,8 @@ const KEPT: Duration = Duration::from_secs(3600);
 const SHORTEST: Duration = Duration::from_secs(10);
 /// Longest time for reading one server or the forwarder; longer ones are left out of a sample.
 const READ: Duration = Duration::from_secs(5);
+/// Containers whose readings the writer is told at once: what it takes in within a millisecond or two.
+const AT_ONCE: usize = 4096;
 /// Steps of the wall clock that are slept through rather than followed.
 const DRIFT: Duration = Duration::from_secs(1);
 
@@ -150,12 +153,14 @@ impl Monitor {
             let Ok(mut scene) = Scene::survey(&shared).await else { return };
             scraper.begin(std::mem::take(&mut scene.targets));
             let (servers, look) = tokio::join!(servers(&shared), look(&shared));
-            let round = compose::round(&scene, &servers, |id| scraper.metrics(id), before.as_ref(), look.as_ref());
-            let samples = round.samples.clone();
+            let mut round = compose::round(&scene, &servers, |id| scraper.metrics(id), before.as_ref(), look.as_ref());
+            let samples = std::mem::take(&mut round.samples);
             self.keep(&scene, round);
             // A look that failed is made up for by the next one, which then covers both intervals.
             before = look.or(before);
-            shared.observe(Observation::Soft(Soft::Sampled(samples))).await;
+            if tell(&shared, samples).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -202,6 +207,21 @@ impl Monitor {
         // What is kept is for people to look at: a panic under the lock costs a point at most.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells the writer what was read, some containers at a time: turns go on between them.
+///
+/// # Errors
+/// The Manager has ended.
+async fn tell(shared: &Shared, mut samples: BTreeMap<ContainerId, Sample>) -> Result<()> {
+    while let Some(next) = samples.keys().nth(AT_ONCE).cloned() {
+        let rest = samples.split_off(&next);
+        shared.observe(Observation::Soft(Soft::Read(samples))).await;
+        shared.look(|_, _| ()).await?;
+        samples = rest;
+    }
+    shared.observe(Observation::Soft(Soft::Sampled(samples))).await;
+    Ok(())
 }
 
 /// What the servers say of their containers. One that does not answer is missing.
