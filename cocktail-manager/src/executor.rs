@@ -51,7 +51,7 @@ impl Executor {
         while self.running.try_join_next().is_some() {}
         let Some(record) = state.containers.get(&operation.container) else { return };
         if record.operation != Some(operation.id) {
-            // It has ended meanwhile: its server is gone.
+            // It has ended meanwhile, while its turn was being written: its server is gone, or a listing told of its end.
             return;
         }
         let Some(runtime) = self.shared.servers.get(&record.server) else {

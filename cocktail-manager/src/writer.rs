@@ -35,6 +35,7 @@ use crate::builder::follow;
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::observe::{self, Change};
+use crate::routing::Wanted;
 use crate::shared::{Attached, Found, Health, Observation, Request, Shared};
 use crate::{fleet, floor, schedule};
 
@@ -398,14 +399,20 @@ impl Writer {
         Ok(())
     }
 
+    /// The routing table, if it has changed since the last call or is wanted `again`.
+    fn take_routes(&mut self, again: bool) -> Option<Wanted> {
+        let changed = self.state.take_routes_changed();
+        (changed || again).then(|| {
+            let table = self.state.routing_table();
+            let draining = self.state.draining().cloned().collect();
+            Wanted { number: self.routes.borrow().number + 1, table, draining }
+        })
+    }
+
     fn send_routes(&mut self, again: bool) {
-        if !self.state.take_routes_changed() && !again {
-            return;
+        if let Some(routes) = self.take_routes(again) {
+            self.routes.send_replace(Arc::new(routes));
         }
-        let table = self.state.routing_table();
-        let draining = self.state.draining().cloned().collect();
-        let number = self.routes.borrow().number + 1;
-        self.routes.send_replace(Arc::new(crate::routing::Wanted { number, table, draining }));
     }
 
     fn release_ports(&mut self) {

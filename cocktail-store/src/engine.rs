@@ -16,7 +16,7 @@ use redb::{ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use crate::backend::Health;
 use crate::error::Failure;
-use crate::file::{Facts, Open, create, guarded, open};
+use crate::file::{EVERY, Facts, Open, create, guarded, open};
 use crate::reserve::Reserve;
 use crate::schema::{self, CHECKPOINTS, JOURNAL, JournalRow, LEDGER, META, PIECE, SNAPSHOT, meta};
 
@@ -134,10 +134,10 @@ impl Engine {
             Ok(ends.map_or((0, 0), |((first, _), (last, _))| (u64::from(first.value()), u64::from(last.value()) + 1)))
         })?;
         let live = pieces.start.max(first)..pieces.end.min(end);
-        if first < live.start || live.end < end {
-            // Another one was begun and not finished.
-            self.write(|txn, _| Ok(txn.open_table(SNAPSHOT)?.retain(|number, _| live.contains(&u64::from(number)))?))
-                .map_err(|unwritten| self.answer(unwritten))?;
+        if pieces.end == EVERY {
+            // Older versions did not write it down. What is written from now on is no part of it.
+            self.write(|txn, _| note_pieces(txn, &live)).map_err(|unwritten| self.answer(unwritten))?;
+            self.know(|facts| facts.pieces = live.clone());
         }
         let count = bytes.div_ceil(PIECE) as u64;
         let start = if live.start >= count { 0 } else { live.end };
@@ -157,23 +157,43 @@ impl Engine {
         .map_err(|unwritten| self.answer(unwritten))
     }
 
-    /// Makes the pieces that were written the snapshot, and forgets the one before.
+    /// Makes the pieces that were written the snapshot.
     pub(crate) fn finish_snapshot(&mut self, epoch: Epoch, upto: Seq, pieces: Range<u64>) -> Result<()> {
         let facts = self.check(epoch)?;
         if Some(upto) < facts.snapshot {
             return Err(wrong_snapshot(upto, facts.last, facts.snapshot));
         }
         self.write(|txn, _| {
-            txn.open_table(SNAPSHOT)?.retain(|number, _| pieces.contains(&u64::from(number)))?;
-            let mut table = txn.open_table(META)?;
-            table.insert(meta::SNAPSHOT, upto.0.to_le_bytes().as_slice())?;
-            table.insert(meta::FIRST_PIECE, pieces.start.to_le_bytes().as_slice())?;
-            table.insert(meta::END_PIECE, pieces.end.to_le_bytes().as_slice())?;
-            Ok(())
+            txn.open_table(META)?.insert(meta::SNAPSHOT, upto.0.to_le_bytes().as_slice())?;
+            note_pieces(txn, &pieces)
         })
         .map_err(|unwritten| self.answer(unwritten))?;
         self.know(|facts| (facts.snapshot, facts.pieces) = (Some(upto), pieces));
         Ok(())
+    }
+
+    /// Forgets up to `most` pieces that are not of the snapshot: of the one before, or of one that nobody finished. Whether
+    /// there are more. No snapshot may be under way.
+    pub(crate) fn forget_pieces(&mut self, epoch: Epoch, most: usize) -> Result<bool> {
+        let live = self.check(epoch)?.pieces;
+        let gone: Vec<u32> = self.read(|txn, _| {
+            let table = txn.open_table(SNAPSHOT)?;
+            let [start, end] = [live.start, live.end].map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+            let others = table.range(..start)?.chain(table.range(end..)?).take(most);
+            others.map(|piece| Ok(piece?.0.value())).collect()
+        })?;
+        if gone.is_empty() {
+            return Ok(false);
+        }
+        self.write(|txn, _| {
+            let mut pieces = txn.open_table(SNAPSHOT)?;
+            for number in &gone {
+                pieces.remove(number)?;
+            }
+            Ok(())
+        })
+        .map_err(|unwritten| self.answer(unwritten))?;
+        Ok(gone.len() == most)
     }
 
     /// Drops turns up to `upto` that do not fit into `keep_bytes`, `most` at a time, and at the end the ended operations
@@ -409,6 +429,14 @@ pub(crate) fn wrong_snapshot(upto: Seq, last: Seq, newest: Option<Seq>) -> Error
         .with("upto", upto)
         .with("last", last)
         .with("newest", newest.unwrap_or_default())
+}
+
+/// Writes down which pieces are the snapshot.
+fn note_pieces(txn: &WriteTransaction, pieces: &Range<u64>) -> Result<(), Failure> {
+    let mut table = txn.open_table(META)?;
+    table.insert(meta::FIRST_PIECE, pieces.start.to_le_bytes().as_slice())?;
+    table.insert(meta::END_PIECE, pieces.end.to_le_bytes().as_slice())?;
+    Ok(())
 }
 
 fn piece_number(number: u64) -> Result<u32, Failure> {

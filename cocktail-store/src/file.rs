@@ -16,8 +16,8 @@ use crate::backend::{Backend, Health};
 use crate::error::Failure;
 use crate::schema::{self, CHECKPOINTS, JOURNAL, JournalRow, LEDGER, META, SNAPSHOT, meta};
 
-/// One more than the number that any piece of a snapshot has.
-const EVERY: u64 = 1 << 32;
+/// One more than the number that any piece of a snapshot has: the end of a snapshot whose end is not written down.
+pub(crate) const EVERY: u64 = 1 << 32;
 
 /// Pages that redb keeps in memory. The journal is written once and read at the start, so more would not help.
 const CACHE: usize = 2 << 20;

@@ -125,6 +125,7 @@ impl Store for RedbStore {
 
     async fn snapshot(&self, epoch: Epoch, upto: Seq, bytes: Vec<u8>, keep_bytes: u64) -> Result<()> {
         let length = bytes.len();
+        while self.call(move |engine| engine.forget_pieces(epoch, AT_ONCE)).await? {}
         let pieces = self.call(move |engine| engine.begin_snapshot(epoch, upto, length)).await?;
         let bytes = Arc::new(bytes);
         for (number, from) in pieces.clone().zip((0..length).step_by(PIECE)).step_by(AT_ONCE) {
@@ -133,7 +134,15 @@ impl Store for RedbStore {
             self.call(move |engine| engine.write_pieces(epoch, number, &bytes[part])).await?;
         }
         self.call(move |engine| engine.finish_snapshot(epoch, upto, pieces)).await?;
-        while self.call(move |engine| engine.drop_old(epoch, upto, keep_bytes, DROPPED)).await? {}
+        // The snapshot counts. What is left of the one before and of older turns is only in the way.
+        let tidied = async {
+            while self.call(move |engine| engine.forget_pieces(epoch, AT_ONCE)).await? {}
+            while self.call(move |engine| engine.drop_old(epoch, upto, keep_bytes, DROPPED)).await? {}
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = tidied.await {
+            tracing::warn!(error = error.chain(), "what a snapshot has replaced could not be dropped yet");
+        }
         Ok(())
     }
 

@@ -24,7 +24,7 @@ pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 pub(crate) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
 /// Pieces of the newest snapshot, beside those of one that is being written. [`META`] says which.
 pub(crate) const SNAPSHOT: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("snapshot");
-/// Operations by number.
+/// Operations on servers by number.
 pub(crate) const LEDGER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ledger");
 /// Checkpoints by operation and step.
 pub(crate) const CHECKPOINTS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("checkpoints");

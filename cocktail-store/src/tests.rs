@@ -127,7 +127,37 @@ fn a_snapshot_counts_once_it_is_whole_and_turns_come_between_its_pieces() {
     assert_eq!(snapshot_of(&mut engine), Some((Seq(11), new.clone())));
     let error = engine.finish_snapshot(epoch, Seq(5), left).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Conflict, "an older one came late: {}", error.chain());
+    let mut rounds = 1;
+    while engine.forget_pieces(epoch, 2).unwrap() {
+        rounds += 1;
+    }
+    assert_eq!(rounds, 3, "three of the first snapshot and one that was left over, two at a time");
     assert_eq!(snapshot_of(&mut engine), Some((Seq(11), new)));
+}
+
+#[test]
+fn a_snapshot_of_an_older_version_counts_until_the_next_one_is_whole() {
+    let folder = folder();
+    let (mut engine, epoch) = engine(folder.path());
+    let old = vec![1; 2 * PIECE];
+    let pieces = engine.begin_snapshot(epoch, Seq(3), old.len()).unwrap();
+    engine.write_pieces(epoch, pieces.start, &old).unwrap();
+    engine.finish_snapshot(epoch, Seq(3), pieces).unwrap();
+    engine.close();
+    let database = redb::Database::open(folder.path().join("store.redb")).unwrap();
+    let txn = database.begin_write().unwrap();
+    for key in [meta::FIRST_PIECE, meta::END_PIECE] {
+        txn.open_table(META).unwrap().remove(key).unwrap();
+    }
+    txn.commit().unwrap();
+    drop(database);
+    assert_eq!(snapshot_of(&mut engine), Some((Seq(3), old.clone())));
+    let pieces = engine.begin_snapshot(epoch, Seq(5), 5).unwrap();
+    engine.write_pieces(epoch, pieces.start, b"newer").unwrap();
+    engine.close();
+    assert_eq!(snapshot_of(&mut engine), Some((Seq(3), old)));
+    engine.finish_snapshot(epoch, Seq(5), pieces).unwrap();
+    assert_eq!(snapshot_of(&mut engine), Some((Seq(5), b"newer".to_vec())));
 }
 
 #[test]

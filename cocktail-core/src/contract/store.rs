@@ -36,7 +36,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Position of the last turn that is on disk.
     async fn last(&self) -> Result<Seq>;
 
-    /// Replaces the snapshot by one of the state after turn `upto`, and drops turns before it that exceed `keep_bytes`.
+    /// Replaces the snapshot by one of the state after turn `upto`, and drops turns before it that exceed `keep_bytes`. One
+    /// is written at a time; turns may be appended meanwhile, and until it is whole the one before counts.
     async fn snapshot(&self, epoch: Epoch, upto: Seq, bytes: Vec<u8>, keep_bytes: u64) -> Result<()>;
 
     /// The newest snapshot and every turn after it.

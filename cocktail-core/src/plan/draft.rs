@@ -266,15 +266,9 @@ impl<'a> Draft<'a> {
         self.plan.wanting.insert(unit.clone(), want);
     }
 
-    /// Takes one from the containers that may be made; false when none is left, and the Unit has to wait for the next turn.
-    pub(super) fn take_claim(&mut self, id: &UnitId) -> bool {
-        let may = self.may_claim();
-        if may {
-            self.claims -= 1;
-        } else {
-            self.put_off(id);
-        }
-        may
+    /// Takes one from the containers that may be made.
+    pub(super) fn take_claim(&mut self) {
+        self.claims = self.claims.saturating_sub(1);
     }
 
     /// Whether a container may still be made.
@@ -285,6 +279,11 @@ impl<'a> Draft<'a> {
     /// Has a Unit wait for the next turn.
     pub(super) fn put_off(&mut self, id: &UnitId) {
         self.plan.unfinished.insert(id.clone());
+    }
+
+    /// Whether a Unit waits for the next turn.
+    pub(super) fn is_put_off(&self, id: &UnitId) -> bool {
+        self.plan.unfinished.contains(id)
     }
 
     /// When very many containers turn unwell at once, the fault is elsewhere and killing them makes it worse.

@@ -71,7 +71,11 @@ fn pass(state: &State, touched: &BTreeSet<UnitId>, waiting: &BTreeSet<UnitId>, c
         let held = place::place(&mut draft, id, unit, &census);
         let kept = reduce::reduce(&mut draft, id, unit, &census, held.is_some());
         let spared = recover::recover(&mut draft, id, unit);
-        draft.hold(id, unit, held.or(kept).or(spared));
+        let hold = held.or(kept).or(spared);
+        // What was held is so until it is looked at again.
+        if hold.is_some() || !draft.is_put_off(id) {
+            draft.hold(id, unit, hold);
+        }
         if unit.removing && unit.containers.is_empty() {
             draft.push(Event::UnitForgotten { unit: id.clone() });
         }
@@ -113,7 +117,7 @@ pub fn decide_first(state: &mut State, mut claims: usize) -> Vec<Event> {
             state.apply(event);
         }
         decided.append(&mut plan.events);
-        state.set_wanting(touched.iter().chain(waiting.difference(&plan.unfinished)), plan.wanting);
+        state.set_wanting(touched.union(&waiting).filter(|unit| !plan.unfinished.contains(*unit)), plan.wanting);
         unfinished.append(&mut plan.unfinished);
         if state.take_fleet_dirty() {
             let mut events = fleet::decide(state);
@@ -124,6 +128,7 @@ pub fn decide_first(state: &mut State, mut claims: usize) -> Vec<Event> {
             state.rearm_fleet();
         }
     }
+    state.put_off(unfinished);
     state.report_anomaly("a turn did not come to an end: the planner repeats itself");
     decided
 }

@@ -52,7 +52,8 @@ pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, c
     let mut search = Search::new(draft, id, &unit.spec.place, template);
     let seed = format!("{id} {}", draft.state.last_operation);
     for made in 0..missing {
-        if !draft.take_claim(id) {
+        if !draft.may_claim() {
+            draft.put_off(id);
             return None;
         }
         let because = reason(unit, census, made);
@@ -78,6 +79,7 @@ pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, c
         });
         draft.reserve(id, server, template.resources);
         let container = new_id(draft, id, unit, &seed, made);
+        draft.take_claim();
         draft.push(Event::Claimed {
             container,
             unit: id.clone(),

@@ -160,7 +160,7 @@ impl State {
         self.touch(id);
     }
 
-    /// Takes readings, and lets the policies of their Units say what they ask for.
+    /// Takes readings of some containers.
     pub(super) fn read(&mut self, samples: &BTreeMap<ContainerId, Sample>) {
         for (container, sample) in samples {
             if let Some(record) = self.containers.get_mut(container) {

@@ -19,6 +19,7 @@ use tracing::{Span, info, warn};
 
 use super::{End, RETRY, Writer};
 use crate::fleet;
+use crate::routing::Wanted;
 use crate::shared::{Committed, Request};
 
 /// Bytes that an event has about, as JSON.
@@ -30,10 +31,19 @@ pub(crate) struct Flight {
     /// Operations on servers that have ended in it.
     ended: Arc<Vec<ServerOperation>>,
     replies: Vec<Reply>,
-    began: Instant,
+    /// The routing table after it, if that is another one.
+    routes: Option<Wanted>,
+    /// How long it took to decide it.
+    decided: Duration,
     span: Span,
-    /// How many bytes it has, and how writing it went.
-    written: JoinHandle<Result<(usize, Result<()>)>>,
+    written: JoinHandle<Result<Written>>,
+}
+
+/// How writing a turn went.
+struct Written {
+    bytes: usize,
+    took: Duration,
+    outcome: Result<()>,
 }
 
 /// Who waits for a command to be durable, with the answer.
@@ -49,22 +59,27 @@ impl Writer {
         let content = (turn.clone(), ended.clone());
         let written = tokio::spawn(async move {
             let (row, ledger) = rows(seq, &content.0, &content.1)?;
-            let size = row.bytes.len();
-            Ok((size, store.append(epoch, row, &ledger).await))
+            let (bytes, begin) = (row.bytes.len(), Instant::now());
+            let outcome = store.append(epoch, row, &ledger).await;
+            Ok(Written { bytes, took: begin.elapsed(), outcome })
         });
-        self.flight = Some(Flight { turn, ended, replies, began, span: Span::current(), written });
+        // The next turn may change it before this one has landed.
+        let routes = self.take_routes(false);
+        let (decided, span) = (began.elapsed(), Span::current());
+        self.flight = Some(Flight { turn, ended, replies, routes, decided, span, written });
     }
 
     /// Waits until the turn that is being written is durable, however long that takes, then sends the calls of its
     /// operations, answers its commands and tells followers. Does nothing where no turn is being written.
     pub(super) async fn land(&mut self) -> Result<(), End> {
-        let Some(Flight { turn, ended, replies, began, span, written }) = self.flight.take() else { return Ok(()) };
+        let Some(flight) = self.flight.take() else { return Ok(()) };
+        let Flight { turn, ended, replies, routes, decided, span, written } = flight;
         let written = written.await.map_err(|_| Error::unexpected("writing a turn panicked")).flatten();
-        let (size, outcome) = written.map_err(unwritable)?;
+        let Written { bytes, took, outcome } = written.map_err(unwritable)?;
         let seq = self.seq.next();
         self.persist(seq, &turn, &ended, outcome).await?;
         (self.seq, self.health.seq) = (seq, seq);
-        self.snapshots.count(size);
+        self.snapshots.count(bytes);
         let mut operations = 0;
         for event in &turn.events {
             if let Event::Intended { operation } = event {
@@ -81,11 +96,13 @@ impl Writer {
         span.record("seq", seq.0).record("events", events).record("operations", operations);
         // No follower is no error.
         let _ = self.shared.committed.send(Committed { seq, turn });
-        self.pace(began.elapsed(), events);
+        self.pace(decided + took, events);
         for (reply, commanded) in replies {
             let _ = reply.send(Ok(commanded));
         }
-        self.send_routes(false);
+        if let Some(routes) = routes {
+            self.routes.send_replace(Arc::new(routes));
+        }
         self.release_ports();
         Ok(())
     }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use cocktail_core::contract::RuntimeEvent;
 use cocktail_core::event::{Event, Soft};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -53,7 +54,7 @@ impl Writer {
                 self.observation(observation, gathered);
             }
         } else {
-            // The calls of the last turn go out before the next one is decided.
+            // Others get a turn on this thread before the next one is decided.
             yield_now().await;
             self.advance();
         }
@@ -64,13 +65,18 @@ impl Writer {
         }
         for _ in 0..BATCH {
             let Ok(observation) = self.observations.try_recv() else { break };
+            if sends_again(&observation) {
+                self.land().await?;
+            }
             self.observation(observation, gathered);
+        }
+        if !self.requests.is_empty() {
+            // Whoever asks is shown no turn that is still on its way.
+            self.land().await?;
         }
         while gathered.close.is_none()
             && let Ok(request) = self.requests.try_recv()
         {
-            // Whoever asks is shown nothing that is not durable.
-            self.land().await?;
             self.request(request, gathered);
         }
         Ok(())
@@ -127,4 +133,14 @@ impl Writer {
         let longest = if events > MANY { LONGEST_PACE } else { PACE };
         self.paced = burst.then(|| Instant::now() + (took * 2).clamp(PACE, longest));
     }
+}
+
+/// Whether open operations are sent to a server because of it, or are told to it: those have to be durable before.
+fn sends_again(observation: &Observation) -> bool {
+    matches!(
+        observation,
+        Observation::Connected { .. }
+            | Observation::Listed { attached: true, .. }
+            | Observation::Runtime(_, RuntimeEvent::Resync { .. })
+    )
 }

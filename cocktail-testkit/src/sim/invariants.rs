@@ -4,7 +4,7 @@
 //!
 //! | name | what holds |
 //! | --- | --- |
-//! | I1 intent | what a call creates was durable in the ledger before the call was sent |
+//! | I1 intent | what a call creates was durable in the journal before the call was sent |
 //! | I2 once | a claim has at most one server, and one generation of a container is started once |
 //! | I3 ports | two live containers never share server and port, and what runs has its lease |
 //! | I4 limit | there are never more servers than the limit; those on their way and leaving count |

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use crate::command::Command;
 use crate::contract::ProbeKind;
 use crate::event::Event;
 use crate::id::ContainerId;
+use crate::plan;
 use crate::ports::PortRange;
 use crate::server::ServerState;
 use crate::settings::Settings;
-use crate::world::{World, unit_id};
+use crate::world::{World, actor, service, unit_id};
 
 fn shop(units: &[(&str, u32, &str)]) -> String {
     let mut text = "service = \"shop\"\n".to_owned();
@@ -270,4 +272,34 @@ fn what_is_beyond_the_share_of_a_turn_is_made_in_the_next_ones_and_waits_for_not
     assert_eq!(turns, [3, 3, 2]);
     world.settle();
     assert_eq!((world.ready("web"), world.ready("job")), (4, 4));
+}
+
+#[test]
+fn very_many_units_without_room_all_wait_however_few_containers_a_turn_may_make() {
+    let mut world = World::with(Settings::default(), 1_000);
+    let names: Vec<String> = (0..200).map(|number| format!("u{number}")).collect();
+    let units: Vec<_> = names.iter().map(|name| (name.as_str(), 1, "resources = { cpu = 2 }")).collect();
+    decide_few(&mut world, &shop(&units), 1);
+    let forgotten = world.state.units.iter().filter(|(_, unit)| unit.held.is_empty()).count();
+    assert_eq!((forgotten, world.state.take_anomalies()), (0, Vec::new()));
+}
+
+#[test]
+fn who_found_no_room_is_held_also_while_others_use_up_what_a_turn_may_make() {
+    let mut world = World::with(Settings::default(), 1_000);
+    const BIG: (&str, u32, &str) = ("zbig", 1, "resources = { cpu = 2 }");
+    world.apply(&shop(&[BIG]));
+    let reason = world.state.units[&unit_id("prod", "zbig")].held.clone();
+    let decided = decide_few(&mut world, &shop(&[BIG, ("web", 5, "")]), 2);
+    assert!(world.state.is_unfinished() && world.ids("web").len() == 2);
+    assert_eq!((held(&decided), &world.state.units[&unit_id("prod", "zbig")].held), (Vec::new(), &reason));
+    assert_eq!(world.state.wanting().count(), 1, "what it misses is still wanted");
+}
+
+/// Applies a manifest and decides a turn that may make so many containers.
+fn decide_few(world: &mut World, text: &str, claims: usize) -> Vec<Event> {
+    let command = Command::Apply(vec![service(text)]);
+    let commanded = world.state.command(&command, &actor()).unwrap();
+    commanded.events.iter().for_each(|event| world.state.apply(event));
+    plan::decide_first(&mut world.state, claims)
 }
