@@ -141,7 +141,7 @@ pub struct Tenure {
     /// The open operation on it; there is never more than one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<OperationId>,
-    /// When it was bought.
+    /// When it was bought: asked for, and then when the provider was known to make it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bought: Option<ManagerTime>,
     /// How it is paid for.

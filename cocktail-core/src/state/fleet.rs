@@ -70,8 +70,11 @@ impl State {
             }
             FleetEvent::Accepted { server, provider_id } => {
                 let registration = self.limits_of(server).registration;
-                let deadline = self.now + registration;
+                let now = self.now;
+                let deadline = now + registration;
                 self.fleet_step(server, ServerStep::Accepted, "the provider makes it", |record| {
+                    // The call may have been long on its way: how long listings may not name it counts from now.
+                    record.tenure.bought = Some(now);
                     record.provider_id.clone_from(provider_id);
                     record.tenure.deadline = Some(deadline);
                 });

@@ -55,4 +55,10 @@ pub const REGRESSIONS: &[Regression] = &[
     Regression { seed: 3, faulty: LONG, showed: USED_AGAIN },
     Regression { seed: 45, faulty: LONG, showed: USED_AGAIN },
     Regression { seed: 66, faulty: LONG, showed: "E1: an empty server that was to be emptied still took containers" },
+    Regression {
+        seed: 731,
+        faulty: LONG,
+        showed: "I6: a call was long on its way, and the time in which listings may leave a new server out counted from before \
+            it was made",
+    },
 ];
