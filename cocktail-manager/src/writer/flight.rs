@@ -1,7 +1,7 @@
 //! A turn on its way to the disk, and what follows once it is there.
 //!
 //! A turn is written by a task of its own, so that the next one can be decided meanwhile where very many containers are to
-//! be made. Nothing of a turn is seen outside before it is durable: calls, answers and followers wait until it has landed.
+//! be made. Calls, answers, routes and followers wait until it has landed.
 
 use std::sync::Arc;
 use std::time::Duration;
