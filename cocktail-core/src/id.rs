@@ -73,6 +73,13 @@ text_id!(
     /// One store: minted when the store is made, never changed.
     StoreId
 );
+impl ServerId {
+    /// Whether its text lies elsewhere, where others may share it.
+    pub(crate) fn is_long(&self) -> bool {
+        !self.0.is_inline()
+    }
+}
+
 number_id!(
     /// One attempt to fulfil claims by one outside call.
     OperationId
@@ -110,6 +117,11 @@ impl UnitId {
     /// Joins the three names.
     pub fn new(service: Name, map: Name, unit: Name) -> Self {
         Self { service, map, unit }
+    }
+
+    /// Whether the text of one of its names lies elsewhere, where others may share it.
+    pub(crate) fn is_long(&self) -> bool {
+        [&self.service, &self.map, &self.unit].into_iter().any(Name::is_long)
     }
 }
 

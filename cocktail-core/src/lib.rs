@@ -17,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod fleet;
 pub mod id;
+mod lookup;
 pub mod manifest;
 pub mod name;
 pub mod operation;

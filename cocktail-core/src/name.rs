@@ -53,6 +53,11 @@ impl Name {
         self.0.as_str()
     }
 
+    /// Whether its text lies elsewhere, where others may share it.
+    pub(crate) fn is_long(&self) -> bool {
+        !self.0.is_inline()
+    }
+
     /// The name as it stands in environment variables: upper case, hyphens as underscores.
     pub fn to_env(&self) -> String {
         self.as_str().to_ascii_uppercase().replace('-', "_")

@@ -35,6 +35,11 @@ impl Short {
         }
     }
 
+    /// Whether it has no text of its own elsewhere.
+    pub(crate) fn is_inline(&self) -> bool {
+        matches!(self.0, Repr::Inline(..))
+    }
+
     #[inline]
     fn as_bytes(&self) -> &[u8] {
         match &self.0 {
@@ -57,18 +62,21 @@ impl From<&str> for Short {
     }
 }
 
-/// Bytes as numbers in the same order: two comparisons, where that of slices is a call.
+/// Bytes as numbers in the same order; the last word overlaps the second.
 #[inline]
-fn number(bytes: &[u8; INLINE]) -> (u128, u64) {
-    let (head, _) = bytes.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
-    let (_, tail) = bytes.split_last_chunk::<8>().unwrap_or((&[], &[0; 8]));
-    (u128::from_be_bytes(*head), u64::from_be_bytes(*tail))
+fn words(bytes: &[u8; INLINE]) -> [u64; 3] {
+    const WORD: usize = size_of::<u64>();
+    [0, WORD, INLINE - WORD].map(|start| bytes[start..].first_chunk().map_or(0, |word| u64::from_be_bytes(*word)))
 }
 
 impl PartialEq for Short {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
+        match (&self.0, &other.0) {
+            (Repr::Inline(length, own), Repr::Inline(other_length, other)) => length == other_length && own == other,
+            (Repr::Shared(own), Repr::Shared(other)) => own == other,
+            _ => false,
+        }
     }
 }
 
@@ -87,7 +95,7 @@ impl Ord for Short {
         match (&self.0, &other.0) {
             // A text that ends is before one that goes on with zeros.
             (Repr::Inline(length, own), Repr::Inline(other_length, other)) => {
-                number(own).cmp(&number(other)).then(length.cmp(other_length))
+                words(own).cmp(&words(other)).then(length.cmp(other_length))
             }
             (Repr::Shared(own), Repr::Shared(other)) if Arc::ptr_eq(own, other) => Ordering::Equal,
             _ => self.as_bytes().cmp(other.as_bytes()),
@@ -97,7 +105,18 @@ impl Ord for Short {
 
 impl Hash for Short {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_bytes().hash(state);
+        match &self.0 {
+            Repr::Inline(length, bytes) => {
+                let [first, second, third] = words(bytes);
+                state.write_u64(first);
+                // Most texts end here.
+                if *length > 8 {
+                    state.write_u64(second);
+                    state.write_u64(third);
+                }
+            }
+            Repr::Shared(text) => state.write(text.as_bytes()),
+        }
     }
 }
 

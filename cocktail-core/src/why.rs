@@ -64,8 +64,8 @@ impl WhyLog {
     }
 
     fn push(&mut self, at: WallTime, decision: &str, because: Text, considered: &[ConsideredView]) {
-        // Most logs stay as short as they are: room for more would be kept for nothing.
-        self.0.reserve_exact(1);
+        // Most logs stay as short as they are, with how it was made and started: more room would be kept for nothing.
+        self.0.reserve_exact(if self.0.is_empty() { 2 } else { 1 });
         self.0.push(Why { at, decision: word(decision), because, considered: considered.into(), again: 0 });
     }
 

@@ -8,6 +8,7 @@ use super::Plan;
 use crate::container::Container;
 use crate::event::Event;
 use crate::id::{ContainerId, Generation, OperationId, ServerId, UnitId};
+use crate::lookup::Lookup;
 use crate::name::Name;
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::PortError;
@@ -28,7 +29,7 @@ const FREEZE_LEAST: usize = 4;
 pub(super) struct Draft<'a> {
     pub(super) state: &'a State,
     /// Servers for which this pass has decided something.
-    touched: BTreeMap<&'a ServerId, Touched<'a>>,
+    touched: Lookup<&'a ServerId, Touched<'a>>,
     /// Units of which this pass has placed containers, one after the other.
     placed: Vec<&'a UnitId>,
     used: BTreeMap<Name, (u32, Resources)>,
@@ -38,7 +39,7 @@ pub(super) struct Draft<'a> {
     kept_apart: Option<BTreeMap<UnitId, Vec<&'a UnitId>>>,
     pub(super) leaving: BTreeSet<ContainerId>,
     /// Ids that this pass has given to new containers.
-    made: BTreeSet<ContainerId>,
+    made: Lookup<ContainerId, ()>,
     /// Why nothing that is unwell is ended.
     pub(super) frozen: Option<String>,
     /// Containers that may still be made.
@@ -138,13 +139,13 @@ impl<'a> Draft<'a> {
         let lot = |(yard, ranked)| Lot { yard, ranked: Cow::Borrowed(ranked) };
         Self {
             state,
-            touched: BTreeMap::new(),
+            touched: Lookup::default(),
             placed: Vec::new(),
             used: BTreeMap::new(),
             lots: state.rooms().yards().map(lot).collect(),
             kept_apart: None,
             leaving: BTreeSet::new(),
-            made: BTreeSet::new(),
+            made: Lookup::default(),
             frozen: state.frozen.clone(),
             claims,
             own_stops: state.own_stops.len(),
@@ -183,14 +184,13 @@ impl<'a> Draft<'a> {
 
     /// Servers with containers of a Unit.
     pub(super) fn spots(&self, unit: &UnitId) -> BTreeSet<&'a ServerId> {
-        let there = self.state.spots(unit).into_iter().flat_map(BTreeMap::keys);
-        let placed = self.touched.iter().filter(|(_, touched)| touched.count(unit) > 0).map(|(server, _)| *server);
-        there.chain(placed).collect()
+        let there = self.state.spots(unit).into_iter().flat_map(|spots| spots.keys_where(|_| true));
+        there.chain(self.touched.keys_where(|touched| touched.count(unit) > 0).into_iter().copied()).collect()
     }
 
     /// Ports of a server that this pass has given away.
     pub(super) fn ports(&mut self, server: &'a ServerId) -> &mut BTreeSet<u16> {
-        &mut self.touched.entry(server).or_default().ports
+        &mut self.touched.get_or_default(server).ports
     }
 
     /// Units of the same map that keep away from this one.
@@ -237,7 +237,7 @@ impl<'a> Draft<'a> {
         if self.placed.last() != Some(&unit) {
             self.placed.push(unit);
         }
-        let touched = self.touched.entry(&server.id).or_default();
+        let touched = self.touched.get_or_default(&server.id);
         let before = share(touched.left_of(server), server.capacity);
         touched.reserved.cpu.0 += resources.cpu.0;
         touched.reserved.memory.0 += resources.memory.0;
@@ -258,7 +258,7 @@ impl<'a> Draft<'a> {
 
     /// Gives an id to a new container; false if another one of this pass has it.
     pub(super) fn take_id(&mut self, id: &ContainerId) -> bool {
-        self.made.insert(id.clone())
+        self.made.insert(id.clone(), ()).is_none()
     }
 
     /// A Unit found no room.

@@ -37,6 +37,7 @@ use crate::contract::{InOrder, PlacementPolicy};
 use crate::event::Turn;
 use crate::fleet::{ProviderRecord, ServerOperation};
 use crate::id::{ContainerId, Epoch, OperationId, ServerId, StoreId, UnitId};
+use crate::lookup::Lookup;
 use crate::name::Name;
 use crate::operation::Operation;
 use crate::ports::{PortLease, PortPool};
@@ -122,7 +123,7 @@ struct SoftState {
     held_dirty: bool,
     running: usize,
     unwell: usize,
-    rosters: BTreeMap<UnitId, Roster>,
+    rosters: Lookup<UnitId, Roster>,
     /// Containers whose connections are waited for.
     draining: BTreeSet<ContainerId>,
     routes_changed: bool,
@@ -145,7 +146,7 @@ struct SoftState {
     ended_fleet: Vec<ServerOperation>,
     rooms: rooms::Rooms,
     spots: rooms::Spots,
-    here: BTreeMap<ServerId, BTreeSet<ContainerId>>,
+    here: rooms::Here,
     /// Units that found no room, with how many containers of which revision they miss.
     wanting: BTreeMap<UnitId, Want>,
 }

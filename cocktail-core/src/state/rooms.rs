@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::State;
 use crate::container::Container;
 use crate::id::{ContainerId, ServerId, UnitId};
+use crate::lookup::Lookup;
 use crate::name::Name;
 use crate::server::{Server, ServerState};
 use crate::spec::Resources;
@@ -20,13 +21,16 @@ pub(crate) type Yard = (Name, Option<String>);
 pub(crate) type Rank = (u32, Reverse<ServerId>);
 
 /// How many containers a Unit has on which server.
-pub(crate) type Spots = BTreeMap<UnitId, BTreeMap<ServerId, u32>>;
+pub(crate) type Spots = Lookup<UnitId, Lookup<ServerId, u32>>;
+
+/// Containers by server.
+pub(super) type Here = Lookup<ServerId, BTreeSet<ContainerId>>;
 
 /// Servers that take containers, by what is left of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Rooms {
     yards: BTreeMap<Yard, BTreeSet<Rank>>,
-    ranks: BTreeMap<ServerId, (Yard, u32)>,
+    ranks: Lookup<ServerId, (Yard, u32)>,
 }
 
 impl Rooms {
@@ -102,7 +106,7 @@ impl State {
     }
 
     /// How many containers a Unit has on which server.
-    pub(crate) fn spots(&self, unit: &UnitId) -> Option<&BTreeMap<ServerId, u32>> {
+    pub(crate) fn spots(&self, unit: &UnitId) -> Option<&Lookup<ServerId, u32>> {
         self.soft.spots.get(unit)
     }
 
@@ -120,15 +124,8 @@ impl State {
     }
 
     pub(super) fn spot_in(&mut self, container: &ContainerId, unit: &UnitId, server: &ServerId) {
-        match self.soft.here.get_mut(server) {
-            Some(here) => _ = here.insert(container.clone()),
-            None => _ = self.soft.here.insert(server.clone(), BTreeSet::from([container.clone()])),
-        }
-        let spots = match self.soft.spots.get_mut(unit) {
-            Some(spots) => spots,
-            None => self.soft.spots.entry(unit.clone()).or_default(),
-        };
-        *spots.entry(server.clone()).or_default() += 1;
+        self.soft.here.get_or_default(server.clone()).insert(container.clone());
+        *self.soft.spots.get_or_default(unit.clone()).get_or_default(server.clone()) += 1;
     }
 
     pub(super) fn spot_out(&mut self, container: &ContainerId, unit: &UnitId, server: &ServerId) {
@@ -152,7 +149,7 @@ impl State {
 
     /// Counts everything, after loading.
     pub(crate) fn count_rooms(&mut self) {
-        (self.soft.rooms, self.soft.spots, self.soft.here) = (Rooms::default(), BTreeMap::new(), BTreeMap::new());
+        (self.soft.rooms, self.soft.spots, self.soft.here) = (Rooms::default(), Lookup::default(), Lookup::default());
         for server in self.servers.keys().cloned().collect::<Vec<_>>() {
             self.rank(&server);
         }
@@ -165,7 +162,7 @@ impl State {
 
     /// What is derived here, to be compared.
     #[cfg(test)]
-    pub(crate) fn derived_rooms(&self) -> (&Rooms, &Spots, &BTreeMap<ServerId, BTreeSet<ContainerId>>) {
+    pub(crate) fn derived_rooms(&self) -> (&Rooms, &Spots, &Here) {
         (&self.soft.rooms, &self.soft.spots, &self.soft.here)
     }
 }

@@ -19,6 +19,7 @@ use self::group::exchange;
 use super::State;
 use crate::container::Container;
 use crate::id::{ContainerId, Revision, UnitId};
+use crate::lookup::Lookup;
 use crate::time::ManagerTime;
 
 /// Containers of a Unit that are treated alike.
@@ -156,10 +157,7 @@ impl State {
             group::add(&mut self.soft.unwell, unwell, enters);
         }
         exchange(&mut self.soft.draining, before.and_then(Marks::draining), after.and_then(Marks::draining));
-        let roster = match self.soft.rosters.get_mut(unit) {
-            Some(roster) => roster,
-            None => self.soft.rosters.entry(unit.clone()).or_default(),
-        };
+        let roster = self.soft.rosters.get_or_default(unit.clone());
         roster.count(before, after);
         if roster.groups.is_empty() {
             self.soft.rosters.remove(unit);
@@ -168,7 +166,7 @@ impl State {
 
     /// Counts everything, after loading.
     pub(crate) fn count_all(&mut self) {
-        self.soft.rosters.clear();
+        self.soft.rosters = Lookup::default();
         self.soft.draining.clear();
         (self.soft.running, self.soft.unwell) = (0, 0);
         let containers = std::mem::take(&mut self.containers);

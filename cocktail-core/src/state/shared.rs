@@ -39,16 +39,19 @@ impl State {
 
     /// The id with the text of the Unit's own.
     pub(super) fn shared_unit(&self, id: &UnitId) -> UnitId {
-        self.units.get_key_value(id).map_or(id, |(known, _)| known).clone()
+        let known = if id.is_long() { self.units.get_key_value(id) } else { None };
+        known.map_or(id, |(known, _)| known).clone()
     }
 
     /// The id with the text of the server's own.
     pub(super) fn shared_server(&self, id: &ServerId) -> ServerId {
-        self.servers.get_key_value(id).map_or(id, |(known, _)| known).clone()
+        let known = if id.is_long() { self.servers.get_key_value(id) } else { None };
+        known.map_or(id, |(known, _)| known).clone()
     }
 }
 
 /// The name with the text of the template's own.
 pub(super) fn shared_port(template: &Template, name: &Name) -> Name {
-    template.ports.iter().map(|port| &port.name).find(|known| *known == name).unwrap_or(name).clone()
+    let known = template.ports.iter().map(|port| &port.name).find(|known| name.is_long() && *known == name);
+    known.unwrap_or(name).clone()
 }

@@ -12,6 +12,7 @@ use std::ops::Bound;
 
 use crate::contract::{Candidate, PlacementPolicy};
 use crate::id::{ServerId, UnitId};
+use crate::lookup::Lookup;
 use crate::name::Name;
 use crate::plan::draft::{Draft, Site};
 use crate::server::Server;
@@ -36,7 +37,7 @@ pub(super) struct Search<'a> {
 #[derive(Debug)]
 struct Other<'a> {
     id: Cow<'a, UnitId>,
-    spots: Option<&'a BTreeMap<ServerId, u32>>,
+    spots: Option<&'a Lookup<ServerId, u32>>,
 }
 
 /// Which way a walk goes through servers in the order of what is left of them.
