@@ -202,6 +202,11 @@ impl Server {
         self.state == ServerState::Terminating || self.tenure.rearrangement.as_ref().is_none_or(asks)
     }
 
+    /// Whether it has joined, and nobody has said yet what its provider calls it.
+    pub(crate) fn is_nameless(&self) -> bool {
+        self.provider_id.is_empty() && !matches!(self.state, ServerState::Claimed | ServerState::Provisioning)
+    }
+
     /// The step back from being emptied: it takes new containers again, unless a user wants none on it.
     pub(crate) const fn step_back(&self) -> ServerStep {
         if self.tenure.cordoned { ServerStep::Cordon } else { ServerStep::Uncordon }

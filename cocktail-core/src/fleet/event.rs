@@ -120,6 +120,13 @@ pub enum FleetEvent {
         /// It is not asked again before this time.
         until: ManagerTime,
     },
+    /// A server that had joined before its provider answered: what the provider calls it.
+    Identified {
+        /// The server.
+        server: ServerId,
+        /// The provider's name for it.
+        provider_id: String,
+    },
     /// A complete listing does not name a server, or names it again.
     Listed {
         /// The server.
@@ -208,6 +215,9 @@ impl FleetEvent {
             Self::ReplaceDropped { container, because } => ("replace-dropped", container.to_string(), because.clone()),
             Self::Released { server } => ("server-released", server.to_string(), "the provider ends it".into()),
             Self::Kept { server, failure, .. } => ("server-kept", server.to_string(), failure.message.clone()),
+            Self::Identified { server, provider_id } => {
+                ("server-identified", server.to_string(), format!("the provider calls it {provider_id}"))
+            }
             Self::Listed { server, present: true } => {
                 ("server-found", server.to_string(), "a listing names it again".into())
             }

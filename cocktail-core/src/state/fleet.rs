@@ -84,6 +84,10 @@ impl State {
             FleetEvent::Joined { server, incarnation, capacity, address } => {
                 let now = self.now;
                 self.fleet_step(server, ServerStep::Joined, "it answers", |record| {
+                    if record.provider_id.is_empty() {
+                        // It came before the answer to its call: this is the first that is known of it.
+                        record.tenure.bought = Some(now);
+                    }
                     record.incarnation.clone_from(incarnation);
                     record.capacity = *capacity;
                     record.address = *address;
@@ -162,6 +166,11 @@ impl State {
                 if joined {
                     let back = self.servers.get(server).map_or(ServerStep::Uncordon, Server::step_back);
                     self.fleet_step(server, back, &failure.message, |_| {});
+                }
+            }
+            FleetEvent::Identified { server, provider_id } => {
+                if let Some(record) = self.servers.get_mut(server).filter(|record| record.provider_id.is_empty()) {
+                    record.provider_id.clone_from(provider_id);
                 }
             }
             FleetEvent::Listed { server, present } => {

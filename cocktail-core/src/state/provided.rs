@@ -38,6 +38,10 @@ impl State {
             Ok(outcomes) => {
                 for ClaimOutcome { server, result } in outcomes {
                     if !open.contains(&server) {
+                        let joined = self.servers.get(&server).is_some_and(Server::is_nameless);
+                        if let (true, Ok(provider_id)) = (joined && operation.servers.contains(&server), result) {
+                            events.push(FleetEvent::Identified { server, provider_id }.into());
+                        }
                         continue;
                     }
                     match result {
@@ -186,6 +190,10 @@ impl State {
             let refused = Some(Refused { until: None, because });
             events.push(FleetEvent::BuyingStopped { provider: provider.clone(), refused }.into());
             return;
+        }
+        if known.is_nameless() {
+            let (server, provider_id) = (known.id.clone(), seen.provider_id.clone());
+            events.push(FleetEvent::Identified { server, provider_id }.into());
         }
         match known.state {
             // Its answer was lost, and here it is.

@@ -61,4 +61,9 @@ pub const REGRESSIONS: &[Regression] = &[
         showed: "I6: a call was long on its way, and the time in which listings may leave a new server out counted from before \
             it was made",
     },
+    Regression {
+        seed: 2_023,
+        faulty: LONG,
+        showed: "I6: as before, and the server joined before its call was answered",
+    },
 ];

@@ -285,6 +285,26 @@ fn a_server_that_its_provider_keeps_is_used_again() {
 }
 
 #[test]
+fn a_server_that_joins_before_its_call_is_answered_may_be_left_out_of_listings_from_then_on() {
+    let limits = FleetLimits::default();
+    let mut world = world(limits.clone());
+    world.apply(&web(1));
+    // The call is long on its way, and what it makes joins before the answer is there.
+    world.pass(limits.visibility);
+    let server = only(&world).servers[0].clone();
+    join(&mut world, &server);
+    for _ in 0..2 {
+        world.pass(limits.visibility / 4);
+        assert_eq!(list(&mut world, &[&server], true), []);
+    }
+    assert_eq!((bought(&world)[0].state, &*bought(&world)[0].provider_id), (ServerState::Ready, ""));
+    let events = list(&mut world, &[], true);
+    assert!(matches!(&events[..], [Event::Fleet { event }] if event.describe().0 == "server-identified"), "{events:?}");
+    assert_eq!(bought(&world)[0].provider_id, format!("i-{server}"));
+    assert_eq!(list(&mut world, &[], true), [], "it is told once");
+}
+
+#[test]
 fn an_empty_server_that_is_used_again_before_its_provider_has_answered_stays() {
     let mut world = settled(1, FleetLimits::default());
     world.scale("web", 0).expect("it is a number");
