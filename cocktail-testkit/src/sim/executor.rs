@@ -128,8 +128,9 @@ impl World {
         let open = self.replayed.server_operations.contains_key(&operation);
         for id in &effects.made {
             if let Some(object) = self.provider.objects.get_mut(id) {
-                // The call was under way for so long that a later Manager has given it up: nobody waits for what it made.
-                object.late |= !open;
+                // The call was under way for so long that a later Manager has given it up, or was told no when it repeated
+                // the call: nobody waits for what it made.
+                object.late |= !open || self.watch.denied.contains(&(operation, object.server.clone()));
             }
         }
         for id in &effects.made {
@@ -143,6 +144,10 @@ impl World {
             self.at(at, Happening::ObjectGone { id });
         }
         if !self.chance.happens(self.rates.answer_lost) {
+            if let Answer::Provisioned(Ok(outcomes)) = &answer {
+                let denied = outcomes.iter().filter(|outcome| outcome.result.is_err());
+                self.watch.denied.extend(denied.map(|outcome| (operation, outcome.server.clone())));
+            }
             let long = if matches!(call, Call::Provision { .. }) { self.rates.create } else { 2_000 };
             let pause = self.chance.between(50, long.max(100));
             self.after(pause, Happening::Answered { life, operation, answer: Box::new(answer) });

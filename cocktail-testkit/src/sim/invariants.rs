@@ -24,7 +24,7 @@
 //! | V1 rest | after the faults end, what was asked for is there and nothing else |
 //! | V2 every operation ends | none stays open |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cocktail_core::container::ContainerState;
 use cocktail_core::contract::{Launch, LaunchVolume};
@@ -53,6 +53,8 @@ pub(super) struct Watch {
     pub(super) failed: BTreeMap<OperationId, Failure>,
     /// When the connections of a container that left the routing table are over.
     connections: BTreeMap<ContainerId, u64>,
+    /// Servers that an operation was told will not be made.
+    pub(super) denied: BTreeSet<(OperationId, ServerId)>,
     /// Before when a call is not repeated.
     pauses: BTreeMap<OperationId, ManagerTime>,
     /// Counts that users were promised.

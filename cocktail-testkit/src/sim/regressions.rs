@@ -62,6 +62,12 @@ pub const REGRESSIONS: &[Regression] = &[
             it was made",
     },
     Regression {
+        seed: 1_979,
+        faulty: LONG,
+        showed: "I8: an old Manager's call arrived after the next one's was told no, and made a server; the check took it for one \
+            that was refused though it was there",
+    },
+    Regression {
         seed: 2_023,
         faulty: LONG,
         showed: "I6: as before, and the server joined before its call was answered",

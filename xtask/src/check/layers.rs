@@ -64,6 +64,11 @@ fn broken_rules(metadata: &Value) -> Result<Vec<String>> {
         if name == "cocktail-keeper" && below.contains("cocktail-core") {
             broken.push(format!("{name} outlives upgrades, so its protocol must not be made of cocktail-core's types"));
         }
+        if name == "cocktail-agent"
+            && let Some(ours) = direct.iter().find(|direct| direct.starts_with("cocktail"))
+        {
+            broken.push(format!("{name} is compiled into workers, which need nothing of {ours}"));
+        }
         if name.starts_with("cocktail")
             && !matches!(name, "cocktail-cli" | "cocktail-tests")
             && direct.contains("cocktail-cli")
@@ -134,6 +139,13 @@ mod tests {
     fn what_only_the_tests_of_the_core_use_is_allowed() {
         let nodes = [node("cocktail-core", &[("tokio", Some("dev"))]), node("tokio", &[])];
         assert_eq!(broken_rules(&metadata(&nodes)).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_workers_are_compiled_with_needs_no_other_crate_of_ours() {
+        let nodes = [node("cocktail-agent", &[("cocktail-core", None)]), node("cocktail-core", &[])];
+        let broken = broken_rules(&metadata(&nodes)).unwrap();
+        assert_eq!(broken, ["cocktail-agent is compiled into workers, which need nothing of cocktail-core"]);
     }
 
     #[test]

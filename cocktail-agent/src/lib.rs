@@ -1,0 +1,17 @@
+//! Workers that know their Manager: the protocol, the SDK that workers use, and the other end of it.
+//!
+//! A program that knows nothing of cocktail is run and watched with environment variables, probes and signals. One that
+//! uses [`worker`] can do more: it loads what it is told, waits with nothing loaded so that it serves within milliseconds
+//! when it is needed, asks for help, says what is wrong, and leaves without losing a request.
+//!
+//! - [`worker`] (feature `worker`): a program registers its microservices and runs. Start at [`worker::Worker`].
+//! - [`hub`] (feature `hub`): whoever runs workers keeps their sessions. Start at [`hub::Hub`].
+//! - [`protocol`]: what the two say, generated from `proto/worker.proto`. A worker in another language generates its own.
+//!
+//! Neither end knows what a Unit or a Manager is, so the crate depends on no other of ours.
+
+#[cfg(feature = "hub")]
+pub mod hub;
+pub mod protocol;
+#[cfg(feature = "worker")]
+pub mod worker;
