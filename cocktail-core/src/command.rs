@@ -4,6 +4,7 @@
 //! asks for what is the case already returns no events.
 
 mod servers;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

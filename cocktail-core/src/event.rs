@@ -220,6 +220,15 @@ pub enum Event {
         /// What was seen.
         detail: String,
     },
+    /// A worker said something that is kept among the decisions about its container.
+    Noted {
+        /// The container.
+        container: ContainerId,
+        /// In one word or two.
+        what: String,
+        /// What it said.
+        because: String,
+    },
     /// A container leaves the routing table, to be stopped.
     DrainBegun {
         /// The container.
@@ -363,6 +372,7 @@ impl Event {
                 };
                 (kind, container.to_string(), detail.clone())
             }
+            Self::Noted { container, because, .. } => ("noted", container.to_string(), because.clone()),
             Self::DrainBegun { container, because } => ("drain-begun", container.to_string(), because.clone()),
             Self::Held { unit, because, .. } if because.is_empty() => {
                 ("resumed", unit.to_string(), "what it waited for is there".into())

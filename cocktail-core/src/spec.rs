@@ -209,6 +209,18 @@ pub struct Template {
     pub volumes: BTreeMap<Name, VolumeSpec>,
     /// Resource limits of the process (`nofile`, `core`, …), value by name.
     pub rlimits: BTreeMap<String, u64>,
+    /// What the program is told to load, in this order, if it is a worker; empty for one that knows nothing of us.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub microservices: Vec<MicroserviceSpec>,
+}
+
+/// A microservice that a worker loads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MicroserviceSpec {
+    /// As the worker registered it.
+    pub name: Name,
+    /// What it is told, as JSON.
+    pub config: String,
 }
 
 /// Where a secret's value comes from. The value itself is never part of a spec.
@@ -279,6 +291,8 @@ pub enum Check {
         /// The program and its arguments, before substitution.
         command: Vec<String>,
     },
+    /// The worker says so itself.
+    Worker,
 }
 
 /// How a container is ended.

@@ -34,7 +34,8 @@ pub(crate) fn of_runtime(state: &State, event: RuntimeEvent) -> Option<Change> {
         }
         RuntimeEvent::Drained { container } => Some(Change::Soft(Soft::Drained { container })),
         RuntimeEvent::Demand { unit } => Some(Change::Soft(Soft::Demand { unit })),
-        RuntimeEvent::Resync { .. } => None,
+        // A worker's words are looked at by the state, and a gap by the writer.
+        RuntimeEvent::Worker { .. } | RuntimeEvent::Resync { .. } => None,
     }
 }
 

@@ -228,6 +228,11 @@ impl Writer {
                 info!(%server, why, "attaching to the containers of a server again");
                 self.attach(server);
             }
+            Observation::Runtime(_, RuntimeEvent::Worker { container, generation, said }) => {
+                for event in self.state.worker_said(&container, generation, &said) {
+                    self.durable(event, gathered);
+                }
+            }
             Observation::Runtime(_, event) => match observe::is_early(&self.state, &event).cloned() {
                 Some(container) => {
                     self.early.retain(|container, _| self.state.containers.contains_key(container));

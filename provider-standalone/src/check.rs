@@ -32,6 +32,9 @@ pub(crate) fn without_looking(template: &Template) -> Problems {
 pub(crate) fn template(template: &Template, volumes: &Volumes) -> Problems {
     let mut problems = without_looking(template);
     let mut add = |key: String, sentence: String| problems.push((key, sentence));
+    if !template.microservices.is_empty() && template.user.is_some() {
+        add("user".into(), "a worker of another user cannot reach the manager: leave it out, or use `command`".into());
+    }
     let cwd_exists = template.cwd.is_dir();
     if !cwd_exists {
         let what = if template.cwd.exists() { "is no folder" } else { "does not exist" };
@@ -40,7 +43,8 @@ pub(crate) fn template(template: &Template, volumes: &Volumes) -> Problems {
     if let Some(program) = template.command.first()
         && let Some(sentence) = program_problem(program, template, cwd_exists)
     {
-        add("command".into(), sentence);
+        let key = if template.microservices.is_empty() { "command" } else { "worker" };
+        add(key.into(), sentence);
     }
     if let Some(user) = &template.user {
         if users::find(user).is_none() {

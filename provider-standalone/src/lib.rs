@@ -29,6 +29,7 @@ mod sockets;
 mod usage;
 mod users;
 mod volumes;
+mod workers;
 
 pub use builder::StandaloneBuilder;
 pub use config::{KeeperMode, StandaloneConfig};

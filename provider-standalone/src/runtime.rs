@@ -60,6 +60,8 @@ impl StandaloneRuntime {
             let seen = listing.containers.get(container).is_some_and(|seen| seen.generation == generation);
             match sighting {
                 Sighting::Running(handle) if seen => {
+                    // It registered with an earlier Manager, or is about to.
+                    self.shared.workers.expect(&self.shared, &known.launch)?;
                     self.shared.started(&known.launch, handle.pid.unwrap_or_default(), false);
                 }
                 // One that is absent has not ended: its start may be on its way at this moment.
@@ -120,12 +122,13 @@ impl Runtime for StandaloneRuntime {
 
     async fn start(&self, launch: &Launch) -> Result<Handle> {
         let client = self.shared.client().await?;
-        let request = if launch::reads_files(launch) {
+        let mut request = if launch::reads_files(launch) {
             let (shared, launch) = (Arc::clone(&self.shared), launch.clone());
             blocking(move || launch::start(&launch, &shared.fixed)).await?
         } else {
             launch::start(launch, &self.shared.fixed)?
         };
+        request.env.extend(self.shared.workers.expect(&self.shared, launch)?);
         match client.start(request).await.map_err(|error| of_keeper(error, Call::Acts))? {
             StartOutcome::Started(started) => {
                 if let Some(note) = &started.cgroup_note {

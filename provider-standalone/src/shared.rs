@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cocktail_core::contract::{Launch, LaunchProbe, Lease, ProbeKind, RuntimeEvent};
 use cocktail_core::id::{ContainerId, Generation};
 use cocktail_core::name::Name;
-use cocktail_core::spec::Resources;
+use cocktail_core::spec::{Check, Resources};
 use cocktail_keeper::protocol::{Event, EventFrame, SetServices};
 use cocktail_keeper::{KeeperHandle, KeeperOptions};
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -26,6 +26,7 @@ use crate::forwarder::unit_of;
 use crate::probe::{self, Numbers};
 use crate::usage::Readings;
 use crate::volumes::Volumes;
+use crate::workers::Workers;
 
 /// Events that wait for a slow reader; after more than that it is told to attach again.
 const EVENTS: usize = 8 * 1024;
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     /// What volumes hold. Held while it is counted.
     pub(crate) counts: Mutex<Counts>,
     pub(crate) exec_probes: Semaphore,
+    pub(crate) workers: Workers,
     containers: Mutex<BTreeMap<ContainerId, Watched>>,
     events: broadcast::Sender<RuntimeEvent>,
 }
@@ -123,6 +125,7 @@ impl Shared {
             readings: Mutex::default(),
             counts: Mutex::default(),
             exec_probes: Semaphore::new(EXEC_PROBES),
+            workers: Workers::default(),
             containers: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
         }
@@ -159,7 +162,7 @@ impl Shared {
         }
         (watched.pid, watched.inherited) = (pid, inherited);
         // What must be alive must have come up first.
-        let waits = fresh && launch.probes.iter().any(|probe| probe.kind == ProbeKind::Ready);
+        let waits = fresh && launch.probes.iter().any(|it| it.kind == ProbeKind::Ready && it.check != Check::Worker);
         let up = watch::Sender::new(!waits);
         let probe = |probe: &LaunchProbe| {
             let target = probe::Target {
@@ -171,7 +174,9 @@ impl Shared {
             };
             tokio::spawn(probe::run(Arc::downgrade(self), target, probe.clone(), up.clone())).abort_handle()
         };
-        watched.probes = launch.probes.iter().map(probe).collect();
+        // What a worker says itself is not looked for.
+        let looked_for = launch.probes.iter().filter(|probe| probe.check != Check::Worker);
+        watched.probes = looked_for.map(probe).collect();
     }
 
     /// A container ended, and with it its probes.
@@ -206,15 +211,24 @@ impl Shared {
     pub(crate) fn reported(&self) -> BTreeMap<ContainerId, Numbers> {
         let containers = lock(&self.containers);
         let reporting = containers.iter().filter(|(_, watched)| !watched.reported.is_empty());
-        reporting.map(|(container, watched)| (container.clone(), watched.reported.clone())).collect()
+        let mut reported: BTreeMap<ContainerId, Numbers> =
+            reporting.map(|(container, watched)| (container.clone(), watched.reported.clone())).collect();
+        for (container, usage) in self.workers.usage() {
+            let numbers = reported.entry(ContainerId::new(container)).or_default();
+            numbers.extend(usage.custom);
+            numbers.extend([("in_flight".into(), usage.in_flight as f64), ("queue".into(), usage.queue as f64)]);
+        }
+        reported
     }
 
     pub(crate) fn forget(&self, container: &ContainerId) {
+        self.workers.forget(container);
         lock(&self.containers).remove(container);
     }
 
     /// Probes of everything end; for the end of the runtime.
     pub(crate) fn forget_all(&self) {
+        self.workers.close();
         lock(&self.containers).clear();
     }
 

@@ -44,6 +44,7 @@ impl Place {
                 kind,
             }],
             probes: Vec::new(),
+            worker: None,
         }
     }
 }

@@ -27,6 +27,7 @@ pub const CUSTOM_LIMIT: usize = 64;
 pub const NAMES_LIMIT: usize = 256;
 
 /// A text for people, cut off at [`TEXT_LIMIT`] between two characters.
+#[cfg(any(feature = "worker", feature = "hub"))]
 pub(crate) fn shortened(mut text: String) -> String {
     let end = text.floor_char_boundary(TEXT_LIMIT);
     text.truncate(end);

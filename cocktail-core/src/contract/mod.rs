@@ -21,7 +21,7 @@ pub use provider::{
     ProvisionCtx, Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
 pub use runtime::{
-    Exit, Handle, Known, Launch, LaunchPort, LaunchProbe, LaunchVolume, Listing, Observation, ProbeKind, Runtime,
-    RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UsageReading, VolumeFound,
+    Exit, Handle, Known, Launch, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker, Listing, Observation, ProbeKind,
+    Runtime, RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UsageReading, VolumeFound, WorkerSaid,
 };
 pub use store::{Lease, LedgerRow, Loaded, REMEMBERED_LEASES, Store, TurnRow};

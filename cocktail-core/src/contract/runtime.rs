@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::manager::{ExecSession, ExecSpec, LogOptions, LogStream};
 use crate::error::Result;
-use crate::id::{ContainerId, Epoch, Generation, StoreId, UnitId};
+use crate::id::{ContainerId, Epoch, Generation, Revision, StoreId, UnitId};
 use crate::name::Name;
-use crate::spec::{Check, Resources, SecretSource, VolumeKind};
+use crate::spec::{Check, MicroserviceSpec, Resources, SecretSource, VolumeKind};
 
 /// Runs containers on one server.
 ///
@@ -136,6 +136,20 @@ pub struct Launch {
     pub volumes: Vec<LaunchVolume>,
     /// Probes that the runtime runs from now on.
     pub probes: Vec<LaunchProbe>,
+    /// What the program is told to load, if it is a worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<LaunchWorker>,
+}
+
+/// What a worker is told when it has registered. Its ports are those of the [`Launch`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchWorker {
+    /// Whose it is.
+    pub unit: UnitId,
+    /// Which version of the Unit.
+    pub revision: Revision,
+    /// What it loads, in this order.
+    pub microservices: Vec<MicroserviceSpec>,
 }
 
 /// A volume of a [`Launch`].
@@ -330,6 +344,15 @@ pub enum RuntimeEvent {
         /// The container.
         container: ContainerId,
     },
+    /// A worker said something about itself.
+    Worker {
+        /// The container.
+        container: ContainerId,
+        /// Which start.
+        generation: Generation,
+        /// What.
+        said: WorkerSaid,
+    },
     /// A client waits at a service port of a Unit that has no ready container.
     Demand {
         /// The Unit.
@@ -339,6 +362,27 @@ pub enum RuntimeEvent {
     Resync {
         /// Why.
         why: String,
+    },
+}
+
+/// What a worker says beside whether it is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerSaid {
+    /// It wants one more container of its Unit.
+    Extend {
+        /// Why.
+        reason: String,
+    },
+    /// Something is wrong, and it serves.
+    Degraded {
+        /// What.
+        error: String,
+    },
+    /// It cannot serve: another container takes its place.
+    Broken {
+        /// Why.
+        error: String,
     },
 }
 

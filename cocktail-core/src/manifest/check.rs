@@ -135,7 +135,7 @@ pub(super) fn within(service: &ServiceSpec, settings: Option<&Settings>, spans: 
 fn unmeasured(key: &str, unit: &UnitSpec, spans: &Spans) -> Option<Diagnostic> {
     let scaling = unit.replicas.scaling.as_ref().filter(|scaling| scaling.scrape.is_none())?;
     let probes = [&unit.template.ready, &unit.template.live];
-    if probes.into_iter().flatten().any(|probe| matches!(probe.check, Check::Http { .. })) {
+    if probes.into_iter().flatten().any(|probe| matches!(probe.check, Check::Http { .. } | Check::Worker)) {
         return None;
     }
     let own = |metric: &&String| !matches!(metric.as_str(), "cpu" | "memory" | "in_flight" | "rps" | "connections");

@@ -32,6 +32,7 @@ mod table;
 mod tests;
 mod unit;
 mod volume;
+mod worker;
 
 use std::path::{Path, PathBuf};
 

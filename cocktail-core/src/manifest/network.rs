@@ -84,7 +84,19 @@ fn decode_address(item: &Item<'_>) -> Option<IpAddr> {
 }
 
 /// Decodes `ready`, with its default.
-pub(super) fn decode_ready(item: Option<Item<'_>>, ports: &[PortSpec], variables: &Variables) -> Option<Probe> {
+pub(super) fn decode_ready(
+    item: Option<Item<'_>>,
+    worker: bool,
+    ports: &[PortSpec],
+    variables: &Variables,
+) -> Option<Probe> {
+    if worker {
+        if let Some(item) = item {
+            let help = "remove it; `live` can be checked from outside";
+            item.key_problem("a worker says itself when it is ready", Some(help.to_owned()));
+        }
+        return Some(Probe { check: Check::Worker, every: READY_EVERY, timeout: TIMEOUT, failures: 1 });
+    }
     match item {
         Some(item) => decode_probe(item, READY_EVERY, ports, variables),
         None if ports.is_empty() => None,

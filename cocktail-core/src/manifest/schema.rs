@@ -81,6 +81,27 @@ fn unit() -> Value {
         &[
             ("labels", reference("labels")),
             ("command", reference("command")),
+            (
+                "worker",
+                json!({
+                    "description": "A program that loads `microservices`: its path, or an array with its arguments.",
+                    "anyOf": [{ "type": "string", "minLength": 1 }, reference("command")]
+                }),
+            ),
+            (
+                "microservices",
+                json!({
+                    "description": "What the worker loads, in this order.",
+                    "type": "array", "items": reference("name"), "minItems": 1, "uniqueItems": true
+                }),
+            ),
+            (
+                "config",
+                json!({
+                    "description": "What each microservice is told, by its name.",
+                    "type": "object", "additionalProperties": { "type": "object" }
+                }),
+            ),
             ("replicas", described(count(), "How many containers run. Default 1.")),
             ("scale", scale()),
             (
@@ -114,8 +135,9 @@ fn unit() -> Value {
             ("rlimits", rlimits()),
             ("place", place()),
         ],
-        &["command"],
+        &[],
     );
+    unit["anyOf"] = json!([{ "required": ["command"] }, { "required": ["worker", "microservices"] }]);
     unit["not"] = json!({ "required": ["replicas", "scale"] });
     unit
 }

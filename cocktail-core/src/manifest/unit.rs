@@ -4,7 +4,7 @@
 use toml::de::DeValue;
 
 use super::table::{Item, Table, shown};
-use super::{environment, labels, network, policy, scale, volume};
+use super::{environment, labels, network, policy, scale, volume, worker};
 use crate::name::Name;
 use crate::spec::{Resources, Template, UnitSpec};
 
@@ -26,9 +26,25 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
     let ports = network::decode_ports(table.take("ports"), restart.is_job());
     let variables = environment::Variables::of(&ports);
 
+    let worker = worker::decode(&mut table, &variables);
     // Who wrote `image` knows that there is no command, and has been told what to write.
-    let command = if promised { table.take("command") } else { table.require("command", COMMAND) };
+    let command = match promised || worker.is_some() {
+        true => table.take("command"),
+        false => table.require("command", COMMAND),
+    };
+    if let (Some(command), Some(_)) = (&command, &worker) {
+        let help = "keep one of them: a worker is a program that loads `microservices`";
+        command.key_problem("a unit runs a `command` or a `worker`", Some(help.to_owned()));
+    }
+    if let (true, Some(_)) = (restart.is_job(), &worker) {
+        let help = "leave `when` out, or run a program with `command`";
+        table.problem("a worker waits to be told what to do, so it cannot run to completion", Some(help.to_owned()));
+    }
     let command = command.and_then(|item| decode_command(&item, &variables));
+    let (command, microservices) = match worker {
+        Some(worker) => (Some(worker.command), worker.microservices),
+        None => (command, Vec::new()),
+    };
     let (resources, memory) = table.take("resources").map(decode_resources).unwrap_or_default();
     let replicas = scale::decode(&mut table, &scale::Around { ports: &ports, memory, job: restart.is_job() });
     let env = environment::decode(&mut table, &variables);
@@ -45,13 +61,14 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
         env_from: env.env_from,
         secrets: env.secrets,
         resources,
-        ready: network::decode_ready(table.take("ready"), &ports, &variables),
+        ready: network::decode_ready(table.take("ready"), !microservices.is_empty(), &ports, &variables),
         live: network::decode_live(table.take("live"), &ports, &variables),
         stop: policy::decode_stop(table.take("stop")),
         restart,
         volumes: volume::decode(table.take("volumes")),
         rlimits: policy::decode_rlimits(table.take("rlimits")),
         ports,
+        microservices,
     };
     let update = policy::decode_update(table.take("update"));
     let place = policy::decode_place(table.take("place"));
@@ -70,8 +87,6 @@ fn refuse_future(table: &mut Table<'_>) -> bool {
     table.not_yet(&[
         ("image", "run a program of this machine with `command`"),
         ("build", "run a program of this machine with `command`"),
-        ("microservices", "run a program of this machine with `command`"),
-        ("worker", "run a program of this machine with `command`"),
         ("artifact", "leave it out: this machine runs the command from `cwd`"),
     ])
 }

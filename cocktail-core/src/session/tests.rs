@@ -55,6 +55,7 @@ fn start(container: &ContainerId, generation: u64, at_lease_end: LeaseEnd) -> Or
         rlimits: BTreeMap::new(),
         volumes: Vec::new(),
         probes: Vec::new(),
+        worker: None,
     };
     Order::Start { launch: Arc::new(launch), at_lease_end }
 }

@@ -127,6 +127,12 @@ impl State {
             Event::Probed { container, generation, probe, ok, detail } => {
                 self.probed(container, *generation, *probe, *ok, detail);
             }
+            Event::Noted { container, what, because } => {
+                self.edit(container, |state, record| {
+                    record.why.record(state.at, what, because, &[]);
+                    record.why.keep(state.settings.why_per_object);
+                });
+            }
             Event::DrainBegun { container, because } => {
                 let drain = self.settings.drain;
                 self.change(container, |state, record| {

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use super::State;
 use crate::container::{Container, ContainerState};
 use crate::contract::{
-    Backend, Known, Launch, LaunchPort, LaunchProbe, LaunchVolume, ProbeKind, Route, RoutingTable, StopOrder,
+    Backend, Known, Launch, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker, ProbeKind, Route, RoutingTable,
+    StopOrder,
 };
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ServerId};
@@ -107,6 +108,11 @@ impl State {
             rlimits: template.rlimits.clone(),
             volumes,
             probes,
+            worker: (!template.microservices.is_empty()).then(|| LaunchWorker {
+                unit: record.unit.clone(),
+                revision: record.revision,
+                microservices: template.microservices.clone(),
+            }),
         })
     }
 
@@ -198,7 +204,7 @@ fn launch_probe(
     };
     let port = match &probe.check {
         Check::Tcp { port } | Check::Http { port, .. } => named(port),
-        Check::Exec { .. } => None,
+        Check::Exec { .. } | Check::Worker => None,
     };
     let check = match &probe.check {
         Check::Exec { command } => Check::Exec { command: command.iter().map(substitute).collect::<Result<_>>()? },

@@ -12,15 +12,11 @@ fn what_is_promised_but_not_there_yet_is_refused_by_name() {
         (
             r#"image = "nginx"
 build = { context = "." }
-microservices = ["orders"]
-worker = "x"
 artifact = { file = "x" }"#,
             &[
                 "4:1: `image` is not supported yet (run a program of this machine with `command`)",
                 "5:1: `build` is not supported yet (run a program of this machine with `command`)",
-                "6:1: `microservices` is not supported yet (run a program of this machine with `command`)",
-                "7:1: `worker` is not supported yet (run a program of this machine with `command`)",
-                "8:1: `artifact` is not supported yet (leave it out: this machine runs the command from `cwd`)",
+                "6:1: `artifact` is not supported yet (leave it out: this machine runs the command from `cwd`)",
             ],
         ),
         (

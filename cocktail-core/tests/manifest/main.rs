@@ -8,6 +8,7 @@ mod limits;
 mod meaning;
 mod properties;
 mod scale;
+mod worker;
 
 use std::path::Path;
 

@@ -100,6 +100,7 @@ impl Workers for LocalWorkers {
             rlimits: BTreeMap::new(),
             volumes: Vec::new(),
             probes: Vec::new(),
+            worker: None,
         }
     }
 

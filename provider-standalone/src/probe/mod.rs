@@ -167,6 +167,7 @@ impl Verdict {
 async fn check(shared: &Arc<Shared>, target: &Target, probe: &LaunchProbe, came_up: bool) -> Looked {
     let path = match (&probe.check, probe.port) {
         (Check::Exec { command }, _) => return exec_check(shared, target, command, probe.timeout).await.into(),
+        (Check::Worker, _) => return Seen::Nothing.into(),
         (_, None) => return Seen::Bad("the unit has no port to probe".into()).into(),
         (Check::Tcp { .. }, Some(_)) => None,
         (Check::Http { path, .. }, Some(_)) => Some(path),

@@ -164,6 +164,7 @@ impl Machine {
             rlimits: BTreeMap::new(),
             volumes: Vec::new(),
             probes: Vec::new(),
+            worker: None,
         }
     }
 

@@ -15,6 +15,7 @@ mod manifests;
 mod production;
 mod rollouts;
 mod scaling;
+mod sdk;
 mod services;
 mod shop;
 mod unit_table;

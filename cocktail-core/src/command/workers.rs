@@ -1,0 +1,98 @@
+//! What workers ask for.
+
+use super::Count;
+use crate::container::Container;
+use crate::contract::{Actor, WorkerSaid};
+use crate::event::Event;
+use crate::id::{ContainerId, Generation};
+use crate::state::State;
+
+impl State {
+    /// What follows from what a worker said about itself. Asking for what is on its way already, and saying again what was
+    /// just said, changes nothing.
+    pub fn worker_said(&self, container: &ContainerId, generation: Generation, said: &WorkerSaid) -> Vec<Event> {
+        let runs = |it: &&Container| it.generation == generation && it.state.may_run();
+        let Some(record) = self.containers.get(container).filter(runs) else { return Vec::new() };
+        let noted = |what: &str, because: String| {
+            let again = record.why.iter().last().is_some_and(|last| last.because.as_str() == because);
+            let event = || Event::Noted { container: container.clone(), what: what.to_owned(), because };
+            (!again).then(event).into_iter().collect()
+        };
+        match said {
+            WorkerSaid::Degraded { error } => noted("degraded", format!("it says: {error}")),
+            WorkerSaid::Broken { error } if record.is_wanted() => {
+                let because = format!("it says that it is broken: {error}");
+                vec![Event::ReplaceAsked { container: container.clone(), because }]
+            }
+            WorkerSaid::Broken { .. } => Vec::new(),
+            WorkerSaid::Extend { reason } => {
+                let Some(unit) = self.units.get(&record.unit) else { return Vec::new() };
+                if self.ready(&record.unit) < unit.goal() as usize {
+                    return noted("extension", format!("it asks for help ({reason}): one is on its way"));
+                }
+                let actor = Actor(format!("{container}, which asks for help ({reason})"));
+                match self.scale_command(&record.unit.to_string(), Count::More(1), &actor) {
+                    Ok(commanded) => commanded.events,
+                    Err(error) => noted("extension", format!("it asks for help ({reason}): {error}")),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::World;
+
+    const WORKER: &str = "service = \"shop\"\n[maps.prod.units.web]\nworker = \"w\"\nmicroservices = [\"orders\"]\n\
+                          scale = { min = 1, max = 2 }\n";
+
+    fn say(world: &mut World, said: WorkerSaid) -> Vec<&'static str> {
+        let record = world.of("web")[0].clone();
+        let events = world.state.worker_said(&record.id, record.generation, &said);
+        let kinds = events.iter().map(|event| event.describe().0).collect();
+        world.turn(events);
+        kinds
+    }
+
+    #[test]
+    fn a_worker_that_asks_for_help_gets_one_more_at_a_time_within_the_bounds() {
+        let mut world = World::new();
+        world.apply(WORKER);
+        world.settle();
+        let extend = || WorkerSaid::Extend { reason: "queue".into() };
+        assert_eq!(say(&mut world, extend()), ["scaled"]);
+        assert_eq!(world.of("web").len(), 2);
+        assert_eq!(say(&mut world, extend()), ["noted"], "one is on its way");
+        assert_eq!(say(&mut world, extend()), Vec::<&str>::new(), "and that was said");
+        world.settle();
+        assert_eq!(say(&mut world, extend()), ["noted"], "it may have no more");
+        assert_eq!(world.of("web").len(), 2);
+    }
+
+    #[test]
+    fn a_worker_that_is_broken_is_replaced_once_and_a_degraded_one_stays() {
+        let mut world = World::new();
+        world.apply(WORKER);
+        world.settle();
+        let degraded = || WorkerSaid::Degraded { error: "cold cache".into() };
+        assert_eq!(say(&mut world, degraded()), ["noted"]);
+        assert_eq!(say(&mut world, degraded()), Vec::<&str>::new());
+        assert_eq!(world.of("web").len(), 1);
+        let broken = || WorkerSaid::Broken { error: "no database".into() };
+        assert_eq!(say(&mut world, broken()), ["replace-asked"]);
+        assert_eq!(world.of("web").len(), 2, "another one comes first");
+        assert_eq!(say(&mut world, broken()), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn what_an_older_start_said_says_nothing() {
+        let mut world = World::new();
+        world.apply(WORKER);
+        world.settle();
+        let record = world.of("web")[0].clone();
+        let said = WorkerSaid::Broken { error: "late".into() };
+        assert_eq!(world.state.worker_said(&record.id, Generation(record.generation.0 + 1), &said), []);
+    }
+}

@@ -1,0 +1,193 @@
+//! Workers that know their Manager: their socket, their tokens, and what they say.
+//!
+//! The hub is opened for the first worker. What a worker is to load is part of its launch, so that it is the same after a
+//! restart of the Manager, when running workers come back with what they were given then.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use cocktail_agent::hub::{Hub, HubEvent, Keys, Limits, Order, Said};
+use cocktail_agent::protocol::{Assign, Microservice, Port, Severity, Usage};
+use cocktail_core::contract::{Launch, LaunchWorker, ProbeKind, RuntimeEvent, WorkerSaid};
+use cocktail_core::error::{Error, Result};
+use cocktail_core::id::{ContainerId, Generation};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+
+use crate::shared::{Shared, lock};
+
+/// A worker of this machine is told once what to be: another start is another worker.
+const ASSIGNMENT: u64 = 1;
+/// Bytes of the secret that tokens are derived from.
+const SECRET: usize = 32;
+
+/// The sessions of workers, once there was one.
+#[derive(Debug, Default)]
+pub(crate) struct Workers(std::sync::Mutex<Option<Hub>>);
+
+impl Workers {
+    /// Expects a start of a worker, and returns what it has to find in its environment; nothing for a program that is none.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a path that is too long for a socket and for a worker of another user; `Unavailable` when the
+    /// socket or its secret cannot be made.
+    pub(crate) fn expect(&self, shared: &Arc<Shared>, launch: &Launch) -> Result<BTreeMap<String, String>> {
+        let Some(worker) = &launch.worker else { return Ok(BTreeMap::new()) };
+        let hub = self.open(shared)?;
+        let (container, generation) = (launch.container.as_str(), launch.generation.0);
+        hub.expect(container, generation, false);
+        hub.order(container, generation, Order::Assign(assign(launch, worker)));
+        let socket = socket(shared);
+        let socket = socket.to_str().ok_or_else(|| Error::invalid("the path of the data dir is no text"))?;
+        Ok(BTreeMap::from([
+            ("COCKTAIL_SOCKET".to_owned(), socket.to_owned()),
+            ("COCKTAIL_TOKEN".to_owned(), hub.token(container, generation)),
+        ]))
+    }
+
+    /// A worker ended, or is forgotten.
+    pub(crate) fn forget(&self, container: &ContainerId) {
+        if let Some(hub) = &*lock(&self.0) {
+            hub.forget(container.as_str());
+        }
+    }
+
+    /// What workers said of their use.
+    pub(crate) fn usage(&self) -> BTreeMap<String, Usage> {
+        lock(&self.0).as_ref().map(Hub::usage).unwrap_or_default()
+    }
+
+    /// Ends all sessions; workers run on.
+    pub(crate) fn close(&self) {
+        lock(&self.0).take();
+    }
+
+    fn open(&self, shared: &Arc<Shared>) -> Result<Hub> {
+        let mut open = lock(&self.0);
+        if let Some(hub) = &*open {
+            return Ok(hub.clone());
+        }
+        let unavailable = |error| Error::unavailable("the socket of workers cannot be made").because(error);
+        let keys = Keys::new(&secret(&shared.fixed.data_dir).map_err(unavailable)?);
+        let path = socket(shared);
+        // Nobody else is here: the data dir is locked. What lies there is from an earlier Manager.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(unavailable(error)),
+            _ => {}
+        }
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(unavailable)?;
+        }
+        let listener = UnixListener::bind(&path).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => {
+                let text = format!("the socket {} has a path longer than 107 bytes: move the data dir", path.display());
+                Error::invalid(text).because(error)
+            }
+            _ => unavailable(error),
+        })?;
+        let (hub, events) = Hub::open(listener, keys, Limits::default());
+        tokio::spawn(pass_on(Arc::downgrade(shared), events));
+        *open = Some(hub.clone());
+        Ok(hub)
+    }
+}
+
+fn socket(shared: &Shared) -> std::path::PathBuf {
+    shared.fixed.data_dir.join("run").join(format!("workers-{}.sock", shared.fixed.name))
+}
+
+/// The secret of this data dir, made when it is first needed.
+fn secret(data_dir: &Path) -> std::io::Result<[u8; SECRET]> {
+    let path = data_dir.join("workers.key");
+    let mut secret = [0; SECRET];
+    match fs::File::open(&path) {
+        Ok(mut file) => {
+            file.read_exact(&mut secret)?;
+            return Ok(secret);
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut filled = 0;
+    while filled < SECRET {
+        filled += rustix::rand::getrandom(&mut secret[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    // Written beside and moved, so that no half of it is ever read.
+    let beside = data_dir.join("workers.key.new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(&secret)?;
+    file.sync_all()?;
+    fs::rename(&beside, &path)?;
+    Ok(secret)
+}
+
+fn assign(launch: &Launch, worker: &LaunchWorker) -> Assign {
+    let LaunchWorker { unit, revision, microservices } = worker;
+    let microservice = |it: &cocktail_core::spec::MicroserviceSpec| Microservice {
+        name: it.name.to_string(),
+        config: it.config.clone(),
+    };
+    let port = |it: &cocktail_core::contract::LaunchPort| Port {
+        name: it.name.to_string(),
+        port: it.port.into(),
+        inherited: it.inherit,
+    };
+    Assign {
+        assignment: ASSIGNMENT,
+        service: unit.service.to_string(),
+        map: unit.map.to_string(),
+        unit: unit.unit.to_string(),
+        revision: revision.0,
+        microservices: microservices.iter().map(microservice).collect(),
+        ports: launch.ports.iter().map(port).collect(),
+    }
+}
+
+/// Passes on what workers say, until the hub or the runtime is gone.
+async fn pass_on(shared: Weak<Shared>, mut events: mpsc::Receiver<HubEvent>) {
+    while let Some(HubEvent { container, generation, said }) = events.recv().await {
+        let Some(shared) = shared.upgrade() else { return };
+        if let Some(event) = told(ContainerId::new(container), Generation(generation), said) {
+            shared.emit(event);
+        }
+    }
+}
+
+fn told(container: ContainerId, generation: Generation, said: Said) -> Option<RuntimeEvent> {
+    let kind = ProbeKind::Ready;
+    let worker = |container, said| Some(RuntimeEvent::Worker { container, generation, said });
+    match said {
+        Said::Ready { .. } => {
+            Some(RuntimeEvent::Probe { container, generation, kind, ok: true, detail: "the worker says so".into() })
+        }
+        Said::Failed(failed) => {
+            let what = if failed.microservice.is_empty() { "it" } else { failed.microservice.as_str() };
+            let detail = format!("{what} cannot be loaded: {}", failed.error);
+            Some(RuntimeEvent::Probe { container, generation, kind, ok: false, detail })
+        }
+        Said::Extend(asked) => worker(container, WorkerSaid::Extend { reason: asked.reason }),
+        Said::Report(report) => {
+            let broken = report.severity() == Severity::Broken;
+            let error = match report.microservice.as_str() {
+                "" => report.error,
+                name => format!("{name}: {}", report.error),
+            };
+            let said = if broken { WorkerSaid::Broken { error } } else { WorkerSaid::Degraded { error } };
+            worker(container, said)
+        }
+        Said::Refused { because } => {
+            tracing::warn!(%container, because, "the session of a worker was refused");
+            worker(container, WorkerSaid::Degraded { error: format!("its session was refused: {because}") })
+        }
+        Said::Registered { build, .. } => {
+            tracing::debug!(%container, build, "a worker has registered");
+            None
+        }
+        // It is not stopped before nothing is in flight, and what it was told before a restart of ours is what it is.
+        _ => None,
+    }
+}
