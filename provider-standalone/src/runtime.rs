@@ -60,8 +60,10 @@ impl StandaloneRuntime {
             let seen = listing.containers.get(container).is_some_and(|seen| seen.generation == generation);
             match sighting {
                 Sighting::Running(handle) if seen => {
-                    // It registered with an earlier Manager, or is about to.
-                    self.shared.workers.expect(&self.shared, &known.launch)?;
+                    // It registered with an earlier Manager, or is about to. Without a session it serves on all the same.
+                    if let Err(error) = self.shared.workers.expect(&self.shared, &known.launch) {
+                        tracing::error!(%container, %error, "a worker cannot be heard");
+                    }
                     self.shared.started(&known.launch, handle.pid.unwrap_or_default(), false);
                 }
                 // One that is absent has not ended: its start may be on its way at this moment.

@@ -85,6 +85,8 @@ struct Watched {
     pid: u32,
     /// Ports whose listening socket it inherited.
     inherited: Vec<u16>,
+    /// Whether it was ready once, for probes that wait for that.
+    up: watch::Sender<bool>,
     /// Tasks of its probes; empty before the start.
     probes: Vec<AbortHandle>,
     /// What its readiness probe last found.
@@ -94,7 +96,7 @@ struct Watched {
 impl Watched {
     fn new(generation: Generation) -> Self {
         let (probes, inherited, reported) = (Vec::new(), Vec::new(), Numbers::new());
-        Self { generation, ended: false, pid: 0, inherited, probes, reported }
+        Self { generation, ended: false, pid: 0, inherited, up: watch::Sender::new(false), probes, reported }
     }
 
     fn stop_probes(&mut self) {
@@ -162,8 +164,12 @@ impl Shared {
         }
         (watched.pid, watched.inherited) = (pid, inherited);
         // What must be alive must have come up first.
-        let waits = fresh && launch.probes.iter().any(|it| it.kind == ProbeKind::Ready && it.check != Check::Worker);
-        let up = watch::Sender::new(!waits);
+        let waits = fresh && launch.probes.iter().any(|probe| probe.kind == ProbeKind::Ready);
+        // A worker may have said so before its start was answered.
+        let up = watched.up.clone();
+        if !waits {
+            up.send_replace(true);
+        }
         let probe = |probe: &LaunchProbe| {
             let target = probe::Target {
                 container: launch.container.clone(),
@@ -177,6 +183,15 @@ impl Shared {
         // What a worker says itself is not looked for.
         let looked_for = launch.probes.iter().filter(|probe| probe.check != Check::Worker);
         watched.probes = looked_for.map(probe).collect();
+    }
+
+    /// A worker says that it is ready: what must be alive is looked at from now on.
+    pub(crate) fn came_up(&self, container: &ContainerId, generation: Generation) {
+        if let Some(watched) = lock(&self.containers).get(container)
+            && watched.generation == generation
+        {
+            watched.up.send_replace(true);
+        }
     }
 
     /// A container ended, and with it its probes.

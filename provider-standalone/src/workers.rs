@@ -40,7 +40,7 @@ impl Workers {
         let hub = self.open(shared)?;
         let (container, generation) = (launch.container.as_str(), launch.generation.0);
         hub.expect(container, generation, false);
-        hub.order(container, generation, Order::Assign(assign(launch, worker)));
+        hub.order(container, generation, Order::Assign(assign(shared, launch, worker)));
         let socket = socket(shared);
         let socket = socket.to_str().ok_or_else(|| Error::invalid("the path of the data dir is no text"))?;
         Ok(BTreeMap::from([
@@ -125,7 +125,7 @@ fn secret(data_dir: &Path) -> std::io::Result<[u8; SECRET]> {
     Ok(secret)
 }
 
-fn assign(launch: &Launch, worker: &LaunchWorker) -> Assign {
+fn assign(shared: &Shared, launch: &Launch, worker: &LaunchWorker) -> Assign {
     let LaunchWorker { unit, revision, microservices } = worker;
     let microservice = |it: &cocktail_core::spec::MicroserviceSpec| Microservice {
         name: it.name.to_string(),
@@ -135,6 +135,7 @@ fn assign(launch: &Launch, worker: &LaunchWorker) -> Assign {
         name: it.name.to_string(),
         port: it.port.into(),
         inherited: it.inherit,
+        address: shared.fixed.config.address.to_string(),
     };
     Assign {
         assignment: ASSIGNMENT,
@@ -151,7 +152,11 @@ fn assign(launch: &Launch, worker: &LaunchWorker) -> Assign {
 async fn pass_on(shared: Weak<Shared>, mut events: mpsc::Receiver<HubEvent>) {
     while let Some(HubEvent { container, generation, said }) = events.recv().await {
         let Some(shared) = shared.upgrade() else { return };
-        if let Some(event) = told(ContainerId::new(container), Generation(generation), said) {
+        let (container, generation) = (ContainerId::new(container), Generation(generation));
+        if matches!(said, Said::Ready { .. }) {
+            shared.came_up(&container, generation);
+        }
+        if let Some(event) = told(container, generation, said) {
             shared.emit(event);
         }
     }

@@ -27,7 +27,7 @@ usage: cargo xtask check
        cargo xtask bench [NAME] [--json FILE] [--setup] [--rounds N]
        cargo xtask sim [--seeds N] [--from S] [--trace SEED] [--faulty SECONDS] [--planted]
        cargo xtask fuzz [TARGET] [--seconds N]
-       cargo xtask mutants [--count N]
+       cargo xtask mutants [--from N] [--count N]
        cargo xtask picture
 
 check   format, lints, docs, features, licences, bans, sources, advisories, lock file
@@ -37,8 +37,8 @@ bench   spawn, respawn, forward, rss, embed against their peers, event; all of t
 sim     what failed once and then seeds of the simulated world; --trace tells all of one, --faulty shortens its faults,
         --planted writes the table in docs/testing.md
 fuzz    every fuzz target for N seconds (60) on seeds of the repository; fails on a finding
-mutants the core's tests on N (150) small changes of its decisions, the same ones each time; fails if more than 10 %
-        are noticed by no test
+mutants the core's tests on N (150) small changes of its decisions, the same ones each time, without the first ones
+        that --from names; fails if more than 10 % are noticed by no test
 picture draws the terminal in the README anew, from a run of the example";
 
 enum Task {
@@ -48,7 +48,7 @@ enum Task {
     Bench(bench::Options),
     Sim(sim::Options),
     Fuzz(fuzz::Options),
-    Mutants { count: usize },
+    Mutants { from: usize, count: usize },
     Picture,
 }
 
@@ -78,7 +78,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(options) => bench::run(&context, &options)?,
         Task::Sim(options) => sim::run(&context, &options)?,
         Task::Fuzz(options) => fuzz::run(&context, &options)?,
-        Task::Mutants { count } => mutants::run(&context, count)?,
+        Task::Mutants { from, count } => mutants::run(&context, from, count)?,
         Task::Picture => picture::run(&context)?,
     }
     Ok(())
@@ -94,7 +94,7 @@ fn parse() -> Result<Task, lexopt::Error> {
     let mut json: Option<PathBuf> = None;
     let mut rounds: Option<u32> = None;
     let mut seconds: u32 = 60;
-    let mut count: usize = 150;
+    let (mut skipped, mut count): (usize, usize) = (0, 150);
     let mut simulated = sim::Options::default();
     while let Some(arg) = parser.next()? {
         let is = |name: &str| command.as_ref().is_some_and(|command| command == name);
@@ -112,6 +112,7 @@ fn parse() -> Result<Task, lexopt::Error> {
             Long("planted") if sim => simulated.planted = true,
             Value(value) if command.is_none() => command = Some(value),
             Long("seconds") if fuzz => seconds = parser.value()?.parse()?,
+            Long("from") if mutants => skipped = parser.value()?.parse()?,
             Long("count") if mutants => count = parser.value()?.parse()?,
             Value(value) if (set_up || fuzz) && name.is_none() => name = Some(value.string()?),
             other => return Err(other.unexpected()),
@@ -123,7 +124,7 @@ fn parse() -> Result<Task, lexopt::Error> {
         Some("bench") => Ok(Task::Bench(bench::Options { name, json, setup, rounds })),
         Some("sim") => Ok(Task::Sim(simulated)),
         Some("fuzz") => Ok(Task::Fuzz(fuzz::Options { target: name, seconds })),
-        Some("mutants") => Ok(Task::Mutants { count }),
+        Some("mutants") => Ok(Task::Mutants { from: skipped, count }),
         Some("picture") => Ok(Task::Picture),
         Some(other) => Err(format!("there is no command {other:?}").into()),
         None => Err("a command is missing".into()),

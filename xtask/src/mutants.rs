@@ -72,22 +72,24 @@ struct Tally {
     survivors: Vec<String>,
 }
 
-/// Runs the core's tests on `count` changes and says which survived.
+/// Runs the core's tests on `count` changes of the sample, after the first `from`, and says which survived.
 ///
 /// # Errors
 /// When more survive than may, or the tests do not pass without a change.
-pub(crate) fn run(context: &Context, count: usize) -> Result<()> {
+pub(crate) fn run(context: &Context, from: usize, count: usize) -> Result<()> {
     setup::install(context, &[Tool::Mutants], false)?;
     let mut list = context.cargo(&["mutants", "--no-config", "--list", "--json", "--package", "cocktail-core"]);
     let text = output(list.args(files()))?;
     let all: Vec<Mutant> = serde_json::from_str(&text).context("cargo mutants lists something else")?;
-    let chosen = sample(&all, count);
+    let chosen = sample(&all, from + count).split_off(from.min(all.len()));
     println!("mutants: {} of {} changes", chosen.len(), all.len());
 
     let folder = context.target.join("mutants");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let mut command =
         context.cargo(&["mutants", "--no-config", "--package", "cocktail-core", "--no-times", "--caught"]);
+    // It ends with the first test that fails.
+    command.args(["--test-tool", "nextest"]);
     command.args(files()).args(["--colors", "never", "--annotations", "none", "--output"]).arg(&folder);
     for mutant in &chosen {
         command.arg("--re").arg(format!("^{}$", literal(&mutant.name)));

@@ -139,7 +139,8 @@ impl Workers {
         let slot = known(&mut slots, container)?;
         let generation = slot.generation;
         if !self.keys.verify(Purpose::Session, container, generation, key) {
-            let status = Status::unauthenticated("the key is not that of this start");
+            // It may be of another start: then its keeper ends it, or this hub learns of it in a moment.
+            let status = Status::unavailable("the key is not that of this start");
             return Err(Refusal { of: Some((container.clone(), generation)), status });
         }
         slot.registered = true;
@@ -268,7 +269,14 @@ impl Workers {
             let mut slots = self.slots();
             let slot = slots.get_mut(&speaker.container);
             let own = |session: &mut Session| session.number == speaker.session;
-            slot.is_some_and(|slot| slot.session.take_if(own).is_some())
+            slot.is_some_and(|slot| {
+                let left = slot.session.take_if(own).is_some();
+                if left {
+                    // What it said last is not what it does now.
+                    slot.usage = None;
+                }
+                left
+            })
         };
         if was {
             self.tell(speaker.says(Said::Left)).await;
@@ -292,7 +300,8 @@ fn known<'a>(
     slots: &'a mut std::collections::BTreeMap<String, Slot>,
     container: &str,
 ) -> Result<&'a mut Slot, Refusal> {
-    // The id of a stranger is not repeated: it may be anything.
-    let status = || Status::unauthenticated("no such container is expected here");
+    // The id of a stranger is not repeated: it may be anything. It may be expected in a moment, when whoever runs it has
+    // found it again; if it is not wanted any more, its keeper ends it.
+    let status = || Status::unavailable("no such container is expected here");
     slots.get_mut(container).ok_or_else(|| Refusal { of: None, status: status() })
 }

@@ -132,6 +132,9 @@ pub struct Port {
     /// Whether the listening socket was inherited at the start, under this name (LISTEN_FDNAMES).
     #[prost(bool, tag = "3")]
     pub inherited: bool,
+    /// Where to listen; 127.0.0.1 if it is empty.
+    #[prost(string, tag = "4")]
+    pub address: ::prost::alloc::string::String,
 }
 /// Everything of the assignment is loaded and takes requests.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -324,7 +327,7 @@ pub mod workers_client {
             self
         }
         /// The session of one worker. The first message is Register or Resume, and the first answer Registered. It ends with a
-        /// status: UNAUTHENTICATED (token or key is wrong, or was used), FAILED_PRECONDITION (a message that has no sense here; the
+        /// status: UNAUTHENTICATED (the token is wrong, or was used), FAILED_PRECONDITION (a message that has no sense here; the
         /// text says which), RESOURCE_EXHAUSTED (a limit), UNAVAILABLE (try again). Only the last is worth another attempt.
         pub async fn session(
             &mut self,
@@ -373,7 +376,7 @@ pub mod workers_server {
             + std::marker::Send
             + 'static;
         /// The session of one worker. The first message is Register or Resume, and the first answer Registered. It ends with a
-        /// status: UNAUTHENTICATED (token or key is wrong, or was used), FAILED_PRECONDITION (a message that has no sense here; the
+        /// status: UNAUTHENTICATED (the token is wrong, or was used), FAILED_PRECONDITION (a message that has no sense here; the
         /// text says which), RESOURCE_EXHAUSTED (a limit), UNAVAILABLE (try again). Only the last is worth another attempt.
         async fn session(
             &self,

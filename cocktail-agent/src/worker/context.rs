@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
@@ -15,6 +15,9 @@ use super::in_flight::InFlight;
 use super::service::BoxError;
 use super::sockets::Sockets;
 use crate::protocol::{self, Assign, CUSTOM_LIMIT, ErrorReport, ExtendRequest, Severity, from_worker::Kind};
+
+/// Bytes of the name of a metric, as in a manifest.
+const METRIC_LIMIT: usize = 128;
 
 /// What a microservice is given: its configuration, its ports, and whom to tell.
 #[derive(Debug, Clone)]
@@ -82,11 +85,10 @@ impl Context {
         self.find(name).and_then(|port| u16::try_from(port.port).ok())
     }
 
-    /// Listens at a port of the Unit: at the socket that the worker inherited, or at 127.0.0.1.
+    /// Listens at a port of the Unit: at the socket that the worker inherited, or where the port was given.
     ///
     /// # Errors
-    /// `NotFound` if the Unit has no such port; what the system says if it cannot be listened at. If another program has the
-    /// port, the Manager gives this container another one.
+    /// `NotFound` if the Unit has no such port; what the system says if it cannot be listened at.
     pub fn listener(&self, name: &str) -> io::Result<TcpListener> {
         let no_port = || {
             let ports: Vec<&str> = self.shared.assign.ports.iter().map(|port| port.name.as_str()).collect();
@@ -95,15 +97,17 @@ impl Context {
         };
         let port = self.find(name).ok_or_else(no_port)?;
         let number = u16::try_from(port.port).map_err(io::Error::other)?;
+        let address = match port.address.as_str() {
+            "" => Ipv4Addr::LOCALHOST.into(),
+            text => text.parse::<IpAddr>().map_err(io::Error::other)?,
+        };
         let listener = match self.shared.sockets.inherited(port.inherited, number)? {
             Some(inherited) => inherited,
-            None => {
-                std::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, number))).inspect_err(|error| {
-                    if error.kind() == io::ErrorKind::AddrInUse {
-                        *self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.to_owned());
-                    }
-                })?
-            }
+            None => std::net::TcpListener::bind(SocketAddr::new(address, number)).inspect_err(|error| {
+                if error.kind() == io::ErrorKind::AddrInUse {
+                    *self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.to_owned());
+                }
+            })?,
         };
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
@@ -114,7 +118,8 @@ impl Context {
         self.shared.shutdown.clone()
     }
 
-    /// Counts requests, as a tower layer or one by one. All microservices of the worker share the count.
+    /// Counts requests, as a tower layer or one by one. All microservices of the worker share the count. A request that
+    /// becomes another protocol (a WebSocket) is counted until it does: hold an [`InFlight::begin`] for what follows.
     pub fn in_flight(&self) -> InFlight {
         self.shared.in_flight.clone()
     }
@@ -148,10 +153,14 @@ impl Context {
         self.numbers(|numbers| numbers.queue = length);
     }
 
-    /// Reports a number of the worker's own, to be scaled by. At most 64 names are kept; a number that is none is not.
+    /// Reports a number of the worker's own, to be scaled by. At most 64 names of up to 128 bytes are kept; a number that is
+    /// none is not.
     pub fn set_metric(&self, name: &str, value: f64) {
         self.numbers(|numbers| {
-            if value.is_finite() && (numbers.custom.len() < CUSTOM_LIMIT || numbers.custom.contains_key(name)) {
+            if value.is_finite()
+                && name.len() <= METRIC_LIMIT
+                && (numbers.custom.len() < CUSTOM_LIMIT || numbers.custom.contains_key(name))
+            {
                 numbers.custom.insert(name.to_owned(), value);
             }
         });

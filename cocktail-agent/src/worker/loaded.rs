@@ -55,22 +55,24 @@ pub(super) async fn load(register: Arc<Register>, shared: Arc<Shared>) -> Result
     let mut loaded = Loaded { shared: shared.clone(), services: Vec::new() };
     for microservice in &shared.assign.microservices {
         let name = &microservice.name;
-        let failed = match register.make(name) {
-            None => {
+        let init = async {
+            let Some(mut service) = register.make(name) else {
                 let known: Vec<&str> = register.names().collect();
-                format!("this worker has no microservice {name:?}, but {}", known.join(", "))
+                return Err(format!("this worker has no microservice {name:?}, but {}", known.join(", ")));
+            };
+            let context = Context { name: name.clone(), shared: shared.clone() };
+            service.init(context).await.map(|()| service).map_err(|error| error.to_string())
+        };
+        // Whoever is told to end does not wait for what a microservice waits for.
+        let init = shared.shutdown.run_until_cancelled(AssertUnwindSafe(init).catch_unwind());
+        let failed = match init.await {
+            Some(Ok(Ok(service))) => {
+                loaded.services.push((name.clone(), service));
+                continue;
             }
-            Some(mut service) => {
-                let context = Context { name: name.clone(), shared: shared.clone() };
-                match AssertUnwindSafe(service.init(context)).catch_unwind().await {
-                    Ok(Ok(())) => {
-                        loaded.services.push((name.clone(), service));
-                        continue;
-                    }
-                    Ok(Err(error)) => error.to_string(),
-                    Err(panic) => format!("it panicked: {}", words(&*panic)),
-                }
-            }
+            Some(Ok(Err(error))) => error,
+            Some(Err(panic)) => format!("it panicked: {}", words(&*panic)),
+            None => "it was told to end while it was loading".to_owned(),
         };
         let port_taken = shared.taken.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
         loaded.close().await;
@@ -90,7 +92,9 @@ impl Loaded {
             }
         });
         join_all(drains).await;
-        self.shared.in_flight.idle().await;
+        // Whoever unloads before that waits no longer.
+        let (in_flight, shutdown) = (&self.shared.in_flight, &self.shared.shutdown);
+        _ = shutdown.run_until_cancelled(in_flight.idle()).await;
     }
 
     /// Closes everything, the last that was loaded first.

@@ -3,9 +3,11 @@
 //! One task owns the [`Standing`]. Loading, draining and closing run beside it, one at a time, so that it goes on listening;
 //! what each has led to is said once, and said again whenever a new session begins.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -13,7 +15,7 @@ use super::Error;
 use super::context::Shared;
 use super::link::{Link, News};
 use super::loaded::{Loaded, Loader, load};
-use crate::protocol::{Assign, Drained, Failed, FromWorker, Ready, Unloaded, from_worker::Kind, to_worker};
+use crate::protocol::{Assign, Drained, Failed, FromWorker, Ready, Severity, Unloaded, from_worker::Kind, to_worker};
 
 /// Pace of usage until a session says another.
 const USAGE: Duration = Duration::from_secs(10);
@@ -26,6 +28,8 @@ pub(super) struct Standing {
     phase: Phase,
     /// What became of the last assignment.
     outcome: Option<Kind>,
+    /// That it cannot serve, which must not be lost with a session.
+    broken: Option<Kind>,
     outbox: Option<mpsc::Sender<FromWorker>>,
     /// What is told when it can be told: at most a few requests and reports.
     waiting: Vec<Kind>,
@@ -62,7 +66,8 @@ impl Standing {
     pub(super) fn new(loader: Loader, assignment: watch::Sender<u64>) -> Self {
         let (beside, ended) = mpsc::channel(1);
         let phase = Phase::Waiting;
-        Self { loader, assignment, phase, outcome: None, outbox: None, waiting: Vec::new(), beside, ended }
+        let (outcome, broken, outbox, waiting) = (None, None, None, Vec::new());
+        Self { loader, assignment, phase, outcome, broken, outbox, waiting, beside, ended }
     }
 
     /// Does what it is told until `ended`; then it leaves as it would for a drain, and closes everything.
@@ -86,11 +91,7 @@ impl Standing {
                             usage = interval(every);
                             usage.set_missed_tick_behavior(MissedTickBehavior::Delay);
                         }
-                        self.outbox = Some(outbox);
-                        self.say_outcome();
-                        for kind in std::mem::take(&mut self.waiting) {
-                            self.say(kind);
-                        }
+                        self.came_up(outbox);
                     }
                     Some(News::Told(kind)) => self.told(kind),
                     Some(News::Down) => self.outbox = None,
@@ -106,16 +107,19 @@ impl Standing {
                 },
             }
         };
-        self.leave(&mut telling).await;
+        self.leave(&mut link, &mut telling).await;
         result
     }
 
     /// Refuses what is new, lets what is in flight finish, and closes everything. Whoever ends the worker says how long that
     /// may take, by ending it.
-    async fn leave(&mut self, telling: &mut mpsc::Receiver<Kind>) {
+    async fn leave(&mut self, link: &mut Link, telling: &mut mpsc::Receiver<Kind>) {
         let then = || Then { drain: true, unload: true, assign: None };
         match std::mem::replace(&mut self.phase, Phase::Waiting) {
-            Phase::Loading { shared, .. } => self.phase = Phase::Loading { shared, then: then() },
+            Phase::Loading { shared, .. } => {
+                shared.shutdown.cancel();
+                self.phase = Phase::Loading { shared, then: then() };
+            }
             Phase::Draining { shared, .. } => self.phase = Phase::Draining { shared, then: then() },
             Phase::Closing { assignment, .. } => self.phase = Phase::Closing { assignment, then: None },
             Phase::Ready { shared, loaded } => self.begin_drain(shared, loaded, then()),
@@ -127,6 +131,11 @@ impl Standing {
                 Some(ended) = self.ended.recv() => self.advance(ended),
                 // Nobody must wait for room to tell something.
                 Some(kind) = telling.recv() => self.say(kind),
+                Some(news) = link.next() => match news {
+                    News::Up { outbox, .. } => self.came_up(outbox),
+                    News::Down => self.outbox = None,
+                    News::Told(_) | News::Refused(_) => {}
+                },
             }
         }
         // What was said last is on its way.
@@ -160,11 +169,11 @@ impl Standing {
     fn assign(&mut self, assign: Assign) {
         let number = assign.assignment;
         if number <= *self.assignment.borrow() {
-            // Told again because the session is new; what became of it is said with every session.
-            return;
+            // Told again, perhaps because what was said of it was lost.
+            return self.say_outcome();
         }
         self.assignment.send_replace(number);
-        self.outcome = None;
+        (self.outcome, self.broken) = (None, None);
         if matches!(self.phase, Phase::Waiting) {
             self.load(assign);
         } else {
@@ -198,7 +207,9 @@ impl Standing {
     fn beside(&self, work: impl Future<Output = Ended> + Send + 'static) {
         let beside = self.beside.clone();
         tokio::spawn(async move {
-            _ = beside.send(work.await).await;
+            // What is guarded does not panic; a value of the program's own may when it is dropped.
+            let ended = AssertUnwindSafe(work).catch_unwind().await.unwrap_or(Ended::Closed);
+            _ = beside.send(ended).await;
         });
     }
 
@@ -219,12 +230,15 @@ impl Standing {
                 self.begin_close(&shared, loaded, assign);
             }
             Phase::Loading { shared, then } => {
-                self.phase = Phase::Loading { shared, then: Then { unload: true, assign, ..then } };
+                shared.shutdown.cancel();
+                let assign = assign.or(then.assign);
+                self.phase = Phase::Loading { shared, then: Then { unload: true, assign, drain: then.drain } };
             }
             Phase::Draining { shared, then } => {
                 // Whoever unloads waits no longer for what is in flight.
                 shared.shutdown.cancel();
-                self.phase = Phase::Draining { shared, then: Then { unload: true, assign, ..then } };
+                let assign = assign.or(then.assign);
+                self.phase = Phase::Draining { shared, then: Then { unload: true, assign, drain: then.drain } };
             }
             Phase::Closing { assignment, then } => {
                 self.phase = Phase::Closing { assignment, then: assign.or(then) };
@@ -267,6 +281,14 @@ impl Standing {
                     self.load(assign);
                 }
             }
+            (Phase::Loading { shared, .. }, Ended::Closed) => {
+                let (assignment, error) = (shared.assign.assignment, "it panicked".to_owned());
+                self.became(Kind::Failed(Failed { assignment, error, ..Failed::default() }));
+            }
+            (Phase::Draining { shared, .. }, Ended::Closed) => {
+                let assignment = shared.assign.assignment;
+                self.became(Kind::Unloaded(Unloaded { assignment }));
+            }
             // One thing runs beside at a time, and its phase stays until it has ended.
             (phase, _) => self.phase = phase,
         }
@@ -284,8 +306,24 @@ impl Standing {
         }
     }
 
+    /// A session is open: what must be known is said, and what has waited.
+    fn came_up(&mut self, outbox: mpsc::Sender<FromWorker>) {
+        self.outbox = Some(outbox);
+        self.say_outcome();
+        let broken = self.broken.clone();
+        for kind in broken.into_iter().chain(std::mem::take(&mut self.waiting)) {
+            self.say(kind);
+        }
+    }
+
     /// Says something that waits for a session where there is none.
     fn say_later(&mut self, kind: Kind) {
+        if matches!(&kind, Kind::ErrorReport(report) if report.severity() == Severity::Broken) {
+            self.broken = Some(kind.clone());
+            if self.outbox.is_none() {
+                return;
+            }
+        }
         match &self.outbox {
             Some(_) => self.say(kind),
             None if self.waiting.len() < super::TELLING => self.waiting.push(kind),

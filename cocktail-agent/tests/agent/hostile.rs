@@ -121,7 +121,7 @@ async fn a_token_is_for_one_start_and_works_once() {
     assert_eq!(refused(house.said("bad-1").await), "the token is not that of this start");
     place.container = "nobody-1".into();
     let status = Raw::open(&channel, register(&place)).await.err().expect("nobody expects it");
-    assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "no such container is expected here"));
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "no such container is expected here"));
 
     let place = house.place("bad-1", 2);
     let mut first = Raw::open(&channel, register(&place)).await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cocktail_agent::hub::{Order, Said};
 use cocktail_agent::protocol::{Drain, Severity, Unload};
-use cocktail_agent::worker::{BoxError, Context, Error, InFlight, MicroService, Worker, async_trait};
+use cocktail_agent::worker::{BoxError, Context, InFlight, MicroService, Worker, async_trait};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -72,6 +72,28 @@ impl MicroService for Greeter {
     async fn close(&mut self) {
         self.alive.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// Waits for ever.
+struct Stuck;
+
+#[async_trait]
+impl MicroService for Stuck {
+    async fn init(&mut self, _: Context) -> Result<(), BoxError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_ended_while_it_loads_does_not_wait_for_that() {
+    let mut house = House::open();
+    let running = house.start("web-1", Worker::new().register("stuck", || Stuck));
+    assert!(registered(&house.said("web-1").await));
+    house.assign("web-1", assignment(1, &["stuck"], free_port()));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    running.end().await.unwrap();
+    let Said::Failed(failed) = house.said("web-1").await else { panic!("it was not loaded") };
+    assert_eq!(failed.error, "it was told to end while it was loading");
 }
 
 /// What it is made of decides how it fails.
@@ -183,13 +205,15 @@ async fn what_cannot_be_loaded_is_told_with_its_reason_and_leaves_nothing_behind
     let worker = Worker::new()
         .register("greeter", move || made.clone())
         .register("broken", || Failing("no database"))
-        .register("panics", || Failing("panic"));
+        .register("panics", || Failing("panic"))
+        .register("unmade", || -> Failing { panic!("no settings") });
     let running = house.start("web-1", worker);
     assert!(registered(&house.said("web-1").await));
     let cases = [
         ("broken", "no database"),
         ("panics", "it panicked: it was made to"),
-        ("orders", "this worker has no microservice \"orders\", but broken, greeter, panics"),
+        ("unmade", "it panicked: no settings"),
+        ("orders", "this worker has no microservice \"orders\", but broken, greeter, panics, unmade"),
     ];
     let port = free_port();
     for (number, (name, error)) in (1..).zip(cases) {
@@ -223,15 +247,19 @@ async fn a_worker_serves_on_while_its_manager_is_away_and_says_again_what_became
     house.hub.expect("web-1", 1, true);
     assert_eq!(house.said("web-1").await, Said::Resumed { assignment: 1 });
     assert_eq!(house.said("web-1").await, Said::Ready { assignment: 1 });
-    // The same assignment is given again, because it is what is wanted. Nothing is loaded anew.
+    // The same assignment is given again, because it is what is wanted. Nothing is loaded anew, and it says so again.
     house.assign("web-1", assignment(1, &["greeter"], port));
+    assert_eq!(house.said("web-1").await, Said::Ready { assignment: 1 });
     assert!(ask(port).await.is_ok());
     assert!(house.hub.order("web-1", 1, Order::Unload(Unload { assignment: 1 })));
     assert_eq!(house.said("web-1").await, Said::Unloaded { assignment: 1 });
-    // One that nobody expects any more ends, and says why.
+    // One that nobody expects runs on: it may be expected in a moment. Ending it is its keeper's business.
     house.hub.forget("web-1");
-    let error = tokio::time::timeout(crate::support::LONG, running.task).await.unwrap().unwrap().unwrap_err();
-    assert!(matches!(&error, Error::Refused(why) if why.contains("no such container")), "{error}");
+    assert!(!house.hub.is_there("web-1"));
+    house.hub.expect("web-1", 1, true);
+    assert_eq!(house.said("web-1").await, Said::Resumed { assignment: 1 });
+    assert_eq!(house.said("web-1").await, Said::Unloaded { assignment: 1 });
+    running.end().await.unwrap();
 }
 
 /// Asks for help and reports as soon as it is loaded, and has a task that fails.

@@ -109,7 +109,7 @@ pub(crate) fn assignment(number: u64, microservices: &[&str], port: u16) -> Assi
         unit: "web".into(),
         revision: 3,
         microservices: microservices.collect(),
-        ports: vec![Port { name: "http".into(), port: port.into(), inherited: false }],
+        ports: vec![Port { name: "http".into(), port: port.into(), ..Port::default() }],
     }
 }
 

@@ -1,11 +1,16 @@
 //! What workers ask for.
 
+use std::time::Duration;
+
 use super::Count;
 use crate::container::Container;
 use crate::contract::{Actor, WorkerSaid};
 use crate::event::Event;
 use crate::id::{ContainerId, Generation};
 use crate::state::State;
+
+/// How long the next word of the same kind about a container is not kept.
+const NOTED: Duration = Duration::from_secs(10);
 
 impl State {
     /// What follows from what a worker said about itself. Asking for what is on its way already, and saying again what was
@@ -14,7 +19,9 @@ impl State {
         let runs = |it: &&Container| it.generation == generation && it.state.may_run();
         let Some(record) = self.containers.get(container).filter(runs) else { return Vec::new() };
         let noted = |what: &str, because: String| {
-            let again = record.why.iter().last().is_some_and(|last| last.because.as_str() == because);
+            // A worker may say very much, each time in other words: one in a while is enough to be shown.
+            let lately = self.at.0.saturating_sub(i64::try_from(NOTED.as_micros()).unwrap_or(i64::MAX));
+            let again = record.why.iter().any(|why| why.decision.as_str() == what && why.at.0 > lately);
             let event = || Event::Noted { container: container.clone(), what: what.to_owned(), because };
             (!again).then(event).into_iter().collect()
         };
@@ -26,7 +33,9 @@ impl State {
             }
             WorkerSaid::Broken { .. } => Vec::new(),
             WorkerSaid::Extend { reason } => {
-                let Some(unit) = self.units.get(&record.unit) else { return Vec::new() };
+                // Whoever leaves has nothing to ask for, and a Unit that is stopped stays so.
+                let unit = self.units.get(&record.unit).filter(|unit| record.is_wanted() && unit.goal() > 0);
+                let Some(unit) = unit else { return Vec::new() };
                 if self.ready(&record.unit) < unit.goal() as usize {
                     return noted("extension", format!("it asks for help ({reason}): one is on its way"));
                 }
@@ -67,8 +76,11 @@ mod tests {
         assert_eq!(say(&mut world, extend()), ["noted"], "one is on its way");
         assert_eq!(say(&mut world, extend()), Vec::<&str>::new(), "and that was said");
         world.settle();
+        world.pass(NOTED);
         assert_eq!(say(&mut world, extend()), ["noted"], "it may have no more");
         assert_eq!(world.of("web").len(), 2);
+        world.switch("web", true);
+        assert_eq!(say(&mut world, extend()), Vec::<&str>::new(), "it is stopped");
     }
 
     #[test]
@@ -78,7 +90,10 @@ mod tests {
         world.settle();
         let degraded = || WorkerSaid::Degraded { error: "cold cache".into() };
         assert_eq!(say(&mut world, degraded()), ["noted"]);
-        assert_eq!(say(&mut world, degraded()), Vec::<&str>::new());
+        let other = WorkerSaid::Degraded { error: "colder cache".into() };
+        assert_eq!(say(&mut world, other), Vec::<&str>::new(), "one in a while");
+        world.pass(NOTED);
+        assert_eq!(say(&mut world, degraded()), ["noted"]);
         assert_eq!(world.of("web").len(), 1);
         let broken = || WorkerSaid::Broken { error: "no database".into() };
         assert_eq!(say(&mut world, broken()), ["replace-asked"]);

@@ -15,12 +15,16 @@ struct Orders;
 #[derive(serde::Deserialize)]
 struct Config {
     greeting: String,
+    /// Milliseconds before it listens.
+    #[serde(default)]
+    slow_start: u64,
 }
 
 #[async_trait]
 impl MicroService for Orders {
     async fn init(&mut self, context: Context) -> Result<(), BoxError> {
-        let Config { greeting } = context.config()?;
+        let Config { greeting, slow_start } = context.config()?;
+        tokio::time::sleep(Duration::from_millis(slow_start)).await;
         let hello = format!("{greeting} {} {}\n", context.container(), context.revision());
         let told = |tell: fn(&Context)| {
             get(move |State(context): State<Context>| async move {

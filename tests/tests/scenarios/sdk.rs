@@ -99,3 +99,17 @@ fn what_a_worker_cannot_load_is_said_with_its_reason() {
     });
     home.finish();
 }
+
+#[test]
+fn liveness_is_looked_at_when_a_worker_has_said_that_it_is_ready() {
+    let home = Home::new();
+    let _manager = home.serve();
+    let port = home.port();
+    let live = "live = { http = \"/\", every = \"100ms\", failures = 1 }";
+    let manifest = orders(port, "hi", live).replace("greeting =", "slow_start = 1500, greeting =");
+    home.write("m.toml", manifest);
+    home.ok(&["apply", "--wait", "m.toml"]);
+    let container = &home.containers("orders")[0];
+    assert_eq!((&container["restarts"], &container["generation"]), (&0.into(), &1.into()), "{container}");
+    home.finish();
+}
