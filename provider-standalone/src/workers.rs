@@ -4,17 +4,18 @@
 //! restart of the Manager, when running workers come back with what they were given then.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use cocktail_agent::hub::{Hub, HubEvent, Keys, Limits, Order, Said};
 use cocktail_agent::protocol::{Assign, Microservice, Port, Severity, Usage};
-use cocktail_core::contract::{Launch, LaunchWorker, ProbeKind, RuntimeEvent, WorkerSaid};
+use cocktail_core::contract::{Launch, LaunchPort, LaunchWorker, ProbeKind, RuntimeEvent, WorkerSaid};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::{ContainerId, Generation};
+use cocktail_core::spec::MicroserviceSpec;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
@@ -80,7 +81,7 @@ impl Workers {
             _ => {}
         }
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(unavailable)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unavailable)?;
         }
         let listener = UnixListener::bind(&path).map_err(|error| match error.kind() {
             ErrorKind::InvalidInput => {
@@ -89,6 +90,7 @@ impl Workers {
             }
             _ => unavailable(error),
         })?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(unavailable)?;
         let (hub, events) = Hub::open(listener, keys, Limits::default());
         tokio::spawn(pass_on(Arc::downgrade(shared), events));
         *open = Some(hub.clone());
@@ -96,7 +98,7 @@ impl Workers {
     }
 }
 
-fn socket(shared: &Shared) -> std::path::PathBuf {
+fn socket(shared: &Shared) -> PathBuf {
     shared.fixed.data_dir.join("run").join(format!("workers-{}.sock", shared.fixed.name))
 }
 
@@ -127,11 +129,8 @@ fn secret(data_dir: &Path) -> std::io::Result<[u8; SECRET]> {
 
 fn assign(shared: &Shared, launch: &Launch, worker: &LaunchWorker) -> Assign {
     let LaunchWorker { unit, revision, microservices } = worker;
-    let microservice = |it: &cocktail_core::spec::MicroserviceSpec| Microservice {
-        name: it.name.to_string(),
-        config: it.config.clone(),
-    };
-    let port = |it: &cocktail_core::contract::LaunchPort| Port {
+    let microservice = |it: &MicroserviceSpec| Microservice { name: it.name.to_string(), config: it.config.clone() };
+    let port = |it: &LaunchPort| Port {
         name: it.name.to_string(),
         port: it.port.into(),
         inherited: it.inherit,

@@ -1,5 +1,6 @@
 //! One session of one worker, from its first message to its end.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -296,10 +297,7 @@ impl Speaker {
 }
 
 /// The slot of a container that is expected.
-fn known<'a>(
-    slots: &'a mut std::collections::BTreeMap<String, Slot>,
-    container: &str,
-) -> Result<&'a mut Slot, Refusal> {
+fn known<'a>(slots: &'a mut BTreeMap<String, Slot>, container: &str) -> Result<&'a mut Slot, Refusal> {
     // The id of a stranger is not repeated: it may be anything. It may be expected in a moment, when whoever runs it has
     // found it again; if it is not wanted any more, its keeper ends it.
     let status = || Status::unavailable("no such container is expected here");

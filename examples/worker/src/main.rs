@@ -3,7 +3,7 @@
 //! ```text
 //! cargo build --release -p cocktail-example-worker
 //! cocktail up examples/worker/cocktail.toml
-//! curl http://127.0.0.1:8090/
+//! curl http://127.0.0.1:8095/
 //! ```
 //!
 //! `GET /` greets as the manifest says; `GET /slow?ms=500` takes its time; `GET /help` asks for one more container;
