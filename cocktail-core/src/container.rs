@@ -61,6 +61,12 @@ pub enum Step {
         /// No readiness probe: it is ready now.
         ready: bool,
     },
+    /// It is up with nothing loaded.
+    Registered,
+    /// It is told what to load.
+    Assign,
+    /// It has closed what it had loaded.
+    Returned,
     /// The readiness probe turned good.
     TurnedReady,
     /// The readiness probe turned bad.
@@ -104,6 +110,8 @@ impl ContainerState {
             (Self::Preparing | Self::Prepared | Self::Starting, Step::Started { ready }) => {
                 Ok(if ready { Self::Ready } else { Self::Loading })
             }
+            (Self::Loading, Step::Registered) | (Self::Draining, Step::Returned) => Ok(Self::Waiting),
+            (Self::Waiting, Step::Assign) => Ok(Self::Loading),
             (Self::Loading | Self::Ready, Step::TurnedReady) => Ok(Self::Ready),
             (Self::Loading | Self::Ready, Step::TurnedUnready) => Ok(Self::Loading),
             (
@@ -286,12 +294,29 @@ pub struct Container {
     /// When a job's container has to be done, all attempts together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_by: Option<ManagerTime>,
+    /// What is known of its program, if that is a worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Box<WorkerRecord>>,
     /// Decisions about it.
     #[serde(default)]
     pub why: WhyLog,
     /// Last reading of what runs, if there was one; soft.
     #[serde(skip)]
     pub usage: Option<Sample>,
+}
+
+/// What is known of a worker: a program that is told what to load, and can be told something else.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRecord {
+    /// Identity of what it was started from. Workers of a Service with the same one can take each other's place.
+    pub pool: String,
+    /// Number of its last assignment; 0 before the first.
+    pub assignment: u64,
+    /// It is to have nothing loaded, and waits for a Unit that needs it.
+    pub spare: bool,
+    /// It could not be unloaded: it ends when it leaves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub worn: bool,
 }
 
 /// One port of a container.
@@ -307,6 +332,11 @@ impl Container {
     /// Whether it is to stay: live, and nobody asked for its replacement.
     pub fn is_wanted(&self) -> bool {
         self.state.is_live() && self.replace.is_none()
+    }
+
+    /// Whether it serves nobody yet, or no longer, and is kept for a Unit that needs it.
+    pub fn is_spare(&self) -> bool {
+        self.worker.as_ref().is_some_and(|worker| worker.spare)
     }
 
     /// Whether it is a job's container that is done, well or not, and stays to show that.

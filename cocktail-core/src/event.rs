@@ -11,7 +11,7 @@ use crate::contract::{Exit, Handle, ProbeKind};
 use crate::fleet::FleetEvent;
 use crate::id::{ContainerId, Epoch, Generation, OperationId, Revision, Seq, ServerId, UnitId};
 use crate::name::Name;
-use crate::operation::{Failure, Operation};
+use crate::operation::{Failure, Operation, OperationKind};
 use crate::rollout::RolloutStep;
 use crate::scaling::{Bounds, Sample};
 use crate::server::Server;
@@ -158,10 +158,58 @@ pub enum Event {
         ports: Vec<(Name, u16)>,
         /// Which of the Unit's exclusive volumes it has.
         slot: Option<u32>,
+        /// It is to wait with nothing loaded.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        spare: bool,
         /// Why.
         because: String,
         /// Servers that were not chosen.
         considered: Vec<ConsideredView>,
+    },
+    /// A worker is up with nothing loaded.
+    Registered {
+        /// The container.
+        container: ContainerId,
+        /// Which start.
+        generation: Generation,
+    },
+    /// A container that waits was taken by a Unit. What it is told follows as an operation.
+    CheckedOut {
+        /// The container.
+        container: ContainerId,
+        /// Who takes it.
+        unit: UnitId,
+        /// Version of the Unit.
+        revision: Revision,
+        /// Its ports in the manifest's order.
+        ports: Vec<(Name, u16)>,
+        /// Why.
+        because: String,
+    },
+    /// A worker was told what to load, or cannot be.
+    Assigned {
+        /// The operation.
+        operation: OperationId,
+        /// Why it cannot be told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
+    /// A worker has closed what it had loaded, or has not.
+    Unloaded {
+        /// The operation.
+        operation: OperationId,
+        /// Why it has not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
+    /// A worker could not listen at a port that it was given: another program has it.
+    PortTaken {
+        /// The container.
+        container: ContainerId,
+        /// The port.
+        port: u16,
+        /// What the worker said.
+        because: String,
     },
     /// A claim got other ports, because the first turned out taken.
     PortsLeased {
@@ -346,16 +394,25 @@ impl Event {
             Self::Claimed { container, because, .. } => ("claimed", container.to_string(), because.clone()),
             Self::PortsLeased { container, because, .. } => ("ports-leased", container.to_string(), because.clone()),
             Self::Intended { operation } => {
-                let kind = match operation.kind.as_str() {
-                    "start" => "start-intended",
-                    "stop" => "stop-intended",
-                    _ => "remove-intended",
+                let kind = match operation.kind {
+                    OperationKind::Start => "start-intended",
+                    OperationKind::Stop { .. } => "stop-intended",
+                    OperationKind::Remove => "remove-intended",
+                    OperationKind::Assign => "assign-intended",
+                    OperationKind::Unload { .. } => "unload-intended",
                 };
                 (kind, operation.container.to_string(), operation.because.clone())
             }
             Self::StartFailed { operation, failure } => {
                 ("start-failed", format!("operation {operation}"), failure.message.clone())
             }
+            Self::Registered { container, .. } => {
+                ("registered", container.to_string(), "it is up with nothing loaded".into())
+            }
+            Self::CheckedOut { container, because, .. } => ("checked-out", container.to_string(), because.clone()),
+            Self::Assigned { operation, failure } => ended("assigned", "assign-failed", *operation, failure.as_ref()),
+            Self::Unloaded { operation, failure } => ended("unloaded", "unload-failed", *operation, failure.as_ref()),
+            Self::PortTaken { container, because, .. } => ("port-taken", container.to_string(), because.clone()),
             Self::Started { container, handle, .. } => (
                 "started",
                 container.to_string(),
@@ -389,5 +446,19 @@ impl Event {
         let (kind, object, reason) = self.describe();
         let detail = serde_json::to_value(self).unwrap_or(serde_json::Value::Null);
         EventView { seq: seq.0, at: at.to_string(), kind: kind.into(), object, reason, detail }
+    }
+}
+
+/// How an operation of a worker is told of.
+fn ended(
+    done: &'static str,
+    failed: &'static str,
+    operation: OperationId,
+    failure: Option<&Failure>,
+) -> (&'static str, String, String) {
+    let object = format!("operation {operation}");
+    match failure {
+        None => (done, object, "done".into()),
+        Some(failure) => (failed, object, failure.message.clone()),
     }
 }

@@ -52,6 +52,15 @@ pub enum OperationKind {
     },
     /// Forget what has ended, with its files.
     Remove,
+    /// Tell a worker that waits what to load.
+    Assign,
+    /// Have a worker close what it has loaded, and wait.
+    Unload {
+        /// Time until what is in flight has to have ended.
+        grace: Duration,
+        /// For whom it waits from then on.
+        home: UnitId,
+    },
 }
 
 impl OperationKind {
@@ -61,6 +70,8 @@ impl OperationKind {
             Self::Start => "start",
             Self::Stop { .. } => "stop",
             Self::Remove => "remove",
+            Self::Assign => "assign",
+            Self::Unload { .. } => "unload",
         }
     }
 }

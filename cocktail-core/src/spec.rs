@@ -67,6 +67,26 @@ pub struct UnitSpec {
     /// Where containers go. Not part of the revision: changing it moves nothing.
     #[serde(default)]
     pub place: Place,
+    /// Workers that wait with nothing loaded. Not part of the revision.
+    #[serde(default)]
+    pub warm: Warm,
+}
+
+/// Workers that wait with nothing loaded, for instant use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warm {
+    /// How many, beside the containers that serve.
+    pub count: u32,
+    /// Longest time that one waits before a new one takes its place.
+    pub age: Duration,
+    /// Assignments after which one ends when it leaves instead of waiting again; 0 is no limit.
+    pub uses: u32,
+}
+
+impl Default for Warm {
+    fn default() -> Self {
+        Self { count: 0, age: Duration::from_secs(3_600), uses: 0 }
+    }
 }
 
 /// Where the containers of a Unit go.
@@ -212,6 +232,18 @@ pub struct Template {
     /// What the program is told to load, in this order, if it is a worker; empty for one that knows nothing of us.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub microservices: Vec<MicroserviceSpec>,
+}
+
+impl Template {
+    /// Whether a worker that waits can be told all that it needs to become a container of this: nothing of it has to be
+    /// there at its start.
+    pub fn can_be_told(&self) -> bool {
+        let says_itself = self.ready.as_ref().is_none_or(|probe| probe.check == Check::Worker) && self.live.is_none();
+        !self.microservices.is_empty()
+            && says_itself
+            && self.ports.iter().all(|port| !port.inherit)
+            && self.volumes.values().all(|volume| volume.kind != VolumeKind::Exclusive)
+    }
 }
 
 /// A microservice that a worker loads.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ContainerId, Revision};
+use crate::id::{ContainerId, Revision, UnitId};
 use crate::manifest;
 use crate::rollout::{RevisionRecord, Rollout, RolloutState, RolloutStep};
 use crate::scaling::{Bounds, ScalingMemory};
@@ -276,4 +276,18 @@ pub fn digest(template: &Template) -> String {
         deadline: None,
     };
     manifest::template_hash(&kept)
+}
+
+/// The identity of what a worker is started from, without what it is told afterwards: workers of a Service with the same
+/// one can take each other's place.
+pub fn pool(unit: &UnitId, template: &Template) -> String {
+    let mut kept = template.clone();
+    kept.microservices.clear();
+    kept.ports.clear();
+    (kept.ready, kept.live) = (None, None);
+    kept.stop = crate::spec::Stop { signal: 0, grace: std::time::Duration::ZERO };
+    let hash = digest(&kept);
+    // Volumes but binds are a Unit's own, and linked at the start.
+    let own = template.volumes.values().any(|volume| volume.kind != VolumeKind::Bind);
+    if own { format!("{hash} {}/{}", unit.map, unit.unit) } else { hash }
 }

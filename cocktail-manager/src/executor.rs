@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use cocktail_core::container::Container;
-use cocktail_core::contract::{Exit, Handle, Launch, Runtime, StopOrder};
+use cocktail_core::contract::{Exit, Handle, Launch, Runtime, StopOrder, UnloadOrder};
 use cocktail_core::error::{Error, ErrorKind};
 use cocktail_core::event::{Event, Soft};
 use cocktail_core::id::{ContainerId, OperationId, ServerId};
@@ -85,6 +85,16 @@ impl Executor {
             }
             OperationKind::Remove => {
                 self.running.spawn(call.remove().instrument(span));
+            }
+            OperationKind::Assign => {
+                let deadline = self.clock.instant(operation.deadline.unwrap_or(ManagerTime(u64::MAX / 2)));
+                let launch = state.launch(&operation.container);
+                self.running.spawn(call.assign(launch, deadline).instrument(span));
+            }
+            OperationKind::Unload { .. } => {
+                if let Some(order) = state.unload_order(operation) {
+                    self.running.spawn(call.unload(order).instrument(span));
+                }
             }
         }
     }
@@ -188,6 +198,54 @@ impl Call {
         self.until_done("remove", || self.runtime.remove(&self.container)).await;
         ended("done");
         self.shared.observe(Observation::Removed(self.container.clone())).await;
+    }
+
+    async fn assign(self, launch: Result<Launch, Error>, deadline: tokio::time::Instant) {
+        let permit = self.limit.clone().acquire_owned().await;
+        let mut pauses = pauses();
+        let outcome = loop {
+            let told = match &launch {
+                Ok(launch) => self.runtime.assign(launch).await,
+                Err(error) => break Err(error.clone()),
+            };
+            match told {
+                Err(error) if error.kind().is_transient() => {
+                    let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+                    if tokio::time::Instant::now() + pause >= deadline {
+                        break Err(error);
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                // It has ended: that is told by itself.
+                Err(error) if *error.kind() == ErrorKind::NotFound => break Ok(()),
+                told => break told,
+            }
+        };
+        drop(permit);
+        let (operation, failure) = (self.operation, self.worker_failure(outcome));
+        self.shared.observe(Observation::Event(Event::Assigned { operation, failure })).await;
+    }
+
+    /// It is not repeated: a worker that does not unload ends.
+    async fn unload(self, order: UnloadOrder) {
+        let permit = self.limit.clone().acquire_owned().await;
+        let outcome = self.runtime.unload(&order).await;
+        drop(permit);
+        let (operation, failure) = (self.operation, self.worker_failure(outcome));
+        self.shared.observe(Observation::Event(Event::Unloaded { operation, failure })).await;
+    }
+
+    fn worker_failure(&self, outcome: Result<(), Error>) -> Option<Failure> {
+        match outcome {
+            Ok(()) => {
+                ended("done");
+                None
+            }
+            Err(error) => {
+                ended(format_args!("failed: {}", error.message()));
+                Some(Failure { kind: error.kind().clone(), message: error.chain(), port: None })
+            }
+        }
     }
 
     /// Repeats a call until it succeeds; `None` for an object that is not there any more.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cocktail_core::container::{Container, ContainerState};
-use cocktail_core::contract::{Listing, Observation, ProbeKind, RuntimeEvent, Sighting};
+use cocktail_core::contract::{Listing, Observation, ProbeKind, RuntimeEvent, Sighting, WorkerSaid};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Soft};
 use cocktail_core::id::{ContainerId, Generation, ServerId};
@@ -39,9 +39,18 @@ pub(crate) fn of_runtime(state: &State, event: RuntimeEvent) -> Option<Change> {
     }
 }
 
-/// The container that a probe looked at before its start is known to have happened.
+/// The container that a probe looked at, or a worker that spoke, before its start is known to have happened.
 pub(crate) fn is_early<'a>(state: &State, event: &'a RuntimeEvent) -> Option<&'a ContainerId> {
-    let RuntimeEvent::Probe { container, generation, .. } = event else { return None };
+    let (container, generation) = match event {
+        RuntimeEvent::Probe { container, generation, .. } => (container, generation),
+        // The rest of what it says is not for others to keep.
+        RuntimeEvent::Worker {
+            container,
+            generation,
+            said: WorkerSaid::Waiting | WorkerSaid::Ready { .. } | WorkerSaid::Failed { .. },
+        } => (container, generation),
+        _ => return None,
+    };
     let record = state.containers.get(container)?;
     (record.generation == *generation && is_starting(record)).then_some(container)
 }

@@ -41,6 +41,8 @@ use crate::{fleet, floor, schedule};
 
 /// Pause between two attempts to write a turn that is held.
 const RETRY: Duration = Duration::from_millis(200);
+/// What is kept of a container whose start is not known to have happened; a listing tells the rest.
+const EARLY: usize = 64;
 /// Longest wait for calls under way when the Manager ends.
 const FINISH: Duration = Duration::from_secs(2);
 
@@ -228,15 +230,13 @@ impl Writer {
                 info!(%server, why, "attaching to the containers of a server again");
                 self.attach(server);
             }
-            Observation::Runtime(_, RuntimeEvent::Worker { container, generation, said }) => {
-                for event in self.state.worker_said(&container, generation, &said) {
-                    self.durable(event, gathered);
-                }
-            }
             Observation::Runtime(_, event) => match observe::is_early(&self.state, &event).cloned() {
                 Some(container) => {
                     self.early.retain(|container, _| self.state.containers.contains_key(container));
-                    self.early.entry(container).or_default().push(event);
+                    let told = self.early.entry(container).or_default();
+                    if told.len() < EARLY {
+                        told.push(event);
+                    }
                 }
                 None => self.told(event, gathered),
             },
@@ -327,6 +327,9 @@ impl Writer {
                 .containers
                 .get(container)
                 .is_some_and(|record| record.generation == *generation && record.state.may_run()),
+            Event::Assigned { operation, .. } | Event::Unloaded { operation, .. } => {
+                self.state.operations.contains_key(operation)
+            }
             Event::BoundsSet { unit, bounds, .. } => schedule::is_news(self.state.units.get(unit), *bounds),
             Event::Fleet { event } => match &**event {
                 FleetEvent::Joined { server, .. } => self
@@ -341,6 +344,12 @@ impl Writer {
     }
 
     fn told(&mut self, event: RuntimeEvent, gathered: &mut Gathered) {
+        if let RuntimeEvent::Worker { container, generation, said } = &event {
+            for event in self.state.worker_said(container, *generation, said) {
+                self.durable(event, gathered);
+            }
+            return;
+        }
         match observe::of_runtime(&self.state, event) {
             Some(Change::Durable(event)) => self.durable(event, gathered),
             Some(Change::Soft(soft)) => self.state.note(&soft),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use cocktail_core::contract::{
     ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Observation, Runtime,
-    RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UsageReading, VolumeFound,
+    RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UnloadOrder, UsageReading, VolumeFound,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Generation};
@@ -165,6 +165,14 @@ impl Runtime for StandaloneRuntime {
         };
         self.shared.ended(&order.container, order.generation);
         Ok(exit)
+    }
+
+    async fn assign(&self, launch: &Launch) -> Result<()> {
+        self.shared.workers.assign(&self.shared, launch)
+    }
+
+    async fn unload(&self, order: &UnloadOrder) -> Result<()> {
+        self.shared.workers.unload(order).await
     }
 
     async fn remove(&self, container: &ContainerId) -> Result<()> {

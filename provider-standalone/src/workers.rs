@@ -9,26 +9,42 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use cocktail_agent::hub::{Hub, HubEvent, Keys, Limits, Order, Said};
-use cocktail_agent::protocol::{Assign, Microservice, Port, Severity, Usage};
-use cocktail_core::contract::{Launch, LaunchPort, LaunchWorker, ProbeKind, RuntimeEvent, WorkerSaid};
-use cocktail_core::error::{Error, Result};
+use cocktail_agent::protocol::{Assign, Drain, Microservice, Port, Severity, Unload, Usage};
+use cocktail_core::contract::{Launch, LaunchAssignment, LaunchPort, RuntimeEvent, UnloadOrder, WorkerSaid};
+use cocktail_core::error::{Error, ErrorKind as Kind, Result};
 use cocktail_core::id::{ContainerId, Generation};
+use cocktail_core::name::Name;
 use cocktail_core::spec::MicroserviceSpec;
+use cocktail_core::time::human;
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::shared::{Shared, lock};
 
-/// A worker of this machine is told once what to be: another start is another worker.
-const ASSIGNMENT: u64 = 1;
+/// Words of workers that whoever waits for them has not taken yet.
+const WORDS: usize = 256;
+/// What a worker gets to close what it has loaded, after nothing is in flight any more.
+const CLOSING: Duration = Duration::from_secs(10);
 /// Bytes of the secret that tokens are derived from.
 const SECRET: usize = 32;
 
 /// The sessions of workers, once there was one.
-#[derive(Debug, Default)]
-pub(crate) struct Workers(std::sync::Mutex<Option<Hub>>);
+#[derive(Debug)]
+pub(crate) struct Workers {
+    hub: std::sync::Mutex<Option<Hub>>,
+    /// What workers say, for those who wait for it.
+    words: broadcast::Sender<HubEvent>,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self { hub: std::sync::Mutex::default(), words: broadcast::channel(WORDS).0 }
+    }
+}
 
 impl Workers {
     /// Expects a start of a worker, and returns what it has to find in its environment; nothing for a program that is none.
@@ -41,7 +57,9 @@ impl Workers {
         let hub = self.open(shared)?;
         let (container, generation) = (launch.container.as_str(), launch.generation.0);
         hub.expect(container, generation, false);
-        hub.order(container, generation, Order::Assign(assign(shared, launch, worker)));
+        if let Some(assignment) = &worker.assignment {
+            hub.order(container, generation, Order::Assign(assign(shared, launch, assignment)));
+        }
         let socket = socket(shared);
         let socket = socket.to_str().ok_or_else(|| Error::invalid("the path of the data dir is no text"))?;
         Ok(BTreeMap::from([
@@ -50,25 +68,64 @@ impl Workers {
         ]))
     }
 
+    /// Tells a worker what to load, now or as soon as it is there.
+    ///
+    /// # Errors
+    /// `NotFound` for a worker that is not expected.
+    pub(crate) fn assign(&self, shared: &Shared, launch: &Launch) -> Result<()> {
+        let container = &launch.container;
+        let Some(assignment) = launch.worker.as_ref().and_then(|worker| worker.assignment.as_ref()) else {
+            return Err(Error::invalid(format!("nothing is assigned to {container}")));
+        };
+        let order = Order::Assign(assign(shared, launch, assignment));
+        let told =
+            lock(&self.hub).as_ref().is_some_and(|hub| hub.order(container.as_str(), launch.generation.0, order));
+        if told { Ok(()) } else { Err(gone(container)) }
+    }
+
+    /// Has a worker finish what is in flight, and close what it has loaded.
+    ///
+    /// # Errors
+    /// `NotFound` for a worker that is not expected; `Deadline` when it takes too long.
+    pub(crate) async fn unload(&self, order: &UnloadOrder) -> Result<()> {
+        let UnloadOrder { container, generation, assignment, grace } = order;
+        let hub = lock(&self.hub).clone().ok_or_else(|| gone(container))?;
+        let mut words = self.words.subscribe();
+        let deadline_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        let assignment = *assignment;
+        let drain = || Order::Drain(Drain { assignment, deadline_ms });
+        let drained = |said: &Said| matches!(said, Said::Drained { assignment: of } if *of == assignment);
+        let unloaded = |said: &Said| matches!(said, Said::Unloaded { assignment: of } if *of == assignment);
+        let both = |said: &Said| drained(said) || unloaded(said);
+        let told = |order| hub.order(container.as_str(), generation.0, order);
+        let said = until(&mut words, (container, *generation), *grace, both, || told(drain())).await?;
+        if unloaded(&said) {
+            return Ok(());
+        }
+        let unload = || Order::Unload(Unload { assignment });
+        until(&mut words, (container, *generation), CLOSING, unloaded, || told(unload())).await?;
+        Ok(())
+    }
+
     /// A worker ended, or is forgotten.
     pub(crate) fn forget(&self, container: &ContainerId) {
-        if let Some(hub) = &*lock(&self.0) {
+        if let Some(hub) = &*lock(&self.hub) {
             hub.forget(container.as_str());
         }
     }
 
     /// What workers said of their use.
     pub(crate) fn usage(&self) -> BTreeMap<String, Usage> {
-        lock(&self.0).as_ref().map(Hub::usage).unwrap_or_default()
+        lock(&self.hub).as_ref().map(Hub::usage).unwrap_or_default()
     }
 
     /// Ends all sessions; workers run on.
     pub(crate) fn close(&self) {
-        lock(&self.0).take();
+        lock(&self.hub).take();
     }
 
     fn open(&self, shared: &Arc<Shared>) -> Result<Hub> {
-        let mut open = lock(&self.0);
+        let mut open = lock(&self.hub);
         if let Some(hub) = &*open {
             return Ok(hub.clone());
         }
@@ -127,8 +184,39 @@ fn secret(data_dir: &Path) -> std::io::Result<[u8; SECRET]> {
     Ok(secret)
 }
 
-fn assign(shared: &Shared, launch: &Launch, worker: &LaunchWorker) -> Assign {
-    let LaunchWorker { unit, revision, microservices } = worker;
+fn gone(container: &ContainerId) -> Error {
+    Error::not_found(format!("no worker {container} runs here"))
+}
+
+/// Gives an order, and again where words were missed, until the worker says what is waited for.
+async fn until(
+    words: &mut broadcast::Receiver<HubEvent>,
+    of: (&ContainerId, Generation),
+    limit: Duration,
+    wanted: impl Fn(&Said) -> bool,
+    order: impl Fn() -> bool,
+) -> Result<Said> {
+    let (container, generation) = of;
+    let said = async {
+        if !order() {
+            return Err(gone(container));
+        }
+        loop {
+            match words.recv().await {
+                Ok(word) if word.container != container.as_str() || word.generation != generation.0 => {}
+                Ok(word) if wanted(&word.said) => return Ok(word.said),
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) if order() => {}
+                Err(_) => return Err(gone(container)),
+            }
+        }
+    };
+    let late = || Error::new(Kind::Deadline, format!("{container} did not do it within {}", human(limit)));
+    tokio::time::timeout(limit, said).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn assign(shared: &Shared, launch: &Launch, assignment: &LaunchAssignment) -> Assign {
+    let LaunchAssignment { number, unit, revision, microservices } = assignment;
     let microservice = |it: &MicroserviceSpec| Microservice { name: it.name.to_string(), config: it.config.clone() };
     let port = |it: &LaunchPort| Port {
         name: it.name.to_string(),
@@ -137,7 +225,7 @@ fn assign(shared: &Shared, launch: &Launch, worker: &LaunchWorker) -> Assign {
         address: shared.fixed.config.address.to_string(),
     };
     Assign {
-        assignment: ASSIGNMENT,
+        assignment: *number,
         service: unit.service.to_string(),
         map: unit.map.to_string(),
         unit: unit.unit.to_string(),
@@ -151,6 +239,8 @@ fn assign(shared: &Shared, launch: &Launch, worker: &LaunchWorker) -> Assign {
 async fn pass_on(shared: Weak<Shared>, mut events: mpsc::Receiver<HubEvent>) {
     while let Some(HubEvent { container, generation, said }) = events.recv().await {
         let Some(shared) = shared.upgrade() else { return };
+        // Nobody may be waiting for it.
+        _ = shared.workers.words.send(HubEvent { container: container.clone(), generation, said: said.clone() });
         let (container, generation) = (ContainerId::new(container), Generation(generation));
         if matches!(said, Said::Ready { .. }) {
             shared.came_up(&container, generation);
@@ -162,17 +252,17 @@ async fn pass_on(shared: Weak<Shared>, mut events: mpsc::Receiver<HubEvent>) {
 }
 
 fn told(container: ContainerId, generation: Generation, said: Said) -> Option<RuntimeEvent> {
-    let kind = ProbeKind::Ready;
     let worker = |container, said| Some(RuntimeEvent::Worker { container, generation, said });
     match said {
-        Said::Ready { .. } => {
-            Some(RuntimeEvent::Probe { container, generation, kind, ok: true, detail: "the worker says so".into() })
-        }
+        Said::Ready { assignment } => worker(container, WorkerSaid::Ready { assignment }),
         Said::Failed(failed) => {
             let what = if failed.microservice.is_empty() { "it" } else { failed.microservice.as_str() };
-            let detail = format!("{what} cannot be loaded: {}", failed.error);
-            Some(RuntimeEvent::Probe { container, generation, kind, ok: false, detail })
+            let error = format!("{what} cannot be loaded: {}", failed.error);
+            let port_taken = Name::new(failed.port_taken).ok();
+            worker(container, WorkerSaid::Failed { assignment: failed.assignment, error, port_taken })
         }
+        // It counts where nothing is to be loaded; otherwise it is being told what.
+        Said::Resumed { .. } | Said::Unloaded { .. } => worker(container, WorkerSaid::Waiting),
         Said::Extend(asked) => worker(container, WorkerSaid::Extend { reason: asked.reason }),
         Said::Report(report) => {
             let broken = report.severity() == Severity::Broken;
@@ -189,7 +279,7 @@ fn told(container: ContainerId, generation: Generation, said: Said) -> Option<Ru
         }
         Said::Registered { build, .. } => {
             tracing::debug!(%container, build, "a worker has registered");
-            None
+            worker(container, WorkerSaid::Waiting)
         }
         // It is not stopped before nothing is in flight, and what it was told before a restart of ours is what it is.
         _ => None,

@@ -34,6 +34,8 @@ use crate::failure::{Failure, Outcome};
 
 /// How long a call to a provider takes.
 const CALL: u64 = 1_000;
+/// Time until a worker that waits has been told what to load.
+const TOLD: u64 = 5;
 /// How long a container takes to end, and what is left of it to go.
 const END: u64 = 100;
 /// Points at most.
@@ -214,7 +216,10 @@ impl World {
             }
             Happening::Ready(container, generation) => {
                 let loading = |it: &Container| it.generation == generation && it.state == ContainerState::Loading;
-                if self.state.containers.get(&container).is_some_and(loading) {
+                let waits = self.state.containers.get(&container).is_some_and(Container::is_spare);
+                if self.state.containers.get(&container).is_some_and(loading) && waits {
+                    self.turn(vec![Event::Registered { container, generation }]);
+                } else if self.state.containers.get(&container).is_some_and(loading) {
                     let (probe, detail) = (ProbeKind::Ready, "it is simulated".to_owned());
                     self.turn(vec![Event::Probed { container, generation, probe, ok: true, detail }]);
                 }
@@ -288,7 +293,8 @@ impl World {
             Event::Intended { operation } => {
                 let span = match operation.kind {
                     OperationKind::Start => self.longer("start", operation.container.as_str(), self.start),
-                    OperationKind::Stop { .. } | OperationKind::Remove => END,
+                    OperationKind::Assign => TOLD,
+                    OperationKind::Stop { .. } | OperationKind::Remove | OperationKind::Unload { .. } => END,
                 };
                 self.after(span, Happening::Done(operation.id));
             }
@@ -314,6 +320,11 @@ impl World {
             }
             OperationKind::Stop { .. } => Event::Exited { container, generation, exit: Exit::Code(0) },
             OperationKind::Remove => Event::Removed { container },
+            OperationKind::Assign => {
+                self.after(1, Happening::Ready(container, generation));
+                Event::Assigned { operation: id, failure: None }
+            }
+            OperationKind::Unload { .. } => Event::Unloaded { operation: id, failure: None },
         })
     }
 

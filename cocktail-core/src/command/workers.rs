@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Count;
-use crate::container::Container;
-use crate::contract::{Actor, WorkerSaid};
+use crate::container::{Container, ContainerState};
+use crate::contract::{Actor, ProbeKind, WorkerSaid};
 use crate::event::Event;
 use crate::id::{ContainerId, Generation};
 use crate::state::State;
@@ -26,6 +26,35 @@ impl State {
             (!again).then(event).into_iter().collect()
         };
         match said {
+            WorkerSaid::Waiting => {
+                let news = record.is_spare() && record.state == ContainerState::Loading;
+                let event = || Event::Registered { container: container.clone(), generation };
+                news.then(event).into_iter().collect()
+            }
+            WorkerSaid::Ready { assignment } => {
+                let news = is_about(record, *assignment) && record.state == ContainerState::Loading;
+                news.then(|| readiness(record, true, "the worker says so".into())).into_iter().collect()
+            }
+            WorkerSaid::Failed { assignment, error, port_taken } if is_about(record, *assignment) => {
+                let mut events = Vec::new();
+                if record.state == ContainerState::Ready || record.probe != *error {
+                    events.push(readiness(record, false, error.clone()));
+                }
+                let port = record.ports.iter().find(|lease| Some(&lease.name) == port_taken.as_ref());
+                // Another container would have the same fixed port; this one tries again when its time is over.
+                let fixed = |port: u16| {
+                    let unit = self.units.get(&record.unit);
+                    unit.is_some_and(|it| {
+                        it.template(record.revision).ports.iter().any(|spec| spec.fixed == Some(port))
+                    })
+                };
+                if let Some(port) = port.and_then(|it| it.port).filter(|port| record.is_wanted() && !fixed(*port)) {
+                    let because = format!("another program has port {port}");
+                    events.push(Event::PortTaken { container: container.clone(), port, because });
+                }
+                events
+            }
+            WorkerSaid::Failed { .. } => Vec::new(),
             WorkerSaid::Degraded { error } => noted("degraded", format!("it says: {error}")),
             WorkerSaid::Broken { error } if record.is_wanted() => {
                 let because = format!("it says that it is broken: {error}");
@@ -47,6 +76,17 @@ impl State {
             }
         }
     }
+}
+
+/// Whether an assignment is what a container is to have loaded now: what was said of an earlier one says nothing.
+fn is_about(record: &Container, assignment: u64) -> bool {
+    let current = record.worker.as_ref().is_some_and(|worker| !worker.spare && worker.assignment == assignment);
+    current && matches!(record.state, ContainerState::Loading | ContainerState::Ready)
+}
+
+fn readiness(record: &Container, ok: bool, detail: String) -> Event {
+    let (container, generation, probe) = (record.id.clone(), record.generation, ProbeKind::Ready);
+    Event::Probed { container, generation, probe, ok, detail }
 }
 
 #[cfg(test)]

@@ -22,11 +22,14 @@ const STATES: [S; 13] = [
     S::Fenced,
 ];
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 15] = [
     Step::Begin,
     Step::Prepared,
     Step::Started { ready: true },
     Step::Started { ready: false },
+    Step::Registered,
+    Step::Assign,
+    Step::Returned,
     Step::TurnedReady,
     Step::TurnedUnready,
     Step::Drain,
@@ -48,6 +51,9 @@ fn legal(step: Step) -> (Vec<S>, S) {
         Step::Prepared => (vec![S::Preparing], S::Starting),
         Step::Started { ready: true } => (starting, S::Ready),
         Step::Started { ready: false } => (starting, S::Loading),
+        Step::Registered => (vec![S::Loading], S::Waiting),
+        Step::Assign => (vec![S::Waiting], S::Loading),
+        Step::Returned => (vec![S::Draining], S::Waiting),
         Step::TurnedReady => (vec![S::Loading, S::Ready], S::Ready),
         Step::TurnedUnready => (vec![S::Loading, S::Ready], S::Loading),
         Step::Drain => (there, S::Draining),

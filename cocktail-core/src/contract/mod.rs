@@ -21,7 +21,8 @@ pub use provider::{
     ProvisionCtx, Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
 pub use runtime::{
-    Exit, Handle, Known, Launch, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker, Listing, Observation, ProbeKind,
-    Runtime, RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UsageReading, VolumeFound, WorkerSaid,
+    Exit, Handle, Known, Launch, LaunchAssignment, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker, Listing,
+    Observation, ProbeKind, Runtime, RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UnloadOrder, UsageReading,
+    VolumeFound, WorkerSaid,
 };
 pub use store::{Lease, LedgerRow, Loaded, REMEMBERED_LEASES, Store, TurnRow};

@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use super::manager::{ExecSession, ExecSpec, LogOptions, LogStream};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ContainerId, Epoch, Generation, Revision, StoreId, UnitId};
 use crate::name::Name;
 use crate::spec::{Check, MicroserviceSpec, Resources, SecretSource, VolumeKind};
@@ -43,6 +43,25 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// Asks a container to end, and ends it by force after the grace; returns when nothing of it is left.
     /// A container that is gone already is success.
     async fn stop(&self, order: &StopOrder) -> Result<Exit>;
+
+    /// Tells a worker that waits what to load: the assignment of `launch`. Returns when the worker is sure to be told; what
+    /// it makes of it is told as [`WorkerSaid`]. The same assignment again changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound` for a worker that does not run; `Unsupported` by a runtime that has no sessions with workers.
+    async fn assign(&self, launch: &Launch) -> Result<()> {
+        Err(no_sessions(&launch.container))
+    }
+
+    /// Has a worker refuse what is new, finish what is in flight and close what it has loaded; returns when nothing of the
+    /// assignment is left. The same order again, also after it was carried out, changes nothing.
+    ///
+    /// # Errors
+    /// `Deadline` when it has not done so within the grace and a little more; `NotFound` for a worker that does not run;
+    /// `Unsupported` by a runtime that has no sessions with workers. What becomes of the worker then is the caller's to say.
+    async fn unload(&self, order: &UnloadOrder) -> Result<()> {
+        Err(no_sessions(&order.container))
+    }
 
     /// Forgets a container that has ended, with its files. A missing one is success.
     async fn remove(&self, container: &ContainerId) -> Result<()>;
@@ -136,14 +155,27 @@ pub struct Launch {
     pub volumes: Vec<LaunchVolume>,
     /// Probes that the runtime runs from now on.
     pub probes: Vec<LaunchProbe>,
-    /// What the program is told to load, if it is a worker.
+    /// What the program is told, if it is a worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<LaunchWorker>,
 }
 
-/// What a worker is told when it has registered. Its ports are those of the [`Launch`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+fn no_sessions(container: &ContainerId) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("the server of {container} has no sessions with workers"))
+}
+
+/// A program that is told what to load.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchWorker {
+    /// What it is told when it has registered; nothing for one that waits.
+    pub assignment: Option<LaunchAssignment>,
+}
+
+/// What a worker is told. Its ports are those of the [`Launch`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchAssignment {
+    /// Counts the assignments of the container, from 1.
+    pub number: u64,
     /// Whose it is.
     pub unit: UnitId,
     /// Which version of the Unit.
@@ -266,6 +298,19 @@ pub struct StopOrder {
     pub grace: Duration,
 }
 
+/// Which assignment of a worker is to be closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnloadOrder {
+    /// The container.
+    pub container: ContainerId,
+    /// Which start of it.
+    pub generation: Generation,
+    /// The number of the assignment.
+    pub assignment: u64,
+    /// Time that what is in flight gets to end in.
+    pub grace: Duration,
+}
+
 /// What the Manager knows about a container when it asks a runtime to attach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
@@ -365,10 +410,26 @@ pub enum RuntimeEvent {
     },
 }
 
-/// What a worker says beside whether it is ready.
+/// What a worker says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerSaid {
+    /// It is up with nothing loaded.
+    Waiting,
+    /// What it was told to load takes requests.
+    Ready {
+        /// The number of the assignment.
+        assignment: u64,
+    },
+    /// What it was told to load cannot be loaded.
+    Failed {
+        /// The number of the assignment.
+        assignment: u64,
+        /// Why.
+        error: String,
+        /// The port that another program has, by name, if that was it.
+        port_taken: Option<Name>,
+    },
     /// It wants one more container of its Unit.
     Extend {
         /// Why.

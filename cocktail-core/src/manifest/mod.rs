@@ -32,6 +32,7 @@ mod table;
 mod tests;
 mod unit;
 mod volume;
+mod warm;
 mod worker;
 
 use std::path::{Path, PathBuf};

@@ -130,7 +130,7 @@ fn unit() -> Value {
             ("stop", stop()),
             ("restart", restart()),
             ("update", update()),
-            ("warm", json!({ "const": 0, "description": "Containers that wait with nothing loaded." })),
+            ("warm", warm()),
             ("volumes", named("Volumes by name.", volume())),
             ("rlimits", rlimits()),
             ("place", place()),
@@ -310,6 +310,23 @@ fn update() -> Value {
         ],
         &[],
     )
+}
+
+fn warm() -> Value {
+    let count = json!({ "type": "integer", "minimum": 0, "maximum": MAX_REPLICAS });
+    let table = object(
+        "How many, and for how long.",
+        &[
+            ("count", count.clone()),
+            ("age", described(reference("duration"), "Longest time that one waits. Default 1h.")),
+            (
+                "uses",
+                json!({ "type": "integer", "minimum": 0, "description": "Assignments after which one ends. Default: no limit." }),
+            ),
+        ],
+        &["count"],
+    );
+    json!({ "default": 0, "description": "Workers that wait with nothing loaded.", "anyOf": [count, table] })
 }
 
 fn volume() -> Value {

@@ -22,6 +22,7 @@ stop = {}
 restart = {}
 update = {}
 rlimits = {}
+warm = { count = 0 }
 place = { constraints = {}, affinity = {} }
 ports.http = {}
 secrets.KEY = { env = "KEY" }
@@ -68,7 +69,11 @@ fn at<'s>(schema: &'s Value, path: &str) -> &'s Value {
 fn resolve<'s>(schema: &'s Value, part: &'s Value) -> &'s Value {
     match part["$ref"].as_str() {
         Some(name) => &schema["$defs"][name.trim_start_matches("#/$defs/")],
-        None => part,
+        // Of several forms the table is compared.
+        None => {
+            let forms = part["anyOf"].as_array().into_iter().flatten();
+            forms.into_iter().find(|form| form.get("properties").is_some()).unwrap_or(part)
+        }
     }
 }
 

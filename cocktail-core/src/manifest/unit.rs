@@ -4,11 +4,9 @@
 use toml::de::DeValue;
 
 use super::table::{Item, Table, shown};
-use super::{environment, labels, network, policy, scale, volume, worker};
+use super::{environment, labels, network, policy, scale, volume, warm, worker};
 use crate::name::Name;
 use crate::spec::{Resources, Template, UnitSpec};
-
-use super::service::MAX_REPLICAS;
 
 /// Kinds of providers that are promised, but not there yet.
 pub(super) const FUTURE_KINDS: [&str; 4] = ["azure", "docker", "ec2", "kubernetes"];
@@ -72,15 +70,10 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
     };
     let update = policy::decode_update(table.take("update"));
     let place = policy::decode_place(table.take("place"));
-    if let Some(warm) = table.take("warm")
-        && warm.number::<u32>(0..=i128::from(MAX_REPLICAS)).is_some_and(|warm| warm > 0)
-    {
-        let help = "leave it out: a plain command cannot wait with nothing loaded";
-        warm.problem("`warm` above 0 is not supported yet", Some(help.to_owned()));
-    }
+    let warm = table.take("warm").map(|item| warm::decode(item, &template)).unwrap_or_default();
     let labels = labels::decode(table.take("labels"));
     table.finish();
-    Some(UnitSpec { labels, replicas, template, update, place })
+    Some(UnitSpec { labels, replicas, template, update, place, warm })
 }
 
 fn refuse_future(table: &mut Table<'_>) -> bool {

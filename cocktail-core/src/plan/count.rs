@@ -57,7 +57,9 @@ static NONE: BTreeSet<ContainerId> = BTreeSet::new();
 
 pub(super) fn census<'a>(state: &'a State, id: &UnitId, unit: &Unit) -> Census<'a> {
     let goal = if state.is_halting() { 0 } else { unit.goal() as usize };
-    let all: Vec<(Class, &Group)> = state.roster(id).into_iter().flat_map(Roster::groups).collect();
+    let groups = state.roster(id).into_iter().flat_map(Roster::groups);
+    // What waits for whoever needs it is not one of those that this Unit wants; `warm` looks at them.
+    let all: Vec<(Class, &Group)> = groups.filter(|(class, _)| !class.spare).collect();
     let (fresh, outdated): (Vec<_>, Vec<_>) = all.iter().partition(|(class, _)| *class == Class::kept(unit.revision));
     let alike = outdated.iter().filter(|(class, _)| class.revision == unit.revision);
     let asked: usize = alike.map(|(_, group)| group.len()).sum();

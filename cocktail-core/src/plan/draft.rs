@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::Plan;
 use crate::container::Container;
@@ -16,6 +17,7 @@ use crate::server::Server;
 use crate::spec::Resources;
 use crate::state::rooms::{self, Rank, Rooms, Yard, share};
 use crate::state::{State, Want};
+use crate::time::ManagerTime;
 use crate::unit::Unit;
 use crate::view::ConsideredView;
 
@@ -38,6 +40,8 @@ pub(super) struct Draft<'a> {
     /// Which Units keep away from a Unit, from the first that is placed on.
     kept_apart: Option<BTreeMap<UnitId, Vec<&'a UnitId>>>,
     pub(super) leaving: BTreeSet<ContainerId>,
+    /// Containers by the Unit for which this pass has them wait again.
+    returning: BTreeMap<UnitId, usize>,
     /// Ids that this pass has given to new containers.
     made: Lookup<ContainerId, ()>,
     /// Why nothing that is unwell is ended.
@@ -145,6 +149,7 @@ impl<'a> Draft<'a> {
             lots: state.rooms().yards().map(lot).collect(),
             kept_apart: None,
             leaving: BTreeSet::new(),
+            returning: BTreeMap::new(),
             made: Lookup::default(),
             frozen: state.frozen.clone(),
             claims,
@@ -318,6 +323,31 @@ impl<'a> Draft<'a> {
         self.intend(container, OperationKind::Start, generation, because, Some(deadline));
     }
 
+    /// Intends that a container that was taken by a Unit is told what to load.
+    pub(super) fn assign(&mut self, container: &Container, unit: &UnitId, because: String) {
+        let deadline = self.state.now + self.state.settings.start_deadline;
+        self.intend_for(unit, container, OperationKind::Assign, container.generation, because, Some(deadline));
+    }
+
+    /// Intends that a container closes what it has loaded, and waits for `home`.
+    pub(super) fn unload(&mut self, container: &Container, grace: Duration, home: UnitId, because: String) {
+        *self.returning.entry(home.clone()).or_default() += 1;
+        self.intend(container, OperationKind::Unload { grace, home }, container.generation, because, None);
+    }
+
+    /// Containers that are being unloaded to wait for a Unit, with what this pass has decided.
+    pub(super) fn returning(&self, home: &UnitId) -> usize {
+        self.state.returning(home) + self.returning.get(home).copied().unwrap_or_default()
+    }
+
+    /// Reckons with a container that a Unit has taken on a server: it has its room already.
+    pub(super) fn put(&mut self, unit: &'a UnitId, server: &'a Server) {
+        if self.placed.last() != Some(&unit) {
+            self.placed.push(unit);
+        }
+        self.touched.get_or_default(&server.id).place(unit);
+    }
+
     /// Intends the end of a container's running generation.
     pub(super) fn stop(&mut self, container: &Container, unit: &Unit, because: String) {
         let stop = &unit.template(container.revision).stop;
@@ -343,7 +373,19 @@ impl<'a> Draft<'a> {
         kind: OperationKind,
         generation: Generation,
         because: String,
-        deadline: Option<crate::time::ManagerTime>,
+        deadline: Option<ManagerTime>,
+    ) {
+        self.intend_for(&container.unit, container, kind, generation, because, deadline);
+    }
+
+    fn intend_for(
+        &mut self,
+        unit: &UnitId,
+        container: &Container,
+        kind: OperationKind,
+        generation: Generation,
+        because: String,
+        deadline: Option<ManagerTime>,
     ) {
         self.last_operation = self.last_operation.next();
         self.plan.events.push(Event::Intended {
@@ -351,7 +393,7 @@ impl<'a> Draft<'a> {
                 id: self.last_operation,
                 kind,
                 container: container.id.clone(),
-                unit: container.unit.clone(),
+                unit: unit.clone(),
                 generation,
                 state: OperationState::Intended,
                 error: None,

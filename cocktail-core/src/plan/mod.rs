@@ -7,7 +7,7 @@
 //! What found no room is bought for in `fleet`, after the Units: servers are claimed, admitted, emptied and given back
 //! there.
 //!
-//! Order within a Unit: scale, rollout, count, place, reduce; then, container by container, recover what ended or is unwell
+//! Order within a Unit: scale, rollout, count, place, reduce, keep workers waiting; then, container by container, recover what ended or is unwell
 //! and stays, and collect what has stopped. What always holds: ready containers never drop below the floor because of a
 //! decision made here, an operation is intended before anything is sent, and a container has at most one open operation.
 
@@ -22,6 +22,7 @@ mod rollout;
 mod scale;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,8 +71,9 @@ fn pass(state: &State, touched: &BTreeSet<UnitId>, waiting: &BTreeSet<UnitId>, c
         }
         let held = place::place(&mut draft, id, unit, &census);
         let kept = reduce::reduce(&mut draft, id, unit, &census, held.is_some());
+        let short = warm::keep(&mut draft, id, unit, held.is_some());
         let spared = recover::recover(&mut draft, id, unit);
-        let hold = held.or(kept).or(spared);
+        let hold = held.or(kept).or(spared).or(short);
         // What was held is so until it is looked at again.
         if hold.is_some() || !draft.is_put_off(id) {
             draft.hold(id, unit, hold);

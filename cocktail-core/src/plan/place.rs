@@ -10,7 +10,7 @@ use self::search::Search;
 use super::count::Census;
 use super::draft::{Draft, Hold};
 use super::fleet::outlook;
-use super::letters;
+use super::{letters, warm};
 use crate::container::{Container, ContainerState};
 use crate::event::Event;
 use crate::id::{ContainerId, ServerId, UnitId};
@@ -50,6 +50,7 @@ pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, c
         slots.extend(holders.filter_map(|container| container.slot));
     }
     let mut search = Search::new(draft, id, &unit.spec.place, template);
+    let mut waiting = warm::waiting(draft, id, template);
     let seed = format!("{id} {}", draft.state.last_operation);
     for made in 0..missing {
         if !draft.may_claim() {
@@ -57,6 +58,22 @@ pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, c
             return None;
         }
         let because = reason(unit, census, made);
+        if let Some((container, ports)) = check_out(draft, unit, template, &search, &mut waiting) {
+            let because = format!("{because}; it was waiting");
+            draft.leaving.insert(container.id.clone());
+            draft.push(Event::CheckedOut {
+                container: container.id.clone(),
+                unit: id.clone(),
+                revision,
+                ports,
+                because: because.clone(),
+            });
+            draft.assign(container, id, because);
+            if let Some(server) = draft.state.servers.get(&container.server) {
+                draft.put(id, server);
+            }
+            continue;
+        }
         if let Some(hold) = over_quota(draft, id, template, None) {
             return Some(hold);
         }
@@ -87,7 +104,75 @@ pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, c
             server: server.id.clone(),
             ports,
             slot,
+            spare: false,
             because,
+            considered: Vec::new(),
+        });
+    }
+    None
+}
+
+/// The worker that waits in the best place for a container of the Unit, with ports for it; it is taken out of `waiting`.
+/// Those that will not do are taken out as well.
+fn check_out<'a>(
+    draft: &mut Draft<'a>,
+    unit: &Unit,
+    template: &Template,
+    search: &Search<'a>,
+    waiting: &mut Vec<&'a Container>,
+) -> Option<(&'a Container, Vec<(Name, u16)>)> {
+    loop {
+        let state = draft.state;
+        let mut best = None;
+        for (index, container) in waiting.iter().enumerate() {
+            let Some(server) = state.servers.get(&container.server) else { continue };
+            let site = draft.site(server);
+            let provided = template.providers.is_empty() || template.providers.contains(&server.provider);
+            if server.state != ServerState::Ready || !provided || search.against(draft, &site).is_some() {
+                continue;
+            }
+            let rank = (search.rank(&site), container.entered, index);
+            best = best.filter(|known| *known < rank).or(Some(rank));
+        }
+        let container = waiting.remove(best?.2);
+        let server = state.servers.get_key_value(&container.server)?.0;
+        // Where it cannot have the ports, another one may.
+        if let Ok(ports) = lease(draft, unit, server, template) {
+            return Some((container, ports));
+        }
+    }
+}
+
+/// Claims workers that are to wait; returns why not, where it cannot.
+pub(super) fn place_spares<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, missing: usize) -> Option<Hold> {
+    let template = &unit.spec.template;
+    let mut search = Search::new(draft, id, &unit.spec.place, template);
+    let seed = format!("{id} waits {}", draft.state.last_operation);
+    for made in 0..missing {
+        if !draft.may_claim() {
+            draft.put_off(id);
+            return None;
+        }
+        if let Some(hold) = over_quota(draft, id, template, None) {
+            return Some(hold);
+        }
+        let Some(server) = search.next(draft, draft.state.placement()) else {
+            let count = u32::try_from(missing - made).unwrap_or(u32::MAX);
+            draft.want(id, Want { count, revision: unit.revision });
+            return Some(no_room(draft, unit, template, &search, None));
+        };
+        draft.reserve(id, server, template.resources);
+        let container = new_id(draft, id, unit, &seed, made);
+        draft.take_claim();
+        draft.push(Event::Claimed {
+            container,
+            unit: id.clone(),
+            revision: unit.revision,
+            server: server.id.clone(),
+            ports: Vec::new(),
+            slot: None,
+            spare: true,
+            because: format!("{} are to wait for whoever needs them", unit.spec.warm.count),
             considered: Vec::new(),
         });
     }

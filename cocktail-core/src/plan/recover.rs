@@ -2,6 +2,7 @@
 //! has stopped. The roster says which ones may need that now; the others are not looked at.
 
 use super::draft::{Draft, Hold};
+use super::warm;
 use crate::container::{Container, ContainerState};
 use crate::event::Event;
 use crate::id::UnitId;
@@ -19,8 +20,14 @@ pub(super) fn recover(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit) -> Option
         }
         match container.state {
             ContainerState::Claimed if !state.is_halting() => held = held.or(begin(draft, container)),
-            ContainerState::Backoff { until } if until <= state.now && !state.is_halting() && unit.goal() > 0 => {
-                held = held.or(begin(draft, container));
+            ContainerState::Backoff { until } if until <= state.now && !state.is_halting() => {
+                if unit.goal() > 0 || container.is_spare() {
+                    held = held.or(begin(draft, container));
+                }
+            }
+            ContainerState::Waiting => {
+                let waited = human(unit.spec.warm.age);
+                warm::release(draft, container, format!("it has waited long enough: at most {waited}"));
             }
             ContainerState::Loading | ContainerState::Ready => {
                 let told = held.is_some();
@@ -35,7 +42,12 @@ pub(super) fn recover(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit) -> Option
                         let drain = human(state.settings.drain);
                         format!("{}; connections did not end within {drain}", container.reason)
                     };
-                    draft.stop(container, unit, because);
+                    match warm::home(draft, container, unit).filter(|_| container.drained) {
+                        Some(home) => {
+                            draft.unload(container, unit.template(container.revision).stop.grace, home, because)
+                        }
+                        None => draft.stop(container, unit, because),
+                    }
                 }
             }
             ContainerState::Stopped if !container.completed => draft.remove(container, container.reason.clone()),
@@ -43,7 +55,6 @@ pub(super) fn recover(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit) -> Option
             | ContainerState::Preparing
             | ContainerState::Prepared
             | ContainerState::Starting
-            | ContainerState::Waiting
             | ContainerState::Backoff { .. }
             | ContainerState::Stopped
             | ContainerState::Failed

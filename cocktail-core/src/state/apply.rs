@@ -10,7 +10,7 @@ use super::rooms::left;
 use super::roster::Marks;
 use super::shared::shared_port;
 use super::{ENDED_OPERATIONS, State};
-use crate::container::{Container, ContainerPort, ContainerState, Step};
+use crate::container::{Container, ContainerPort, ContainerState, Step, WorkerRecord};
 use crate::event::{Event, Soft};
 use crate::id::{ContainerId, Generation, OperationId, UnitId};
 use crate::operation::{Operation, OperationKind, OperationState};
@@ -18,7 +18,7 @@ use crate::ports::PortPool;
 use crate::server::Server;
 use crate::spec::ServiceSpec;
 use crate::text::Text;
-use crate::unit::Unit;
+use crate::unit::{Unit, pool};
 
 impl State {
     /// Applies one durable event. The same events in the same order give the same state.
@@ -108,6 +108,13 @@ impl State {
             }
             Event::ServerSeen { server } => self.server_seen(server),
             Event::Claimed { .. } => self.claimed(event),
+            Event::Registered { container, generation } => self.registered(container, *generation),
+            Event::CheckedOut { container, unit, revision, ports, because } => {
+                self.checked_out(container, unit, *revision, ports, because);
+            }
+            Event::Assigned { operation, failure } => self.assigned(*operation, failure.as_ref()),
+            Event::Unloaded { operation, failure } => self.unloaded(*operation, failure.as_ref()),
+            Event::PortTaken { container, port, because } => self.port_taken(container, *port, because),
             Event::PortsLeased { container, ports, because } => {
                 self.change(container, |state, record| {
                     for (lease, (_, port)) in record.ports.iter_mut().zip(ports) {
@@ -138,6 +145,8 @@ impl State {
                 self.change(container, |state, record| {
                     state.step(record, Step::Drain, because.clone());
                     let routed = state.units.get(&record.unit).is_some_and(Unit::is_routed);
+                    // What waits was never in the table.
+                    let routed = routed && !record.is_spare();
                     record.drained = !routed;
                     record.deadline = routed.then(|| state.now + drain);
                     if let Some(deadline) = record.deadline {
@@ -285,7 +294,8 @@ impl State {
     }
 
     fn claimed(&mut self, event: &Event) {
-        let Event::Claimed { container, unit, revision, server, ports, slot, because, considered } = event else {
+        let Event::Claimed { container, unit, revision, server, ports, slot, spare, because, considered } = event
+        else {
             return;
         };
         if self.containers.contains_key(container) {
@@ -303,6 +313,14 @@ impl State {
         let finish_by = template.restart.deadline.map(|deadline| self.now + deadline);
         let lease = |(name, port): &(_, u16)| ContainerPort { name: shared_port(template, name), port: Some(*port) };
         let leases = ports.iter().map(lease).collect();
+        let worker = (!template.microservices.is_empty()).then(|| {
+            Box::new(WorkerRecord {
+                pool: pool(unit, template),
+                assignment: u64::from(!spare),
+                spare: *spare,
+                worn: false,
+            })
+        });
         let mut record = Container {
             id: container.clone(),
             unit: unit.clone(),
@@ -330,6 +348,7 @@ impl State {
             last_exit: None,
             completed: false,
             finish_by,
+            worker,
             why: crate::why::WhyLog::default(),
             usage: None,
         };
@@ -348,7 +367,7 @@ impl State {
             self.soft.fleet_dirty |= server.tenure.rearrangement.is_some();
             self.soft.rooms.set(server, left(server));
         }
-        self.spot_in(container, unit, server);
+        self.spot_in(&record);
         self.count_in(&record);
         self.containers.insert(Arc::new(record));
         if let Some(finish_by) = finish_by {
@@ -383,10 +402,13 @@ impl State {
                         state.wake_held(state.now + window);
                     }
                 }
-                OperationKind::Remove => {}
+                OperationKind::Remove | OperationKind::Assign | OperationKind::Unload { .. } => {}
             }
             record.why.record(state.at, operation.kind.as_str(), &operation.because, &[]);
         });
+        if let OperationKind::Unload { home, .. } = &operation.kind {
+            self.mark(home);
+        }
         self.operations.insert(id, operation.clone());
     }
 
@@ -414,6 +436,10 @@ impl State {
     /// Ends an operation; `None` if it is not open.
     pub(super) fn end(&mut self, id: OperationId, state: OperationState, error: Option<String>) -> Option<Operation> {
         let mut operation = self.operations.remove(&id)?;
+        if let OperationKind::Unload { home, .. } = &operation.kind {
+            // It was reckoned with there.
+            self.mark(home);
+        }
         operation.state = state;
         operation.error = error;
         if self.ended.len() == ENDED_OPERATIONS {

@@ -22,6 +22,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod views;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -126,6 +127,8 @@ struct SoftState {
     rosters: Lookup<UnitId, Roster>,
     /// Containers whose connections are waited for.
     draining: BTreeSet<ContainerId>,
+    /// Workers that can be told what to load.
+    waiting: roster::Waiting,
     routes_changed: bool,
     resting: BTreeMap<ServerId, BTreeSet<u16>>,
     halting: bool,

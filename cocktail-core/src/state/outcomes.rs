@@ -76,9 +76,14 @@ impl State {
             record.started = Some(state.now);
             let unit = state.units.get(&record.unit);
             let probe = unit.and_then(|unit| unit.template(record.revision).ready.clone());
-            let reason = if probe.is_some() { "waits for its readiness probe" } else { "runs" };
-            state.step(record, Step::Started { ready: probe.is_none() }, reason.into());
-            if let (Some(_), Some(unit)) = (probe, unit_of(state, record)) {
+            let waits = probe.is_some() || record.is_spare();
+            let reason = match (record.is_spare(), &probe) {
+                (true, _) => "waits until its worker has registered",
+                (false, Some(_)) => "waits for its readiness probe",
+                (false, None) => "runs",
+            };
+            state.step(record, Step::Started { ready: !waits }, reason.into());
+            if let (true, Some(unit)) = (waits, unit_of(state, record)) {
                 let deadline = state.now + unit.spec.update.progress;
                 record.deadline = Some(deadline);
                 state.wake(deadline, &record.unit);
@@ -235,7 +240,7 @@ impl State {
             self.end(id, OperationState::Succeeded, None);
         }
         self.give_back(&record);
-        self.spot_out(&record.id, &record.unit, &record.server);
+        self.spot_out(&record);
         if let Some(unit) = self.units.get_mut(&record.unit) {
             unit.containers.remove(container);
             let in_use = self.soft.rosters.get(&record.unit).map(Roster::revisions);
@@ -254,7 +259,7 @@ impl State {
     }
 
     /// The holder ended: its ports rest.
-    fn free_ports(&mut self, record: &Container) {
+    pub(super) fn free_ports(&mut self, record: &Container) {
         if record.ports.is_empty() {
             return;
         }

@@ -123,19 +123,24 @@ impl State {
         self.soft.here.get(server).into_iter().flatten().filter_map(|id| self.containers.get(id))
     }
 
-    pub(super) fn spot_in(&mut self, container: &ContainerId, unit: &UnitId, server: &ServerId) {
-        self.soft.here.get_or_default(server.clone()).insert(container.clone());
-        *self.soft.spots.get_or_default(unit.clone()).get_or_default(server.clone()) += 1;
+    pub(super) fn spot_in(&mut self, record: &Container) {
+        let Container { id, unit, server, .. } = record;
+        self.soft.here.get_or_default(server.clone()).insert(id.clone());
+        // What waits for whoever needs it is in nobody's way.
+        if !record.is_spare() {
+            *self.soft.spots.get_or_default(unit.clone()).get_or_default(server.clone()) += 1;
+        }
     }
 
-    pub(super) fn spot_out(&mut self, container: &ContainerId, unit: &UnitId, server: &ServerId) {
+    pub(super) fn spot_out(&mut self, record: &Container) {
+        let Container { id, unit, server, .. } = record;
         if let Some(here) = self.soft.here.get_mut(server) {
-            here.remove(container);
+            here.remove(id);
             if here.is_empty() {
                 self.soft.here.remove(server);
             }
         }
-        let Some(spots) = self.soft.spots.get_mut(unit) else { return };
+        let Some(spots) = self.soft.spots.get_mut(unit).filter(|_| !record.is_spare()) else { return };
         if let Some(count) = spots.get_mut(server) {
             *count -= 1;
             if *count == 0 {
@@ -155,7 +160,7 @@ impl State {
         }
         let containers = std::mem::take(&mut self.containers);
         for record in containers.values() {
-            self.spot_in(&record.id, &record.unit, &record.server);
+            self.spot_in(record);
         }
         self.containers = containers;
     }

@@ -8,12 +8,14 @@
 
 mod group;
 mod marks;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub(crate) use self::group::Group;
 pub(super) use self::marks::Marks;
+pub(super) use self::waiting::Waiting;
 
 use self::group::exchange;
 use super::State;
@@ -29,16 +31,18 @@ pub(crate) struct Class {
     pub(crate) revision: Revision,
     /// Somebody asked to replace them.
     pub(crate) asked: bool,
+    /// They wait for a Unit that needs them, and are none of those that this one wants.
+    pub(crate) spare: bool,
 }
 
 impl Class {
     /// Containers of a revision that nobody asked to replace.
     pub(crate) fn kept(revision: Revision) -> Self {
-        Self { revision, asked: false }
+        Self { revision, asked: false, spare: false }
     }
 
     fn of(record: &Container) -> Self {
-        Self { revision: record.revision, asked: record.replace.is_some() }
+        Self { revision: record.revision, asked: record.replace.is_some(), spare: record.is_spare() }
     }
 }
 
@@ -75,7 +79,7 @@ impl Roster {
 
     /// Whether a container is to be replaced, or was and is leaving.
     pub(super) fn replaces(&self, current: Revision) -> bool {
-        self.groups.keys().any(|class| class.asked || class.revision != current)
+        self.groups.keys().any(|class| !class.spare && (class.asked || class.revision != current))
     }
 
     /// When ready containers that have not been so for `monitor` at `now` will have been: each time once.
@@ -157,6 +161,11 @@ impl State {
             group::add(&mut self.soft.unwell, unwell, enters);
         }
         exchange(&mut self.soft.draining, before.and_then(Marks::draining), after.and_then(Marks::draining));
+        for (marks, enters) in before.map(|it| (it, false)).into_iter().chain(after.map(|it| (it, true))) {
+            if let Some((pool, id)) = marks.waiting() {
+                self.soft.waiting.count(&unit.service, pool, id, enters);
+            }
+        }
         let roster = self.soft.rosters.get_or_default(unit.clone());
         roster.count(before, after);
         if roster.groups.is_empty() {
@@ -168,6 +177,7 @@ impl State {
     pub(crate) fn count_all(&mut self) {
         self.soft.rosters = Lookup::default();
         self.soft.draining.clear();
+        self.soft.waiting = Waiting::default();
         (self.soft.running, self.soft.unwell) = (0, 0);
         let containers = std::mem::take(&mut self.containers);
         for record in containers.values() {

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use super::State;
 use crate::container::{Container, ContainerState};
 use crate::contract::{
-    Backend, Known, Launch, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker, ProbeKind, Route, RoutingTable,
-    StopOrder,
+    Backend, Known, Launch, LaunchAssignment, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker, ProbeKind, Route,
+    RoutingTable, StopOrder, UnloadOrder,
 };
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ServerId};
@@ -57,7 +57,8 @@ impl State {
         self.servers.get(server).map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |server| server.address)
     }
 
-    /// A start of a container, fully specified: byte for byte the same at each call for the same generation.
+    /// A start of a container, fully specified: byte for byte the same at each call for the same generation and
+    /// assignment.
     ///
     /// # Errors
     /// `NotFound` when the container or its Unit is gone; `Conflict` while it has no port; `InvalidConfig` for a
@@ -84,12 +85,14 @@ impl State {
             env.insert(format!("COCKTAIL_PORT_{}", port.name.to_env()), port.port.to_string());
         }
         env.insert("COCKTAIL_CONTAINER".into(), record.id.to_string());
-        env.insert("COCKTAIL_UNIT".into(), record.unit.to_string());
         env.insert("COCKTAIL_SERVER".into(), record.server.to_string());
-        env.insert("COCKTAIL_REVISION".into(), record.revision.to_string());
+        if !record.is_spare() {
+            env.insert("COCKTAIL_UNIT".into(), record.unit.to_string());
+            env.insert("COCKTAIL_REVISION".into(), record.revision.to_string());
+        }
         let probes = [(ProbeKind::Ready, &template.ready), (ProbeKind::Live, &template.live)]
             .into_iter()
-            .filter_map(|(kind, probe)| probe.as_ref().map(|probe| (kind, probe)))
+            .filter_map(|(kind, probe)| probe.as_ref().filter(|_| !record.is_spare()).map(|probe| (kind, probe)))
             .map(|(kind, probe)| launch_probe(kind, probe, &ports, &substitute))
             .collect::<Result<_>>()?;
         Ok(Launch {
@@ -108,10 +111,13 @@ impl State {
             rlimits: template.rlimits.clone(),
             volumes,
             probes,
-            worker: (!template.microservices.is_empty()).then(|| LaunchWorker {
-                unit: record.unit.clone(),
-                revision: record.revision,
-                microservices: template.microservices.clone(),
+            worker: record.worker.as_ref().map(|worker| LaunchWorker {
+                assignment: (!worker.spare).then(|| LaunchAssignment {
+                    number: worker.assignment,
+                    unit: record.unit.clone(),
+                    revision: record.revision,
+                    microservices: template.microservices.clone(),
+                }),
             }),
         })
     }
@@ -120,6 +126,14 @@ impl State {
     pub fn stop_order(&self, operation: &Operation) -> Option<StopOrder> {
         let OperationKind::Stop { signal, grace } = operation.kind else { return None };
         Some(StopOrder { container: operation.container.clone(), generation: operation.generation, signal, grace })
+    }
+
+    /// The order that an unload operation stands for.
+    pub fn unload_order(&self, operation: &Operation) -> Option<UnloadOrder> {
+        let OperationKind::Unload { grace, .. } = operation.kind else { return None };
+        let (container, generation) = (operation.container.clone(), operation.generation);
+        let assignment = self.containers.get(&container)?.worker.as_ref()?.assignment;
+        Some(UnloadOrder { container, generation, assignment, grace })
     }
 
     /// What a runtime is told of a server's containers when the Manager attaches to it.

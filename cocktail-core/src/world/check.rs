@@ -53,6 +53,7 @@ pub(super) fn state(state: &mut State) {
         assert!(cpu <= server.capacity.cpu.0 || !state.is_dirty());
     }
     rosters(state);
+    workers(state);
     let mut counted = state.clone();
     counted.count_rooms();
     assert_eq!(state.derived_rooms(), counted.derived_rooms(), "the order of rooms is that of what is left");
@@ -111,6 +112,16 @@ fn rosters(state: &State) {
     }
 }
 
+/// What waits has nothing of what whoever takes it will need, and what serves has an assignment.
+fn workers(state: &State) {
+    for record in state.containers.values() {
+        let Some(worker) = &record.worker else { continue };
+        assert!(!worker.spare || record.ports.is_empty(), "{} waits and has ports", record.id);
+        assert!(worker.spare || worker.assignment > 0, "{} serves nothing", record.id);
+        assert!(worker.spare || record.state != ContainerState::Waiting, "{} waits with something loaded", record.id);
+    }
+}
+
 fn ports(state: &State) {
     let mut holders = BTreeMap::new();
     for record in state.containers.values().filter(|record| record.holds_ports()) {
@@ -161,7 +172,8 @@ fn operations(state: &State) {
 fn surge(state: &State, id: &UnitId, goal: usize) {
     let unit = &state.units[id];
     let old = |record: &Container| record.revision != unit.revision || record.replace.is_some();
-    let there: Vec<&Container> = state.of(unit).filter(|record| record.state != ContainerState::Stopped).collect();
+    let counts = |record: &&Container| record.state != ContainerState::Stopped && !record.is_spare();
+    let there: Vec<&Container> = state.of(unit).filter(counts).collect();
     let most = goal + unit.spec.update.surge.max(1) as usize;
     let counted = there.iter().filter(|record| !record.is_done() && (record.state.is_live() || old(record))).count();
     if there.iter().any(|record| old(record)) {
@@ -170,7 +182,7 @@ fn surge(state: &State, id: &UnitId, goal: usize) {
 }
 
 fn claims(decided: &[Event], id: &UnitId) -> bool {
-    decided.iter().any(|event| matches!(event, Event::Claimed { unit, .. } if unit == id))
+    decided.iter().any(|event| matches!(event, Event::Claimed { unit, spare: false, .. } if unit == id))
 }
 
 fn ready(state: &State, id: &UnitId) -> usize {

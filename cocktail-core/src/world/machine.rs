@@ -40,6 +40,8 @@ struct Process {
     generation: Generation,
     ports: BTreeSet<u16>,
     slot: Option<(UnitId, u32)>,
+    /// What it was told to load, if it is a worker.
+    assignment: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl Machine {
     /// Takes the call of an operation that is durable.
     pub(crate) fn send(&mut self, state: &State, operation: &Operation) {
         let record = &state.containers[&operation.container];
-        let launch = matches!(operation.kind, OperationKind::Start)
+        let launch = matches!(operation.kind, OperationKind::Start | OperationKind::Assign)
             .then(|| state.launch(&operation.container).expect("what is started can be launched"));
         let slot = record.slot.map(|slot| (record.unit.clone(), slot));
         self.calls.insert(operation.id, Call { operation: operation.clone(), launch, slot, answer: None });
@@ -72,6 +74,11 @@ impl Machine {
 
     pub(crate) fn generation(&self, container: &ContainerId) -> Option<Generation> {
         self.processes.get(container).map(|process| process.generation)
+    }
+
+    /// What a worker was told to load, if it runs.
+    pub(crate) fn assignment(&self, container: &ContainerId) -> Option<u64> {
+        self.processes.get(container).and_then(|process| process.assignment)
     }
 
     /// Answers the call at `index`, counted round.
@@ -131,6 +138,19 @@ impl Machine {
         let (container, generation) = (call.operation.container.clone(), call.operation.generation);
         match (&call.operation.kind, &call.launch) {
             (OperationKind::Start, Some(launch)) => self.start(call, launch, fails),
+            (OperationKind::Assign, Some(launch)) => {
+                let failure = self.told(launch, fails);
+                Event::Assigned { operation: call.operation.id, failure }
+            }
+            (OperationKind::Unload { .. }, _) => {
+                let runs = self.processes.get_mut(&container).filter(|it| it.generation == generation && !fails);
+                let failure = runs.is_none().then(|| failure(ErrorKind::Deadline, "it still serves"));
+                if let Some(process) = runs {
+                    process.ports.clear();
+                    process.assignment = None;
+                }
+                Event::Unloaded { operation: call.operation.id, failure }
+            }
             (OperationKind::Remove, _) => {
                 assert!(!self.processes.contains_key(&container), "{container} is removed while it runs");
                 Event::Removed { container }
@@ -140,6 +160,26 @@ impl Machine {
                 Event::Exited { container, generation, exit: Exit::Signal(15) }
             }
         }
+    }
+
+    /// A worker is told what to load. One that has ended is told nothing: its end was or will be told.
+    fn told(&mut self, launch: &Launch, fails: bool) -> Option<Failure> {
+        let given = launch.worker.as_ref()?.assignment.as_ref().expect("it is told something");
+        let process = self.processes.get(&launch.container).filter(|it| it.generation == launch.generation)?;
+        if process.assignment.is_some_and(|known| known >= given.number) {
+            return None;
+        }
+        if fails {
+            return Some(failure(ErrorKind::Unavailable, "it does not listen"));
+        }
+        let ports: BTreeSet<u16> = launch.ports.iter().map(|lease| lease.port).collect();
+        for (other, process) in &self.processes {
+            assert!(process.ports.is_disjoint(&ports), "{other} and {} share a port", launch.container);
+        }
+        let process = self.processes.get_mut(&launch.container)?;
+        assert_eq!(process.assignment, None, "{} is told something else while it serves", launch.container);
+        (process.ports, process.assignment) = (ports, Some(given.number));
+        None
     }
 
     fn start(&mut self, call: &Call, launch: &Launch, fails: bool) -> Event {
@@ -171,9 +211,15 @@ impl Machine {
             );
         }
         self.started.insert(container.clone(), generation);
-        self.processes.insert(container, Process { generation, ports, slot: call.slot.clone() });
+        let given = launch.worker.as_ref().and_then(|worker| worker.assignment.as_ref());
+        let assignment = given.map(|assignment| assignment.number);
+        self.processes.insert(container, Process { generation, ports, slot: call.slot.clone(), assignment });
         started
     }
+}
+
+fn failure(kind: ErrorKind, message: &str) -> Failure {
+    Failure { kind, message: message.into(), port: None }
 }
 
 fn handle(generation: Generation) -> Handle {

@@ -17,7 +17,7 @@ pub(crate) use self::machine::Answer;
 
 use crate::command::{Command, Commanded, Count};
 use crate::container::{Container, ContainerState};
-use crate::contract::{Actor, Exit, ProbeKind};
+use crate::contract::{Actor, Exit, ProbeKind, WorkerSaid};
 use crate::error::Result;
 use crate::event::{Event, Soft, Turn};
 use crate::id::{ContainerId, Epoch, ServerId, StoreId, UnitId};
@@ -44,6 +44,9 @@ pub(crate) struct World {
     journal: Vec<Turn>,
     replayed: State,
 }
+
+/// What is due later than that is not waited for: a worker that waits is exchanged some day, for ever.
+const SOON: Duration = Duration::from_secs(12 * 3_600);
 
 impl World {
     pub(crate) fn new() -> Self {
@@ -172,6 +175,18 @@ impl World {
     /// A probe's result changes.
     pub(crate) fn probe(&mut self, container: &ContainerId, probe: ProbeKind, ok: bool) -> Vec<Event> {
         let Some(generation) = self.machine.generation(container) else { return Vec::new() };
+        let record = self.state.containers.get(container);
+        if record.is_some_and(|record| record.worker.is_some()) && probe == ProbeKind::Ready {
+            let assignment = self.machine.assignment(container);
+            let (error, port_taken) = ("it cannot".to_owned(), None);
+            let said = match assignment {
+                None => WorkerSaid::Waiting,
+                Some(assignment) if ok => WorkerSaid::Ready { assignment },
+                Some(assignment) => WorkerSaid::Failed { assignment, error, port_taken },
+            };
+            let events = self.state.worker_said(container, generation, &said);
+            return self.turn(events);
+        }
         let detail = if ok { "answered" } else { "connection refused" }.into();
         self.turn(vec![Event::Probed { container: container.clone(), generation, probe, ok, detail }])
     }
@@ -232,7 +247,7 @@ impl World {
                 self.answer(0, Answer::Done);
             } else if let Some((container, probe)) = self.unanswered_probe() {
                 self.probe(&container, probe, true);
-            } else if let Some(at) = self.state.wake_at() {
+            } else if let Some(at) = self.state.wake_at().filter(|at| *at < self.state.now + SOON) {
                 self.pass(at - self.state.now);
             } else if self.list().is_empty() {
                 return turns;

@@ -33,6 +33,11 @@ pub(super) fn order(state: &State, operation: &Operation) -> Result<Order, Error
             Order::Stop { container, generation: operation.generation, grace: millis(*grace) }
         }
         OperationKind::Remove => Order::Remove(container),
+        OperationKind::Assign => Order::Assign(Box::new(state.launch(&container)?)),
+        OperationKind::Unload { .. } => {
+            let order = state.unload_order(operation);
+            Order::Unload(order.ok_or_else(|| Error::not_found(format!("{container} is no worker")))?)
+        }
     })
 }
 

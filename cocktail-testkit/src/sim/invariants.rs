@@ -307,18 +307,24 @@ impl World {
         if machine.processes.contains_key(&launch.container) {
             return self.breach("I2 once", format!("{} is started again while it runs", launch.container));
         }
+        self.watch_assign(server, launch);
         let path = |volume: &LaunchVolume| volume.path.display().to_string();
         let mut wanted = launch.volumes.iter().filter(|it| it.kind == VolumeKind::Exclusive).map(path);
         let mut running = self.machines.values().flat_map(|it| &it.processes);
         let twice = wanted.find_map(|path| Some((running.find(|(_, it)| it.holds.contains(&path))?.0.clone(), path)));
+        if let Some((other, path)) = twice {
+            self.breach("I10 volumes", format!("{} and {other} both have {path}", launch.container));
+        }
+    }
+
+    /// A worker is about to listen at its ports.
+    pub(super) fn watch_assign(&mut self, server: &ServerId, launch: &Launch) {
+        let Some(machine) = self.machines.get(server) else { return };
         let taken = |port: u16| machine.processes.iter().find(|(_, it)| it.ports.contains(&port)).map(|(id, _)| id);
         let shared = launch.ports.iter().find_map(|port| Some((port.port, taken(port.port)?.clone())));
         if let Some((port, other)) = shared {
             let detail = format!("{} and {other} share port {port} of {server}", launch.container);
             self.breach("I3 ports", detail);
-        }
-        if let Some((other, path)) = twice {
-            self.breach("I10 volumes", format!("{} and {other} both have {path}", launch.container));
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cocktail_core::contract::{Exit, Handle, Launch, Listing, Observation, Sighting};
+use cocktail_core::contract::{Exit, Handle, Launch, Listing, Observation, Sighting, UnloadOrder, WorkerSaid};
 use cocktail_core::id::{ContainerId, Epoch, Generation, ServerId};
 use cocktail_core::spec::VolumeKind;
 
@@ -14,6 +14,8 @@ pub(super) enum Order {
     Start(Box<Launch>),
     Stop { container: ContainerId, generation: Generation, grace: u64 },
     Remove(ContainerId),
+    Assign(Box<Launch>),
+    Unload(UnloadOrder),
 }
 
 /// A running worker.
@@ -24,6 +26,8 @@ pub(super) struct Process {
     /// Exclusive volumes that it holds.
     pub(super) holds: BTreeSet<String>,
     pub(super) ready: bool,
+    /// What it was told to load, if it is a worker; 0 for nothing.
+    pub(super) assignment: Option<u64>,
     /// It ignores that it shall stop.
     pub(super) stubborn: bool,
     /// A stop was ordered.
@@ -50,6 +54,23 @@ pub(super) struct Machine {
     ended: BTreeMap<ContainerId, (Generation, Exit)>,
     /// Volumes by path, with whether they outlive their containers.
     pub(super) volumes: BTreeMap<String, bool>,
+}
+
+/// Which assignment a launch gives; 0 for none.
+pub(super) fn assignment(launch: &Launch) -> u64 {
+    let given = launch.worker.as_ref().and_then(|worker| worker.assignment.as_ref());
+    given.map_or(0, |assignment| assignment.number)
+}
+
+impl Process {
+    /// What a worker says of itself; `None` for a program that is none.
+    pub(super) fn says(&self) -> Option<WorkerSaid> {
+        Some(match self.assignment? {
+            0 => WorkerSaid::Waiting,
+            assignment if self.ready => WorkerSaid::Ready { assignment },
+            assignment => WorkerSaid::Failed { assignment, error: "refused".into(), port_taken: None },
+        })
+    }
 }
 
 impl Machine {
@@ -98,7 +119,8 @@ impl Machine {
         }
         let ports = launch.ports.iter().map(|port| port.port).collect();
         let generation = launch.generation;
-        let process = Process { generation, ports, holds, ready: false, stubborn, stopping: false };
+        let assignment = launch.worker.as_ref().map(|_| assignment(launch));
+        let process = Process { generation, ports, holds, ready: false, assignment, stubborn, stopping: false };
         self.processes.insert(container, process);
     }
 

@@ -1,6 +1,6 @@
 //! Servers of the world: how they come, obey, tell and go.
 
-use cocktail_core::contract::{Exit, Listing, ProbeKind};
+use cocktail_core::contract::{Exit, Launch, Listing, ProbeKind, UnloadOrder, WorkerSaid};
 use cocktail_core::error::ErrorKind;
 use cocktail_core::event::Event;
 use cocktail_core::fleet::Owner;
@@ -10,13 +10,24 @@ use cocktail_core::server::ServerState;
 use cocktail_core::time::ManagerTime;
 
 use super::Planted;
-use super::machine::{Machine, Order};
+use super::machine::{Machine, Order, assignment};
 use super::manager::Input;
 use super::world::{Happening, Readiness, World};
 
 /// Pause between two hellos of a server that was not admitted, and between two looks at what runs.
 const HELLO: u64 = 5_000;
 const RELIST: u64 = 30_000;
+
+/// Whether what a worker or a program is told makes it useless.
+fn is_bad(launch: &Launch) -> bool {
+    let given = launch.worker.as_ref().and_then(|worker| worker.assignment.as_ref());
+    let told = given.is_some_and(|it| it.microservices.iter().any(|it| it.config.contains("\"bad\":1")));
+    told || launch.env.get("BAD").is_some_and(|bad| bad == "1")
+}
+
+fn failure(message: &str) -> Failure {
+    Failure { kind: ErrorKind::Unavailable, message: message.into(), port: None }
+}
 
 impl World {
     /// The provider made something: it boots.
@@ -114,6 +125,8 @@ impl World {
             Order::Stop { container, generation, grace } => {
                 self.stop_worker(life, server, container, generation, grace);
             }
+            Order::Assign(launch) => self.assign_worker(life, server, operation, &launch),
+            Order::Unload(order) => self.unload_worker(life, server, operation, &order),
             Order::Remove(container) => {
                 let with_volumes = self.has(Planted::VolumeDeleted);
                 self.trace.note(now, format_args!("{server} removes {container}"));
@@ -130,13 +143,7 @@ impl World {
         }
     }
 
-    fn start_worker(
-        &mut self,
-        life: u64,
-        server: &ServerId,
-        operation: OperationId,
-        launch: &cocktail_core::contract::Launch,
-    ) {
+    fn start_worker(&mut self, life: u64, server: &ServerId, operation: OperationId, launch: &Launch) {
         let now = self.now;
         let (container, generation) = (launch.container.clone(), launch.generation);
         let Some(machine) = self.machines.get(server) else { return };
@@ -164,8 +171,7 @@ impl World {
             return self.tell(server, life, Event::StartFailed { operation, failure });
         }
         self.watch_start(server, launch);
-        let bad = launch.env.get("BAD").is_some_and(|bad| bad == "1");
-        let broken = bad && !self.healed || self.chance.happens(self.rates.never_ready);
+        let broken = is_bad(launch) && !self.healed || self.chance.happens(self.rates.never_ready);
         let stubborn = self.chance.happens(self.rates.ignores_stop);
         let Some(machine) = self.machines.get_mut(server) else { return };
         machine.start(launch, stubborn);
@@ -182,6 +188,58 @@ impl World {
             let pause = self.chance.around(life) + 1_000;
             self.after(pause, Happening::WorkerEnds { server: server.clone(), container, generation });
         }
+    }
+
+    /// A worker that waits is told what to load. One that has ended is told nothing: its end was or will be told.
+    fn assign_worker(&mut self, life: u64, server: &ServerId, operation: OperationId, launch: &Launch) {
+        let (container, generation, number) = (launch.container.clone(), launch.generation, assignment(launch));
+        let broken = is_bad(launch) && !self.healed || self.chance.happens(self.rates.never_ready);
+        let deaf = self.chance.happens(self.rates.start_fails);
+        let Some(machine) = self.machines.get(server) else { return };
+        let waits = machine.processes.get(&container).filter(|it| it.generation == generation);
+        let failure = match waits.and_then(|it| it.assignment) {
+            Some(known) if known < number && deaf => Some(failure("it does not listen")),
+            Some(known) if known < number => {
+                if known > 0 {
+                    self.breach("I15 workers", format!("{container} is told something else while it serves"));
+                }
+                self.watch_assign(server, launch);
+                if let Some(process) = self.machines.get_mut(server).and_then(|it| it.processes.get_mut(&container)) {
+                    process.ports = launch.ports.iter().map(|port| port.port).collect();
+                    (process.assignment, process.ready) = (Some(number), false);
+                }
+                self.trace.note(self.now, format_args!("{container} is told what to load, assignment {number}"));
+                if !broken {
+                    let pause = self.chance.between(5, 1_000);
+                    let (server, container) = (server.clone(), container.clone());
+                    self.after(pause, Happening::WorkerReady { server, container, generation, ready: true });
+                }
+                None
+            }
+            _ => None,
+        };
+        self.tell(server, life, Event::Assigned { operation, failure });
+    }
+
+    /// A worker closes what it has loaded, or takes too long for it.
+    fn unload_worker(&mut self, life: u64, server: &ServerId, operation: OperationId, order: &UnloadOrder) {
+        let slow = self.chance.happens(self.rates.ignores_stop);
+        let Some(machine) = self.machines.get_mut(server) else { return };
+        let runs = machine.processes.get_mut(&order.container).filter(|it| it.generation == order.generation);
+        let failure = match runs {
+            None => Some(failure("it does not run")),
+            Some(process) if process.assignment == Some(order.assignment) => {
+                if !slow {
+                    (process.assignment, process.ready) = (Some(0), false);
+                    process.ports.clear();
+                }
+                slow.then(|| failure("it still serves"))
+            }
+            // It was unloaded before, and nobody heard that.
+            Some(process) if process.assignment == Some(0) => None,
+            Some(_) => Some(failure("it serves something else")),
+        };
+        self.tell(server, life, Event::Unloaded { operation, failure });
     }
 
     fn stop_worker(
@@ -232,9 +290,20 @@ impl World {
         let Some(process) = machine.processes.get_mut(&container).filter(|it| it.generation == generation) else {
             return;
         };
-        process.ready = ready;
-        let (probe, detail) = (ProbeKind::Ready, if ready { "answered" } else { "refused" }.to_owned());
-        self.tell(server, life, Event::Probed { container: container.clone(), generation, probe, ok: ready, detail });
+        process.ready = ready && process.assignment != Some(0);
+        if let Some(said) = process.says() {
+            let waits = said == WorkerSaid::Waiting;
+            if let Some(pause) = self.way_back(server) {
+                self.after(pause, Happening::Said { life, container: container.clone(), generation, said });
+            }
+            if waits {
+                return;
+            }
+        } else {
+            let (probe, detail) = (ProbeKind::Ready, if ready { "answered" } else { "refused" }.to_owned());
+            let event = Event::Probed { container: container.clone(), generation, probe, ok: ready, detail };
+            self.tell(server, life, event);
+        }
         let server = server.clone();
         if !ready {
             let pause = self.chance.between(500, 20_000);
@@ -292,7 +361,7 @@ impl World {
             return;
         }
         let listing = Box::new(machine.list());
-        let ready = machine.processes.iter().map(|(id, it)| (id.clone(), it.generation, it.ready)).collect();
+        let ready = machine.processes.iter().map(|(id, it)| (id.clone(), it.generation, it.ready, it.says())).collect();
         if let Some(pause) = self.way_back(&server) {
             self.after(pause, Happening::MachineListed { life, server, asked, listing, ready });
         }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cocktail_core::command::Command;
-use cocktail_core::contract::{Interruption, Listing, ServerListing};
+use cocktail_core::contract::{Interruption, Listing, ServerListing, WorkerSaid};
 use cocktail_core::event::{Event, Soft};
 use cocktail_core::fleet::{FleetEvent, FleetLimits, RearrangeLimits};
-use cocktail_core::id::{Epoch, OperationId, ServerId};
+use cocktail_core::id::{ContainerId, Epoch, Generation, OperationId, ServerId};
 use cocktail_core::settings::Settings;
 use cocktail_core::state::State;
 use cocktail_core::time::{ManagerTime, WallTime};
@@ -26,6 +26,7 @@ pub(super) enum Input {
     Listed { asked: ManagerTime, listing: ServerListing },
     MachineListed { server: ServerId, asked: ManagerTime, listing: Listing, ready: Vec<Readiness> },
     Hello(ServerId),
+    Said(ContainerId, Generation, WorkerSaid),
     Noticed(Vec<Interruption>),
     Command(Box<Command>),
 }

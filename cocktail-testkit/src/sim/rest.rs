@@ -61,9 +61,17 @@ impl World {
                 current && (done || it.state == ContainerState::Ready)
             };
             let ready = there.iter().filter(good).count();
-            if ready != unit.goal() as usize || there.len() != ready || !is_settled(unit.rollout.as_ref()) {
-                let odd =
-                    there.iter().find(|it| !good(it)).map(|it| format!("{} is {}: {}", it.id, it.state, it.reason));
+            let waits = there.iter().filter(|it| it.state == ContainerState::Waiting && it.replace.is_none()).count();
+            let warm = if unit.stopped { 0 } else { unit.spec.warm.count as usize };
+            if ready != unit.goal() as usize
+                || waits != warm
+                || there.len() != ready + waits
+                || !is_settled(unit.rollout.as_ref())
+            {
+                let odd = there
+                    .iter()
+                    .find(|it| !good(it) && it.state != ContainerState::Waiting)
+                    .map(|it| format!("{} is {}: {}", it.id, it.state, it.reason));
                 let odd = odd.unwrap_or_default();
                 let rollout = unit.rollout.as_ref().map(|it| it.state.as_str()).unwrap_or_default();
                 return Some(format!(

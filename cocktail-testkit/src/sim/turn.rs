@@ -249,13 +249,17 @@ impl World {
             }
             Input::MachineListed { server, asked, listing, ready } => {
                 let mut events = state.found(&server, asked, &listing);
-                events.extend(ready.into_iter().filter_map(|(container, generation, ok)| {
+                events.extend(ready.into_iter().flat_map(|(container, generation, ok, says)| {
+                    if let Some(said) = says {
+                        return state.worker_said(&container, generation, &said);
+                    }
                     let (probe, detail) = (ProbeKind::Ready, "asked".to_owned());
                     let event = Event::Probed { container, generation, probe, ok, detail };
-                    is_news(state, &event).then_some(event)
+                    is_news(state, &event).then_some(event).into_iter().collect()
                 }));
                 events
             }
+            Input::Said(container, generation, said) => state.worker_said(&container, generation, &said),
             Input::Noticed(notices) => state.interrupted(&self.cloud, &notices),
             Input::Hello(server) => self.joined(state, &server).into_iter().collect(),
             Input::Command(command) => match state.command(&command, &Actor("user".into())) {
@@ -423,6 +427,9 @@ fn is_news(state: &State, event: &Event) -> bool {
             state.containers.get(container).is_some_and(|it| it.generation == *generation && it.state.may_run())
         }
         Event::Removed { container } => state.containers.contains_key(container),
+        Event::Assigned { operation, .. } | Event::Unloaded { operation, .. } => {
+            state.operations.contains_key(operation)
+        }
         _ => true,
     }
 }

@@ -82,13 +82,23 @@ const UNITS: &[(&str, (u32, u32), &str)] = &[
         "ports.http = { service = 8082 }\nresources = { cpu = 0.5, memory = \"256MiB\" }\n\
          scale = { min = 2, max = 12, in_flight = 4 }\n",
     ),
+    (
+        WORKERS[0],
+        (1, 10),
+        "ports.http = { service = 8083 }\nresources = { cpu = 0.25, memory = \"256MiB\" }\n\
+         warm = { count = 3, age = \"20h\", uses = 4 }\n",
+    ),
+    (WORKERS[1], (0, 6), "ports.http = {}\nresources = { cpu = 0.25, memory = \"256MiB\" }\n"),
 ];
+
+/// Units whose containers are told what to load; the first has some that wait, and both may take them.
+const WORKERS: [&str; 2] = ["front", "side"];
 
 /// The Unit that follows the load.
 pub(super) const BUSY: &str = "burst";
 
 /// How many containers the service may have: all that the user can ask for, but none beside them.
-const QUOTA: u32 = 135;
+const QUOTA: u32 = 154;
 
 /// The user.
 #[derive(Debug)]
@@ -135,12 +145,18 @@ impl User {
             // Where the load decides, the keys say so.
             let replicas = if name == &BUSY { String::new() } else { format!("replicas = {count}\n") };
             let kind = if job { "JOB = \"1\"" } else { "JOB_NOT = \"1\"" };
+            let program = if WORKERS.contains(name) {
+                // Most versions tell something else, and some start from something else.
+                format!(
+                    "worker = \"w\"\nmicroservices = [\"{name}\"]\nconfig.{name} = {{ v = {version}, bad = {bad} }}\n\
+                     env = {{ V = \"{}\" }}\n",
+                    version / 4
+                )
+            } else {
+                format!("command = [\"{name}\"]\nenv = {{ V = \"{version}\", BAD = \"{bad}\", {kind} }}\n")
+            };
             // Writing into a text cannot fail.
-            let _ = write!(
-                text,
-                "[maps.prod.units.{name}]\ncommand = [\"{name}\"]\n{replicas}\
-                 env = {{ V = \"{version}\", BAD = \"{bad}\", {kind} }}\n{common}{keys}"
-            );
+            let _ = write!(text, "[maps.prod.units.{name}]\n{program}{replicas}{common}{keys}");
         }
         text
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use cocktail_core::command::Command;
-use cocktail_core::contract::{Exit, Listing, ServerListing};
+use cocktail_core::contract::{Exit, Listing, ServerListing, WorkerSaid};
 use cocktail_core::event::{Event, Soft};
 use cocktail_core::id::{ContainerId, Epoch, Generation, OperationId, ServerId, StoreId};
 use cocktail_core::name::Name;
@@ -16,7 +16,7 @@ use super::chance::Chance;
 use super::ghost::Ghost;
 use super::invariants::Watch;
 use super::machine::{Machine, Order};
-use super::manager::Manager;
+use super::manager::{Input, Manager};
 use super::network::Cut;
 use super::provider::{Answer, Call, Provider};
 use super::rates::Rates;
@@ -129,6 +129,13 @@ pub(super) enum Happening {
         generation: Generation,
         ready: bool,
     },
+    /// A worker's words arrive.
+    Said {
+        life: u64,
+        container: ContainerId,
+        generation: Generation,
+        said: WorkerSaid,
+    },
     WorkerEnds {
         server: ServerId,
         container: ContainerId,
@@ -175,8 +182,8 @@ pub(super) enum Happening {
     Heal,
 }
 
-/// Whether a worker is ready, as a listing tells.
-pub(super) type Readiness = (ContainerId, Generation, bool);
+/// Whether a program is ready, or what a worker says of itself, as a listing tells.
+pub(super) type Readiness = (ContainerId, Generation, bool, Option<WorkerSaid>);
 
 /// Everything.
 pub(super) struct World {
@@ -336,6 +343,10 @@ impl World {
             H::ObjectGone { id } => self.object_gone(&id),
             H::WorkerReady { server, container, generation, ready } => {
                 self.worker_ready(&server, container, generation, ready);
+            }
+            H::Said { life, container, generation, said } if life == self.life => {
+                self.trace.note(self.now, format_args!("{container} says {said:?}"));
+                self.input(Input::Said(container, generation, said));
             }
             H::WorkerEnds { server, container, generation } => {
                 let exits = [Exit::Code(0), Exit::Code(1), Exit::Signal(9)];

@@ -1,7 +1,7 @@
 //! A worker on the SDK, with microservices that do as they are told.
 //!
 //! `orders` answers `/` with its greeting, container and revision; `/slow?N` after N milliseconds; `/help`, `/degraded` and
-//! `/broken` by telling the Manager. `unable` cannot be loaded.
+//! `/broken` by telling the Manager. `unable` cannot be loaded, and `idle` does nothing.
 
 use std::time::Duration;
 
@@ -64,7 +64,23 @@ impl MicroService for Unable {
     }
 }
 
+/// Nothing to do.
+struct Idle;
+
+#[async_trait]
+impl MicroService for Idle {
+    async fn init(&mut self, _: Context) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    Worker::new().register("orders", || Orders).register("unable", || Unable).build("test").run().await
+    Worker::new()
+        .register("orders", || Orders)
+        .register("unable", || Unable)
+        .register("idle", || Idle)
+        .build("test")
+        .run()
+        .await
 }

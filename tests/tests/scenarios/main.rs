@@ -19,6 +19,7 @@ mod sdk;
 mod services;
 mod shop;
 mod unit_table;
+mod warm;
 mod workers;
 
 use cocktail_tests::Home;

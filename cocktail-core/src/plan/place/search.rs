@@ -270,6 +270,13 @@ impl<'a> Search<'a> {
         Candidate { server: server.id.clone(), free: site.left(), same_unit: self.unit.on(&site) }
     }
 
+    /// How good a place is for one more container of the Unit, the lower the better: as far from the others or as close to
+    /// them as is wanted.
+    pub(super) fn rank(&self, site: &Site<'_, 'a>) -> i64 {
+        let there = i64::from(self.unit.on(site));
+        if matches!(self.place.order, PlaceOrder::Pack(_)) { -there } else { there }
+    }
+
     /// Why a server would not do although it may have room; `None` where it would.
     pub(super) fn against(&self, draft: &Draft<'a>, site: &Site<'_, 'a>) -> Option<Against<'_>> {
         let Place { zones, offerings, .. } = self.place;

@@ -9,7 +9,7 @@ use crate::command::{Command, Count};
 use crate::container::ContainerState;
 use crate::contract::{
     ClaimOutcome, Exit, Handle, Launch, Listing, Observation, Offering, OfferingKind, ServerListing, ServerObservation,
-    Sighting,
+    Sighting, WorkerSaid,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Turn};
@@ -34,6 +34,8 @@ enum Action {
     Start,
     Stop,
     Remove,
+    Assign,
+    Unload,
     Clear,
     Terminate,
 }
@@ -70,8 +72,16 @@ enum Besides {
     StaleListing,
 }
 
-const ACTIONS: [Action; 6] =
-    [Action::Provision, Action::Start, Action::Stop, Action::Remove, Action::Clear, Action::Terminate];
+const ACTIONS: [Action; 8] = [
+    Action::Provision,
+    Action::Start,
+    Action::Stop,
+    Action::Remove,
+    Action::Assign,
+    Action::Unload,
+    Action::Clear,
+    Action::Terminate,
+];
 const POINTS: [Point; 7] = [
     Point::BeforeIntent,
     Point::AfterIntent,
@@ -98,6 +108,8 @@ impl Request {
                 OperationKind::Start => action == Action::Start,
                 OperationKind::Stop { .. } => action == Action::Stop,
                 OperationKind::Remove => action == Action::Remove,
+                OperationKind::Assign => action == Action::Assign,
+                OperationKind::Unload { .. } => action == Action::Unload,
             },
             Self::Servers(operation, _) => match operation.kind {
                 ServerOperationKind::Provision { .. } => action == Action::Provision,
@@ -128,6 +140,8 @@ enum Reply {
 struct Outside {
     processes: BTreeMap<ContainerId, (ServerId, Generation)>,
     started: BTreeMap<ContainerId, Generation>,
+    /// What workers were told to load.
+    told: BTreeMap<ContainerId, u64>,
     /// Servers by what made them.
     servers: BTreeMap<ServerId, String>,
     /// Servers that were given back: none of them comes again.
@@ -201,8 +215,8 @@ impl Rig {
     /// The calls of all open operations whose time has come.
     fn requests(&self) -> Vec<Request> {
         let launch = |operation: &Operation| {
-            let starts = matches!(operation.kind, OperationKind::Start);
-            starts.then(|| Box::new(self.live.launch(&operation.container).expect("it can be launched")))
+            let needs = matches!(operation.kind, OperationKind::Start | OperationKind::Assign);
+            needs.then(|| Box::new(self.live.launch(&operation.container).expect("it can be launched")))
         };
         let containers = self.live.operations.values();
         let containers = containers.map(|it| Request::Container(it.clone(), launch(it), self.live.epoch));
@@ -255,8 +269,27 @@ impl Rig {
                 // A server that is gone runs nothing.
                 let server = self.live.containers.get(&container).map(|record| record.server.clone())?;
                 self.outside.started.insert(container.clone(), launch.generation);
+                self.outside.told.remove(&container);
+                self.outside.told.extend(assignment(launch).map(|number| (container.clone(), number)));
                 self.outside.processes.insert(container, (server, generation));
                 Some(started)
+            }
+            OperationKind::Assign => {
+                let number = launch.and_then(assignment).expect("it is told something");
+                let failure = (ends == Ends::Badly).then(|| said_no("it does not listen"));
+                let runs = self.outside.processes.get(&container).is_some_and(|(_, last)| *last == generation);
+                let known = self.outside.told.get(&container).copied().unwrap_or_default();
+                if runs && failure.is_none() && known < number {
+                    self.outside.told.insert(container, number);
+                }
+                Some(Event::Assigned { operation: operation.id, failure })
+            }
+            OperationKind::Unload { .. } => {
+                let failure = (ends == Ends::Badly).then(|| said_no("it still serves"));
+                if failure.is_none() {
+                    self.outside.told.remove(&container);
+                }
+                Some(Event::Unloaded { operation: operation.id, failure })
             }
             // Ends and removals are repeated by whoever sends them until they succeed.
             _ if ends == Ends::Badly => None,
@@ -324,7 +357,9 @@ impl Rig {
                     let news = known.is_some_and(|it| it.generation == *generation && it.state.may_run());
                     news.then_some(event).into_iter().collect()
                 }
-                Event::StartFailed { operation, .. } => {
+                Event::StartFailed { operation, .. }
+                | Event::Assigned { operation, .. }
+                | Event::Unloaded { operation, .. } => {
                     self.live.operations.contains_key(operation).then_some(event).into_iter().collect()
                 }
                 Event::Removed { container } => {
@@ -408,6 +443,7 @@ impl Rig {
                     self.told(reply);
                 }
             }
+            self.workers_say();
             let open = !self.live.operations.is_empty() || !self.live.server_operations.is_empty();
             if requests.is_empty() && !open && until(self) {
                 return;
@@ -419,6 +455,32 @@ impl Rig {
             self.commit(Vec::new());
         }
         panic!("{}: it does not come to rest: {:#?}\n{:#?}", self.what, self.live.server_operations, self.live.servers);
+    }
+
+    /// What workers say that is new.
+    fn workers_say(&mut self) {
+        let mut events = Vec::new();
+        for (container, (_, generation)) in &self.outside.processes {
+            let said = match self.outside.told.get(container) {
+                None => WorkerSaid::Waiting,
+                Some(assignment) => WorkerSaid::Ready { assignment: *assignment },
+            };
+            events.extend(self.live.worker_said(container, *generation, &said));
+        }
+        self.commit(events);
+    }
+
+    fn waiting(&self) -> usize {
+        self.live.containers.values().filter(|it| it.state == ContainerState::Waiting).count()
+    }
+
+    /// A Unit whose workers wait.
+    fn pool(&mut self, count: u32) {
+        let text = format!(
+            "service = \"shop\"\n[maps.prod.units.web]\nworker = \"web\"\nmicroservices = [\"web\"]\n\
+             replicas = {count}\nresources = {{ cpu = 0.5 }}\nwarm = 1\n"
+        );
+        self.command(&Command::Apply(vec![service(&text)]));
     }
 
     fn running(&self) -> usize {
@@ -447,6 +509,14 @@ struct Look {
     containers: Vec<(ServerId, ContainerId, Observation)>,
 }
 
+fn assignment(launch: &Launch) -> Option<u64> {
+    launch.worker.as_ref()?.assignment.as_ref().map(|assignment| assignment.number)
+}
+
+fn said_no(message: &str) -> Failure {
+    Failure { kind: ErrorKind::Unavailable, message: message.into(), port: None }
+}
+
 fn said(ends: Ends) -> Result<()> {
     match ends {
         Ends::Well => Ok(()),
@@ -466,10 +536,23 @@ impl Rig {
         if action == Action::Provision {
             return rig;
         }
+        if matches!(action, Action::Assign | Action::Unload) {
+            let count = if action == Action::Assign { 1 } else { 2 };
+            rig.pool(count);
+            rig.settle(|rig| rig.running() == count as usize && rig.waiting() == 1);
+            if action == Action::Unload {
+                // It is away for a moment, so that another one may wait instead.
+                let waits = rig.live.containers.values().find(|it| it.state == ContainerState::Waiting);
+                let (container, generation) = waits.map(|it| (it.id.clone(), it.generation)).expect("one waits");
+                rig.outside.processes.remove(&container);
+                rig.commit(vec![Event::Exited { container, generation, exit: Exit::Code(1) }]);
+            }
+            return rig;
+        }
         rig.web(1);
         rig.settle(|rig| rig.running() == 1);
         match action {
-            Action::Provision | Action::Start | Action::Stop => {}
+            Action::Provision | Action::Start | Action::Stop | Action::Assign | Action::Unload => {}
             Action::Remove => rig.scale(0),
             Action::Clear | Action::Terminate => {
                 rig.scale(0);
@@ -504,7 +587,8 @@ impl Rig {
                 let text = "service = \"shop\"\n[maps.prod.units.web]\ncommand = [\"web\"]\nresources = { cpu = 1 }\n";
                 Command::Apply(vec![service(text)])
             }
-            Action::Start => Command::Scale { unit: "web".into(), count: Count::Exactly(2) },
+            Action::Start | Action::Assign => Command::Scale { unit: "web".into(), count: Count::Exactly(2) },
+            Action::Unload => Command::Scale { unit: "web".into(), count: Count::Exactly(1) },
             Action::Stop => Command::Scale { unit: "web".into(), count: Count::Exactly(0) },
             Action::Remove | Action::Terminate => {
                 let before = if action == Action::Remove { Action::Stop } else { Action::Clear };
@@ -530,6 +614,8 @@ impl Rig {
             && match action {
                 Action::Provision => self.running() == 1,
                 Action::Start => self.running() == 2,
+                Action::Assign => self.running() == 2 && self.waiting() == 1,
+                Action::Unload => self.running() == 1 && self.waiting() == 1,
                 Action::Stop | Action::Remove => self.live.containers.is_empty(),
                 Action::Clear | Action::Terminate => self.live.servers.is_empty(),
             }
@@ -588,7 +674,7 @@ fn case(action: Action, point: Point, ends: Ends, besides: Besides) {
         rig.decide(events);
         rig.crash();
         // Nobody was answered, so a user asks again; what was observed is observed again.
-        if matches!(action, Action::Provision | Action::Start | Action::Stop) {
+        if !matches!(action, Action::Remove | Action::Clear | Action::Terminate) {
             let events = rig.trigger(action);
             rig.commit(events);
         }
@@ -654,5 +740,5 @@ fn wherever_the_manager_dies_and_however_the_next_call_ends_all_comes_to_what_wa
             }
         }
     }
-    assert_eq!(cases, 504);
+    assert_eq!(cases, 672);
 }

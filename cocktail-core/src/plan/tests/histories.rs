@@ -17,10 +17,11 @@ use crate::rollout::RolloutState;
 use crate::scaling::Sample;
 use crate::server::ServerState;
 use crate::settings::Settings;
+use crate::unit::Unit;
 use crate::world::{Answer, World, actor, server_id, service};
 
 /// Units that the manifests have or leave out.
-const UNITS: [&str; 8] = ["web", "job", "db", "one", "mass", "pair", "batch", "load"];
+const UNITS: [&str; 10] = ["web", "job", "db", "one", "mass", "pair", "batch", "load", "pool", "kin"];
 
 /// One thing that happens. Numbers choose among what is there, counted round.
 #[derive(Debug, Clone)]
@@ -136,6 +137,10 @@ fn manifest(units: &[Option<(u32, u8)>], quota: u32, surge: u32, replace: bool, 
             "pair" => ("prod", *count, "ports.main = { fixed = 9001, inherit = true }"),
             "batch" => ("batch", *count, "restart = { when = \"failure\", retries = 1, deadline = \"5s\" }"),
             "load" => ("prod", *count, "ports.http = {}"),
+            "pool" => {
+                ("prod", *count, "ports.http = { service = 8081 }\nwarm = { count = 2, age = \"20h\", uses = 3 }")
+            }
+            "kin" => ("batch", *count, "ports.http = {}"),
             "mass" => ("batch", *count, "resources = { cpu = 0.3 }\nports.main = {}"),
             _ => ("prod", *count, ""),
         };
@@ -143,8 +148,16 @@ fn manifest(units: &[Option<(u32, u8)>], quota: u32, surge: u32, replace: bool, 
             "load" => format!("scale = {{ min = {}, max = 6, cpu = 0.5, down = {{ stabilize = \"3s\" }} }}", count % 2),
             _ => format!("replicas = {count}"),
         };
+        // Some workers are told something else by a new version, others start from something else.
+        let program = match *unit {
+            "pool" | "kin" => format!(
+                "worker = \"w\"\nmicroservices = [\"{unit}\"]\nconfig.{unit} = {{ v = {version} }}\nenv = {{ V = \"{}\" }}",
+                version / 2
+            ),
+            _ => format!("command = [\"{unit}\"]\nenv = {{ V = \"{version}\" }}"),
+        };
         text.push_str(&format!(
-            "[maps.{map}.units.{unit}]\ncommand = [\"{unit}\"]\n{count}\nenv = {{ V = \"{version}\" }}\n\
+            "[maps.{map}.units.{unit}]\n{program}\n{count}\n\
              update = {{ surge = {surge}, no_room = \"{no_room}\"{canary} }}\n{keys}\n"
         ));
     }
@@ -291,7 +304,8 @@ fn assert_at_rest(world: &World) {
     assert_eq!(world.state.frozen, None);
     for record in world.state.containers.values() {
         assert!(
-            matches!(record.state, ContainerState::Ready | ContainerState::Claimed) || record.is_done(),
+            matches!(record.state, ContainerState::Ready | ContainerState::Claimed | ContainerState::Waiting)
+                || record.is_done(),
             "{} is {} for ever\n{}",
             record.id,
             record.state,
@@ -310,7 +324,9 @@ fn assert_fulfilled(world: &World) {
         };
         let count = world.state.of(unit).filter(fresh).count();
         assert_eq!(count, unit.goal() as usize, "{id} is not fulfilled\n{}", world.describe());
-        assert_eq!(unit.containers.len(), count, "{id} has too many\n{}", world.describe());
+        let waiting = world.state.of(unit).filter(|it| it.state == ContainerState::Waiting).count();
+        assert_eq!(waiting, warm(unit), "other than are to wait for {id}\n{}", world.describe());
+        assert_eq!(unit.containers.len(), count + waiting, "{id} has too many\n{}", world.describe());
         assert_eq!(unit.held, "", "{id} waits for nothing");
         assert!(!unit.removing, "{id} is removed and stays");
     }
@@ -318,6 +334,11 @@ fn assert_fulfilled(world: &World) {
     let wanted = world.state.containers.values().filter(|record| !record.is_done());
     let wanted: BTreeSet<ContainerId> = wanted.map(|record| record.id.clone()).collect();
     assert_eq!(running, wanted, "what runs is not what is known");
+}
+
+/// Workers that are to wait for a Unit.
+fn warm(unit: &Unit) -> usize {
+    if unit.stopped { 0 } else { unit.spec.warm.count as usize }
 }
 
 fn assert_nothing_left(world: &mut World) {
@@ -365,7 +386,9 @@ proptest! {
             if paused.is_some_and(|rollout| !rollout.reason.is_empty()) {
                 continue;
             }
-            let fulfilled = world.state.of(unit).filter(ready).count() == unit.goal() as usize;
+            let waiting = world.state.of(unit).filter(|it| it.state == ContainerState::Waiting).count();
+            let serving = world.state.of(unit).filter(ready).count() == unit.goal() as usize;
+            let fulfilled = serving && waiting == warm(unit);
             assert!(fulfilled || !unit.held.is_empty(), "{id} lacks a reason\n{}", world.describe());
             assert!(!fulfilled || unit.held.is_empty(), "{id} waits for nothing\n{}", world.describe());
         }

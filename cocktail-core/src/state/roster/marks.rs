@@ -23,6 +23,8 @@ pub(crate) struct Marks {
     draining: bool,
     suspect: bool,
     loading: Option<ManagerTime>,
+    /// It waits and can be taken: what it was started from.
+    waits: Option<String>,
     due: Option<ManagerTime>,
 }
 
@@ -42,6 +44,7 @@ impl Marks {
             draining: record.state == ContainerState::Draining && !record.drained,
             suspect: is_suspect(record),
             loading,
+            waits: waits(record),
             due: due(record),
         }
     }
@@ -107,6 +110,10 @@ impl Marks {
         Some((self.loading?, self.id.clone()))
     }
 
+    pub(super) fn waiting(&self) -> Option<(&str, &ContainerId)> {
+        Some((self.waits.as_deref()?, &self.id))
+    }
+
     pub(super) fn due(&self) -> Option<(ManagerTime, ContainerId)> {
         Some((self.due?, self.id.clone()))
     }
@@ -129,6 +136,7 @@ fn due(record: &Container) -> Option<ManagerTime> {
         ContainerState::Backoff { until } => Some(until),
         ContainerState::Loading | ContainerState::Ready if record.unwell.is_some() => NOW,
         ContainerState::Loading => record.deadline.into_iter().chain(record.finish_by).min(),
+        ContainerState::Waiting => record.deadline,
         ContainerState::Ready => record.finish_by,
         ContainerState::Draining if record.drained => NOW,
         ContainerState::Draining => record.deadline,
@@ -136,12 +144,18 @@ fn due(record: &Container) -> Option<ManagerTime> {
         ContainerState::Preparing
         | ContainerState::Prepared
         | ContainerState::Starting
-        | ContainerState::Waiting
         | ContainerState::Stopped
         | ContainerState::Failed
         | ContainerState::Lost
         | ContainerState::Fenced => None,
     }
+}
+
+/// What it was started from, if it waits and nobody has said anything against it.
+fn waits(record: &Container) -> Option<String> {
+    let worker = record.worker.as_ref().filter(|worker| worker.spare)?;
+    let free = record.state == ContainerState::Waiting && record.operation.is_none() && record.replace.is_none();
+    free.then(|| worker.pool.clone())
 }
 
 /// Whether it ended by itself, or does not do what it should.

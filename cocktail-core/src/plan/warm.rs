@@ -1,0 +1,113 @@
+//! Workers that wait with nothing loaded: which a Unit may take, how many are kept, and which go.
+//!
+//! What waits counts for nothing else: it takes no traffic, is none of the containers that its Unit wants, and holds room but
+//! no ports. [`super::place`] takes from [`waiting`] before it makes anything; [`keep`] fills up afterwards, so that who is
+//! needed now comes first.
+
+use super::draft::{Draft, Hold};
+use super::place::place_spares;
+use crate::container::{Container, ContainerState};
+use crate::event::Event;
+use crate::id::{ContainerId, UnitId};
+use crate::server::ServerState;
+use crate::spec::Template;
+use crate::state::{Roster, State};
+use crate::unit::{Unit, pool};
+
+/// Workers that a Unit can take for a container of this template, its own first.
+pub(super) fn waiting<'a>(draft: &Draft<'a>, id: &UnitId, template: &Template) -> Vec<&'a Container> {
+    let state = draft.state;
+    if !state.has_waiting(&id.service) || !template.can_be_told() {
+        return Vec::new();
+    }
+    let pool = pool(id, template);
+    let free = state.waiting(&id.service, &pool).filter(|it| !draft.leaving.contains(&it.id));
+    let (own, others): (Vec<_>, Vec<_>) = free.partition(|container| container.unit == *id);
+    if own.is_empty() { others } else { own }
+}
+
+/// Fills up what waits for the Unit, and lets go what is too much or no longer what it would need. `held` says that the Unit
+/// has no room for its own containers. Returns why nothing is filled up, where something stands in the way.
+pub(super) fn keep<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, held: bool) -> Option<Hold> {
+    let state = draft.state;
+    let wanted = wanted(state, unit);
+    let mut spares: Vec<&Container> = spares(state, id).filter(|it| !draft.leaving.contains(&it.id)).collect();
+    if wanted == 0 && spares.is_empty() {
+        return None;
+    }
+    // What can be taken at once stays before what cannot yet.
+    spares.sort_by_key(|it| (it.state != ContainerState::Waiting, it.ordinal));
+    let pool = pool(id, &unit.spec.template);
+    let mut kept = draft.returning(id);
+    for container in spares {
+        let same = container.worker.as_ref().is_some_and(|worker| worker.pool == pool);
+        let because = match &container.replace {
+            Some(because) => because.clone(),
+            None if wanted == 0 => "nobody wants it to wait any more".to_owned(),
+            None if !same => format!("revision {} starts from something else", unit.revision),
+            None if kept >= wanted => format!("{wanted} are to wait, and more do"),
+            None => {
+                kept += 1;
+                continue;
+            }
+        };
+        release(draft, container, because);
+    }
+    if held || kept >= wanted {
+        return None;
+    }
+    let hold = place_spares(draft, id, unit, wanted - kept)?;
+    let because = format!("{} of {wanted} wait for whoever needs them: {}", kept, hold.because);
+    Some(Hold { because, cause: format!("fewer wait than are to: {}", hold.cause), ..hold })
+}
+
+/// Lets a worker go that waits, or is about to.
+pub(super) fn release(draft: &mut Draft<'_>, container: &Container, because: String) {
+    if container.operation.is_none() && draft.leaving.insert(container.id.clone()) {
+        draft.push(Event::DrainBegun { container: container.id.clone(), because });
+    }
+}
+
+/// For which Unit a container that has drained can wait again, if there is one.
+pub(super) fn home(draft: &Draft<'_>, container: &Container, unit: &Unit) -> Option<UnitId> {
+    let state = draft.state;
+    let worker = container.worker.as_ref().filter(|worker| !worker.spare && !worker.worn)?;
+    // What was wrong with it may still be.
+    let well = container.crashes == 0 && container.unwell.is_none() && container.replace.is_none();
+    let server = state.servers.get(&container.server)?;
+    if !well || server.state != ServerState::Ready || !unit.template(container.revision).can_be_told() {
+        return None;
+    }
+    let wants = |id: &UnitId, unit: &Unit| {
+        let limit = unit.spec.warm.uses;
+        let wanted = wanted(state, unit);
+        wanted > 0
+            && (limit == 0 || worker.assignment < u64::from(limit))
+            && pool(id, &unit.spec.template) == worker.pool
+            && spares(state, id).filter(|it| is_there(it, &worker.pool)).count() + draft.returning(id) < wanted
+    };
+    if wants(&container.unit, unit) {
+        return Some(container.unit.clone());
+    }
+    let others = state.units.iter().filter(|(id, it)| id.service == container.unit.service && it.spec.warm.count > 0);
+    others.filter(|(id, _)| **id != container.unit).find(|(id, it)| wants(id, it)).map(|(id, _)| id.clone())
+}
+
+/// How many are to wait for a Unit now.
+fn wanted(state: &State, unit: &Unit) -> usize {
+    let off = state.is_halting() || unit.stopped || unit.removing || !unit.spec.template.can_be_told();
+    if off { 0 } else { unit.spec.warm.count as usize }
+}
+
+/// Whether it can be taken at once. One that is still starting gives way to one that comes back.
+fn is_there(container: &Container, pool: &str) -> bool {
+    let same = container.worker.as_ref().is_some_and(|worker| worker.pool == pool);
+    same && container.state == ContainerState::Waiting && container.replace.is_none()
+}
+
+/// Containers of a Unit that wait, or are on their way to that.
+fn spares<'a>(state: &'a State, id: &UnitId) -> impl Iterator<Item = &'a Container> {
+    let groups = state.roster(id).into_iter().flat_map(Roster::groups).filter(|(class, _)| class.spare);
+    let ids = groups.flat_map(|(_, group)| group.unready());
+    ids.filter_map(|(_, id): &(u64, ContainerId)| state.containers.get(id))
+}
