@@ -1,6 +1,7 @@
 //! Units: the record of what is deployed, scaled and updated as one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,8 @@ use crate::spec::{Template, UnitSpec, VolumeKind};
 use crate::time::{ManagerTime, WallTime};
 use crate::why::WhyLog;
 
+/// Pause before workers are started in the place of those that were taken: whoever took them needs the machine first.
+const REFILL: Duration = Duration::from_millis(100);
 /// Templates that are kept for containers that still run them, for going back, and for looking back.
 const REVISIONS_KEPT: usize = 10;
 
@@ -59,6 +62,9 @@ pub struct Unit {
     /// Containers made so far: the next one's ordinal.
     #[serde(default)]
     pub made: u64,
+    /// When a worker that waited for it was taken, and others after it: what takes its place is not started at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<ManagerTime>,
     /// Why nothing is done about something that is wanted; empty when nothing stands in the way.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub held: String,
@@ -93,6 +99,7 @@ impl Unit {
             removing: false,
             containers: BTreeSet::new(),
             made: 0,
+            taken: None,
             held: String::new(),
             held_cause: String::new(),
             why: WhyLog::default(),
@@ -211,6 +218,11 @@ impl Unit {
             self.templates.remove(&revision);
             self.history.retain(|record| record.revision != revision);
         }
+    }
+
+    /// When workers may be started in the place of those that were taken.
+    pub fn refill_at(&self) -> Option<ManagerTime> {
+        self.taken.map(|taken| taken + REFILL)
     }
 
     /// Whether its containers run to completion.

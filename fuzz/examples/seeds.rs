@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use cocktail_agent::protocol::{self as worker, from_worker::Kind};
 use cocktail_core::contract::{Exit, Handle, ProbeKind};
 use cocktail_core::event::{Event, Turn};
 use cocktail_core::fleet::Tenure;
@@ -24,6 +25,7 @@ use cocktail_core::settings::Settings;
 use cocktail_core::spec::{Resources, ServiceSpec};
 use cocktail_core::state::State;
 use cocktail_core::time::{ManagerTime, WallTime};
+use prost::Message as _;
 use serde_json::Value;
 
 /// Turns that one journal gets at most.
@@ -40,6 +42,9 @@ fn main() {
     };
     let (manifests, journals, snapshots) = (target("manifest"), target("journal"), target("snapshot"));
     let (rows, frames) = (target("store"), target("keeper"));
+    for (number, session) in sessions().into_iter().enumerate() {
+        fs::write(target("worker").join(number.to_string()), session).unwrap();
+    }
     let mut words = BTreeSet::new();
     for (number, text) in texts.iter().enumerate() {
         fs::write(manifests.join(number.to_string()), text).unwrap();
@@ -177,4 +182,50 @@ fn write_words(path: &Path, words: &BTreeSet<String>) {
     let plain = words.iter().filter(|word| word.chars().all(|c| c.is_ascii_graphic() && c != '"' && c != '\\'));
     let text: String = plain.filter(|word| !word.is_empty()).map(|word| format!("\"{word}\"\n")).collect();
     fs::write(path, text).unwrap();
+}
+
+/// Sessions of workers: one that says everything, and one that comes back.
+fn sessions() -> [Vec<u8>; 2] {
+    let (container, microservice, assignment) = ("orders-abc123".to_owned(), "orders".to_owned(), 1);
+    let first = [
+        Kind::Register(worker::Register {
+            container: container.clone(),
+            token: "TOKEN".into(),
+            pid: 4711,
+            build: "1.0".into(),
+            microservices: vec![microservice.clone(), "mail".into()],
+        }),
+        Kind::Ready(worker::Ready { assignment }),
+        Kind::Usage(worker::Usage {
+            in_flight: 3,
+            requests: 70,
+            queue: 2,
+            custom: [("sessions".to_owned(), 31.5)].into(),
+        }),
+        Kind::ExtendRequest(worker::ExtendRequest { microservice: microservice.clone(), reason: "queue".into() }),
+        Kind::ErrorReport(worker::ErrorReport {
+            microservice: microservice.clone(),
+            severity: worker::Severity::Broken.into(),
+            error: "no database".into(),
+        }),
+        Kind::Drained(worker::Drained { assignment }),
+        Kind::Unloaded(worker::Unloaded { assignment }),
+    ];
+    let error = "address in use".to_owned();
+    let second = [
+        Kind::Resume(worker::Resume { container, key: "KEY".into(), pid: 4711, assignment: 2 }),
+        Kind::Failed(worker::Failed { assignment: 2, microservice, error, port_taken: "http".into() }),
+    ];
+    [session(first), session(second)]
+}
+
+/// Messages, each after its length.
+fn session(kinds: impl IntoIterator<Item = Kind>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for kind in kinds {
+        let message = worker::FromWorker { kind: Some(kind) }.encode_to_vec();
+        bytes.extend(u16::try_from(message.len()).unwrap().to_le_bytes());
+        bytes.extend(message);
+    }
+    bytes
 }

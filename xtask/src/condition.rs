@@ -23,17 +23,20 @@ pub enum Condition {
     NoTmpfsMount,
     /// There is no `python3` on the `PATH`.
     NoPython3,
+    /// Nobody says where a Python with grpcio-tools is (`COCKTAIL_GRPC_PYTHON`).
+    NoGrpcPython,
 }
 
 impl Condition {
     /// Every condition, in the order of the enum.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NotRoot,
         Self::NoCgroupV2Controllers,
         Self::NoIpv6,
         Self::KernelWithoutPidfdInfo,
         Self::NoTmpfsMount,
         Self::NoPython3,
+        Self::NoGrpcPython,
     ];
 
     /// The name by which `tests/expected-skips.toml` knows the condition.
@@ -45,6 +48,7 @@ impl Condition {
             Self::KernelWithoutPidfdInfo => "kernel-without-pidfd-info",
             Self::NoTmpfsMount => "no-tmpfs-mount",
             Self::NoPython3 => "no-python3",
+            Self::NoGrpcPython => "no-grpc-python",
         }
     }
 
@@ -62,6 +66,7 @@ impl Condition {
             Self::KernelWithoutPidfdInfo => kernel_release().is_none_or(|release| release < (6, 15)),
             Self::NoTmpfsMount => !can_mount_tmpfs(),
             Self::NoPython3 => find_program("python3").is_none(),
+            Self::NoGrpcPython => env::var_os("COCKTAIL_GRPC_PYTHON").is_none(),
         }
     }
 }

@@ -29,6 +29,10 @@ const FILES: [&str; 8] = [
 /// Share of the changes that may survive, in hundredths.
 const BAR: usize = 10;
 
+/// Random cases of each property in the first run. What a few find wrong, many would; what a few do not find wrong is run again
+/// with all of them.
+const FEW: &str = "8";
+
 /// What the order of the sample is drawn from. Another number is another sample.
 const SEED: u64 = 4;
 
@@ -84,6 +88,24 @@ pub(crate) fn run(context: &Context, from: usize, count: usize) -> Result<()> {
     let chosen = sample(&all, from + count).split_off(from.min(all.len()));
     println!("mutants: {} of {} changes", chosen.len(), all.len());
 
+    let mut tally = tested(context, &chosen, Some(FEW))?;
+    let tested_at_all = tally.caught + tally.unviable + tally.survivors.len();
+    // One name may stand for several changes.
+    if tested_at_all < chosen.len() {
+        bail!("{tested_at_all} changes were tested, and {} were chosen", chosen.len());
+    }
+    if !tally.survivors.is_empty() {
+        let survived = |mutant: &&&Mutant| tally.survivors.contains(&mutant.name);
+        let again: Vec<&Mutant> = chosen.iter().filter(survived).copied().collect();
+        let second = tested(context, &again, None)?;
+        tally.caught += second.caught;
+        tally.survivors = second.survivors;
+    }
+    judge(&tally)
+}
+
+/// Runs the tests on each of the changes, with as many random cases as is said or as is usual.
+fn tested(context: &Context, chosen: &[&Mutant], cases: Option<&str>) -> Result<Tally> {
     let folder = context.target.join("mutants");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let mut command =
@@ -91,23 +113,21 @@ pub(crate) fn run(context: &Context, from: usize, count: usize) -> Result<()> {
     // It ends with the first test that fails.
     command.args(["--test-tool", "nextest"]);
     command.args(files()).args(["--colors", "never", "--annotations", "none", "--output"]).arg(&folder);
-    for mutant in &chosen {
+    for mutant in chosen {
         command.arg("--re").arg(format!("^{}$", literal(&mutant.name)));
     }
-    // One crate is compiled again and again, each time with one change.
-    command.env("CARGO_TARGET_DIR", folder.join("target")).env("CARGO_INCREMENTAL", "1");
+    // One crate is compiled again and again, mostly by one thread, each time with one change.
+    command.args(["--jobs", "2"]).env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_TEST_DEBUG", "0");
+    command.env_remove("CARGO_TARGET_DIR");
+    if let Some(cases) = cases {
+        command.env("PROPTEST_CASES", cases);
+    }
     let status = command.args(["--", "--lib"]).status().context("cannot run cargo mutants")?;
     // Changes that survive or do not end have exit codes of their own; they are counted below.
     if !matches!(status.code(), Some(0 | 2 | 3)) {
         bail!("cargo mutants failed: {status}");
     }
-    let tally = read(&folder.join("mutants.out/outcomes.json"))?;
-    let tested = tally.caught + tally.unviable + tally.survivors.len();
-    // One name may stand for several changes.
-    if tested < chosen.len() {
-        bail!("{tested} changes were tested, and {} were chosen", chosen.len());
-    }
-    judge(&tally)
+    read(&folder.join("mutants.out/outcomes.json"))
 }
 
 fn files() -> impl Iterator<Item = &'static str> {

@@ -16,6 +16,7 @@ use crate::context::{Context, output};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
     Python,
+    Grpc,
     IpRoute,
     Nextest,
     Deny,
@@ -41,8 +42,9 @@ enum Source {
 
 impl Tool {
     /// What tests and checks need, and their peers, in an order in which each finds what it needs to be installed.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Python,
+        Self::Grpc,
         Self::IpRoute,
         Self::Nextest,
         Self::Deny,
@@ -59,6 +61,9 @@ impl Tool {
     const fn source(self) -> Source {
         match self {
             Self::Python => Source::Debian { package: "python3", program: "python3" },
+            Self::Grpc => {
+                Source::Python { package: "grpcio-tools", version: "1.85.1", program: "python-grpc-tools-protoc" }
+            }
             Self::IpRoute => Source::Debian { package: "iproute2", program: "ip" },
             Self::Nextest => Source::Cargo { package: "cargo-nextest", version: "0.9.143" },
             Self::Deny => Source::Cargo { package: "cargo-deny", version: "0.20.2" },

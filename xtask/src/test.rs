@@ -30,7 +30,7 @@ pub(crate) fn run(context: &Context, setup: bool, filter: Option<&str>) -> Resul
     if setup || context.ci {
         setup::install(context, &Tool::ALL, false)?;
     }
-    for tool in [Tool::Python, Tool::IpRoute, Tool::Nextest] {
+    for tool in [Tool::Python, Tool::Grpc, Tool::IpRoute, Tool::Nextest] {
         if tool.find(context).is_none() {
             println!("test: {} is not installed, what needs it is skipped or slower ({})", tool.name(), tool.hint());
         }
@@ -132,5 +132,8 @@ fn with_programs(context: &Context, mut command: std::process::Command, log: &Pa
         .env(xtask::skip::LOG, log)
         .env("COCKTAIL_BIN", context.built("debug", "cocktail"))
         .env("COCKTAIL_BIN_DIR", context.target.join("debug"));
+    if let Some(python) = Tool::Grpc.find(context).and_then(|it| Some(it.parent()?.join("python"))) {
+        command.env("COCKTAIL_GRPC_PYTHON", python);
+    }
     command
 }

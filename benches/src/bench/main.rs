@@ -24,6 +24,7 @@ mod sim;
 mod spawn;
 mod steady;
 mod update;
+mod warm;
 mod zero;
 
 use std::fs;
@@ -87,7 +88,7 @@ fn installed<'a>(program: Option<&'a Path>, name: &str) -> Result<&'a Path> {
 
 type Bench = fn(&Setup) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 13] = [
+const BENCHES: [(&str, Bench); 15] = [
     ("spawn", spawn::run),
     ("respawn", respawn::run),
     ("forward", forward::run),
@@ -95,6 +96,8 @@ const BENCHES: [(&str, Bench); 13] = [
     ("update", update::run),
     ("autoscale", autoscale::run),
     ("zero", zero::run),
+    ("warm", warm::warm),
+    ("extend", warm::extend),
     ("embed", embed::run),
     ("place", place::run),
     ("event", event::run),

@@ -104,6 +104,7 @@ impl Cluster {
                 server: self.servers[count % self.servers.len()].clone(),
                 ports: vec![(http.clone(), port)],
                 slot: None,
+                spare: false,
                 because: format!("{number} of {} wanted", self.of_each),
                 considered: Vec::new(),
             });

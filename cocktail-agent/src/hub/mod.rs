@@ -7,6 +7,9 @@
 //! streams and connections, the time until it says who it is. What it does that has no sense ends its session and nothing
 //! else, with a reason that is told as [`Said::Refused`].
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod listen;
 mod session;

@@ -31,7 +31,7 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// Who speaks in a session.
 #[derive(Debug, Clone)]
-struct Speaker {
+pub(super) struct Speaker {
     container: String,
     generation: u64,
     session: u64,
@@ -90,14 +90,14 @@ impl workers_server::Workers for Arc<Workers> {
 }
 
 /// Why a session is not opened, and about which start that says something.
-struct Refusal {
+pub(super) struct Refusal {
     of: Option<(String, u64)>,
     status: Status,
 }
 
 impl Workers {
     /// Opens the first session of a worker.
-    fn register(
+    pub(super) fn register(
         &self,
         register: Register,
         outbox: &mpsc::Sender<ToWorker>,
@@ -129,7 +129,7 @@ impl Workers {
     }
 
     /// Opens another session of a worker; one that is still open ends.
-    fn resume(
+    pub(super) fn resume(
         &self,
         resume: &Resume,
         outbox: &mpsc::Sender<ToWorker>,
@@ -200,7 +200,7 @@ impl Workers {
     }
 
     /// What a message says; `None` if it is to be kept and not told.
-    fn understand(&self, speaker: &Speaker, kind: Kind) -> Result<Option<Said>, Status> {
+    pub(super) fn understand(&self, speaker: &Speaker, kind: Kind) -> Result<Option<Said>, Status> {
         let given = |assignment: u64, what: &str| {
             let slots = self.slots();
             let highest = slots.get(&speaker.container).map_or(0, |slot| slot.assignment);

@@ -58,7 +58,7 @@ pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, c
             return None;
         }
         let because = reason(unit, census, made);
-        if let Some((container, ports)) = check_out(draft, unit, template, &search, &mut waiting) {
+        if let Some((container, ports)) = check_out(draft, (id, unit), template, &search, &mut waiting) {
             let because = format!("{because}; it was waiting");
             draft.leaving.insert(container.id.clone());
             draft.push(Event::CheckedOut {
@@ -112,11 +112,12 @@ pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, c
     None
 }
 
-/// The worker that waits in the best place for a container of the Unit, with ports for it; it is taken out of `waiting`.
+/// The worker that waits for the Unit, otherwise for another one, in the best place for a container of it, with ports; it is
+/// taken out of `waiting`.
 /// Those that will not do are taken out as well.
 fn check_out<'a>(
     draft: &mut Draft<'a>,
-    unit: &Unit,
+    (id, unit): (&UnitId, &Unit),
     template: &Template,
     search: &Search<'a>,
     waiting: &mut Vec<&'a Container>,
@@ -131,10 +132,10 @@ fn check_out<'a>(
             if server.state != ServerState::Ready || !provided || search.against(draft, &site).is_some() {
                 continue;
             }
-            let rank = (search.rank(&site), container.entered, index);
+            let rank = (container.unit != *id, search.rank(&site), container.entered, index);
             best = best.filter(|known| *known < rank).or(Some(rank));
         }
-        let container = waiting.remove(best?.2);
+        let container = waiting.remove(best?.3);
         let server = state.servers.get_key_value(&container.server)?.0;
         // Where it cannot have the ports, another one may.
         if let Ok(ports) = lease(draft, unit, server, template) {

@@ -8,3 +8,4 @@ mod rearranging;
 mod replacing;
 mod rollouts;
 mod waits;
+mod warm;

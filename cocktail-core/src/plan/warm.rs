@@ -14,16 +14,14 @@ use crate::spec::Template;
 use crate::state::{Roster, State};
 use crate::unit::{Unit, pool};
 
-/// Workers that a Unit can take for a container of this template, its own first.
+/// Workers that a Unit can take for a container of this template.
 pub(super) fn waiting<'a>(draft: &Draft<'a>, id: &UnitId, template: &Template) -> Vec<&'a Container> {
     let state = draft.state;
     if !state.has_waiting(&id.service) || !template.can_be_told() {
         return Vec::new();
     }
     let pool = pool(id, template);
-    let free = state.waiting(&id.service, &pool).filter(|it| !draft.leaving.contains(&it.id));
-    let (own, others): (Vec<_>, Vec<_>) = free.partition(|container| container.unit == *id);
-    if own.is_empty() { others } else { own }
+    state.waiting(&id.service, &pool).filter(|it| !draft.leaving.contains(&it.id)).collect()
 }
 
 /// Fills up what waits for the Unit, and lets go what is too much or no longer what it would need. `held` says that the Unit
@@ -53,7 +51,7 @@ pub(super) fn keep<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, he
         };
         release(draft, container, because);
     }
-    if held || kept >= wanted {
+    if held || kept >= wanted || unit.refill_at().is_some_and(|at| at > state.now) {
         return None;
     }
     let hold = place_spares(draft, id, unit, wanted - kept)?;

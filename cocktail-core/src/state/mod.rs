@@ -512,7 +512,7 @@ impl State {
         for (id, unit) in &self.units {
             let rollout = unit.rollout.as_ref().filter(|rollout| rollout.state.is_open());
             let due = rollout.into_iter().flat_map(|rollout| [rollout.deadline, rollout.promote_at]).flatten();
-            timers.extend(due.map(|due| (due, Some(id.clone()))));
+            timers.extend(due.chain(unit.refill_at()).map(|due| (due, Some(id.clone()))));
         }
         for (_, lease) in self.ports.values().flat_map(PortPool::leases) {
             if let PortLease::HoldDown(until) | PortLease::Poisoned(until) = lease {

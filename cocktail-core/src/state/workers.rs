@@ -59,6 +59,15 @@ impl State {
         if self.containers.get(container).filter(waits).is_none() || !self.units.contains_key(unit) {
             return self.report_anomaly(format!("{container} was taken by {unit}, and does not wait"));
         }
+        let from = self.containers.get(container).map(|record| record.unit.clone());
+        if let Some(from) = from
+            && let Some(owner) = self.units.get_mut(&from)
+            && owner.refill_at().is_none_or(|at| at <= self.now)
+        {
+            owner.taken = Some(self.now);
+            let refill = owner.refill_at().unwrap_or(self.now);
+            self.wake(refill, &from);
+        }
         self.take(container, unit, |state, record| {
             record.revision = revision;
             if let Some(worker) = &mut record.worker {
@@ -147,6 +156,8 @@ impl State {
             state.wait(record, Step::Returned, "waits again with nothing loaded");
             record.why.record(state.at, "return", "it waits again with nothing loaded", &[]);
         });
+        // Its server may be about to go: it was leaving when that was decided.
+        self.soft.fleet_dirty = true;
         self.touch_held();
     }
 

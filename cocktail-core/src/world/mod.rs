@@ -46,7 +46,7 @@ pub(crate) struct World {
 }
 
 /// What is due later than that is not waited for: a worker that waits is exchanged some day, for ever.
-const SOON: Duration = Duration::from_secs(12 * 3_600);
+const SOON: Duration = Duration::from_secs(40 * 60);
 
 impl World {
     pub(crate) fn new() -> Self {

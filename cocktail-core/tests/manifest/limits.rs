@@ -20,12 +20,6 @@ artifact = { file = "x" }"#,
             ],
         ),
         (
-            "warm = 1",
-            &[
-                "4:8: `warm` above 0 is not supported yet (leave it out: a plain command cannot wait with nothing loaded)",
-            ],
-        ),
-        (
             r#"provider = ["docker", "standalone"]"#,
             &[
                 r#"4:1: providers of kind `docker` are not supported yet (leave `provider` out: this version has "standalone")"#,

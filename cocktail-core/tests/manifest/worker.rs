@@ -80,3 +80,53 @@ fn what_a_worker_cannot_be_is_refused() {
         ],
     );
 }
+
+#[test]
+fn workers_may_wait_where_all_that_they_need_can_be_told() {
+    let worker = "worker = \"w\"\nmicroservices = [\"orders\"]\n";
+    let warm = |more: &str| web(&unit(&format!("{worker}{more}\n"))).warm;
+    assert_eq!((warm("").count, warm("warm = 3").count), (0, 3));
+    let long = warm("warm = { count = 2, age = \"90s\", uses = 7 }");
+    assert_eq!((long.count, long.age, long.uses), (2, std::time::Duration::from_secs(90), 7));
+
+    let cases: [(&str, &[&str]); 7] = [
+        (
+            "command = [\"x\"]\nwarm = 1\n",
+            &[
+                "4:1: a plain command cannot wait with nothing loaded (leave it out, or write the program as a `worker` that loads `microservices`)",
+            ],
+        ),
+        (
+            "worker = \"w\"\nmicroservices = [\"orders\"]\nports.http = { inherit = true }\nwarm = 1\n",
+            &[
+                "6:1: port `http` is inherited at the start, when nobody knows it yet (leave `inherit` out: it listens where it is told)",
+            ],
+        ),
+        (
+            "worker = \"w\"\nmicroservices = [\"orders\"]\nvolumes.data = { mount = \"d\" }\nwarm = 1\n",
+            &[
+                "6:1: volume `data` is exclusive: whoever waits would keep it from who serves (make it `shared`, or leave `warm` out)",
+            ],
+        ),
+        (
+            "worker = \"w\"\nmicroservices = [\"orders\"]\nports.http = {}\nlive = { http = \"/\" }\nwarm = 1\n",
+            &[
+                "7:1: a worker that waits has nothing to be probed (leave `ready` and `live` out: a worker says itself how it is)",
+            ],
+        ),
+        (
+            "worker = [\"w\", \"${PORT}\"]\nmicroservices = [\"orders\"]\nports.http = {}\nwarm = 1\n",
+            &[
+                "6:1: \"${PORT}\" depends on who takes the worker, which is not known at its start (have the worker take it from what it is told)",
+            ],
+        ),
+        (
+            "worker = \"w\"\nmicroservices = [\"orders\"]\nwarm = { age = \"1h\" }\n",
+            &["5:1: missing key `count` (write warm = 2, or warm = { count = 2, age = \"1h\", uses = 100 })"],
+        ),
+        ("worker = \"w\"\nmicroservices = [\"orders\"]\nwarm = \"2\"\n", &["5:8: expected a whole number"]),
+    ];
+    for (body, problems) in cases {
+        refused(&unit(body), problems);
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use cocktail_core::contract::RuntimeEvent;
+use cocktail_core::contract::{RuntimeEvent, WorkerSaid};
 use cocktail_core::event::{Event, Soft};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -102,11 +102,14 @@ impl Writer {
         }
     }
 
-    /// Whether something follows from it at once. A start of what is still to become ready is only noted, and so is that
-    /// the files of what has stopped are gone.
+    /// Whether something follows from it at once. A start of what is still to become ready is only noted, and so is that a
+    /// worker was told what to load or waits, and that the files of what has stopped are gone.
     fn is_urgent(&self, observation: &Observation) -> bool {
         match observation {
             Observation::Soft(Soft::Prepared { .. }) | Observation::Removed(_) => false,
+            // What the worker makes of it comes in a moment.
+            Observation::Event(Event::Assigned { failure: None, .. }) => false,
+            Observation::Runtime(_, RuntimeEvent::Worker { said: WorkerSaid::Waiting, .. }) => false,
             Observation::Event(Event::Started { container, .. }) => {
                 let containers = &self.state.containers;
                 let probed = containers.get(container).and_then(|record| {

@@ -28,6 +28,8 @@ pub(super) struct Process {
     pub(super) ready: bool,
     /// What it was told to load, if it is a worker; 0 for nothing.
     pub(super) assignment: Option<u64>,
+    /// The highest that it was ever told: one that comes again is nothing new.
+    pub(super) told: u64,
     /// It ignores that it shall stop.
     pub(super) stubborn: bool,
     /// A stop was ordered.
@@ -120,7 +122,8 @@ impl Machine {
         let ports = launch.ports.iter().map(|port| port.port).collect();
         let generation = launch.generation;
         let assignment = launch.worker.as_ref().map(|_| assignment(launch));
-        let process = Process { generation, ports, holds, ready: false, assignment, stubborn, stopping: false };
+        let told = assignment.unwrap_or_default();
+        let process = Process { generation, ports, holds, ready: false, assignment, told, stubborn, stopping: false };
         self.processes.insert(container, process);
     }
 

@@ -197,16 +197,16 @@ impl World {
         let deaf = self.chance.happens(self.rates.start_fails);
         let Some(machine) = self.machines.get(server) else { return };
         let waits = machine.processes.get(&container).filter(|it| it.generation == generation);
-        let failure = match waits.and_then(|it| it.assignment) {
-            Some(known) if known < number && deaf => Some(failure("it does not listen")),
-            Some(known) if known < number => {
+        let failure = match waits.filter(|it| it.told < number).and_then(|it| it.assignment) {
+            Some(_) if deaf => Some(failure("it does not listen")),
+            Some(known) => {
                 if known > 0 {
                     self.breach("I15 workers", format!("{container} is told something else while it serves"));
                 }
                 self.watch_assign(server, launch);
                 if let Some(process) = self.machines.get_mut(server).and_then(|it| it.processes.get_mut(&container)) {
                     process.ports = launch.ports.iter().map(|port| port.port).collect();
-                    (process.assignment, process.ready) = (Some(number), false);
+                    (process.assignment, process.told, process.ready) = (Some(number), number, false);
                 }
                 self.trace.note(self.now, format_args!("{container} is told what to load, assignment {number}"));
                 if !broken {
@@ -216,7 +216,7 @@ impl World {
                 }
                 None
             }
-            _ => None,
+            None => None,
         };
         self.tell(server, life, Event::Assigned { operation, failure });
     }

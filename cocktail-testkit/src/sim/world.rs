@@ -285,6 +285,12 @@ impl World {
         self.queue.insert((time.max(self.now), self.numbers), happening);
     }
 
+    /// Whether a container is that of a job, and ends when it is done.
+    fn is_job(&self, container: &ContainerId) -> bool {
+        let record = self.replayed.containers.get(container);
+        record.and_then(|record| self.replayed.units.get(&record.unit)).is_some_and(cocktail_core::unit::Unit::is_job)
+    }
+
     /// Something happens after a pause.
     pub(super) fn after(&mut self, pause: u64, happening: Happening) {
         self.at(self.now + pause, happening);
@@ -348,6 +354,8 @@ impl World {
                 self.trace.note(self.now, format_args!("{container} says {said:?}"));
                 self.input(Input::Said(container, generation, said));
             }
+            // Nothing goes wrong any more; a job ends because it is done.
+            H::WorkerEnds { container, .. } if self.healed && !self.is_job(&container) => {}
             H::WorkerEnds { server, container, generation } => {
                 let exits = [Exit::Code(0), Exit::Code(1), Exit::Signal(9)];
                 let exit = self.chance.pick(&exits).copied().unwrap_or(Exit::Unknown);

@@ -7,12 +7,14 @@
 mod commands;
 mod crash;
 mod disk;
+mod drains;
 mod embed;
 mod faults;
 mod handover;
 mod jobs;
 mod manifests;
 mod production;
+mod python;
 mod rollouts;
 mod scaling;
 mod sdk;

@@ -47,7 +47,8 @@ impl Cocktail {
         command
     }
 
-    fn data_dir(&self) -> PathBuf {
+    /// Its data dir.
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
