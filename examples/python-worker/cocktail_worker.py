@@ -149,7 +149,9 @@ class Worker:
             while True:
                 yield await outbox.get()
 
-        async with grpc.aio.insecure_channel(f"unix://{os.environ['COCKTAIL_SOCKET']}") as channel:
+        # Without it the path of the socket would be the authority, which no HTTP/2 server has to take.
+        options = [("grpc.default_authority", "localhost")]
+        async with grpc.aio.insecure_channel(f"unix:{os.environ['COCKTAIL_SOCKET']}", options) as channel:
             call = worker_pb2_grpc.WorkersStub(channel).Session(messages())
             usage = None
             try:

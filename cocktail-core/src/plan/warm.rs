@@ -29,10 +29,12 @@ pub(super) fn waiting<'a>(draft: &Draft<'a>, id: &UnitId, template: &Template) -
 pub(super) fn keep<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, held: bool) -> Option<Hold> {
     let state = draft.state;
     let wanted = wanted(state, unit);
-    let mut spares: Vec<&Container> = spares(state, id).filter(|it| !draft.leaving.contains(&it.id)).collect();
+    let (gone, mut spares): (Vec<_>, Vec<_>) = spares(state, id).partition(|it| draft.leaving.contains(&it.id));
     if wanted == 0 && spares.is_empty() {
         return None;
     }
+    // What this pass has taken is reckoned with when it is applied.
+    let settled = gone.iter().all(|container| container.state != ContainerState::Waiting);
     // What can be taken at once stays before what cannot yet.
     spares.sort_by_key(|it| (it.state != ContainerState::Waiting, it.ordinal));
     let pool = pool(id, &unit.spec.template);
@@ -51,7 +53,7 @@ pub(super) fn keep<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, he
         };
         release(draft, container, because);
     }
-    if held || kept >= wanted || unit.refill_at().is_some_and(|at| at > state.now) {
+    if held || kept >= wanted || !settled || unit.refill_at().is_some_and(|at| at > state.now) {
         return None;
     }
     let hold = place_spares(draft, id, unit, wanted - kept)?;
