@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::command::Command;
 use crate::container::{Container, ContainerState};
-use crate::contract::{Exit, WorkerSaid};
+use crate::contract::{Exit, RearrangeOptions, WorkerSaid};
 use crate::event::Event;
+use crate::fleet::Late;
 use crate::id::ContainerId;
 use crate::name::Name;
 use crate::operation::OperationKind;
@@ -223,4 +225,20 @@ fn where_there_is_no_room_for_what_is_to_wait_the_unit_says_so_and_serves() {
     let told = |event: &&Event| matches!(event, Event::Unloaded { failure: None, .. });
     let turns: Vec<Event> = world.turns().flat_map(|turn| turn.events.clone()).collect();
     assert_eq!(turns.iter().filter(told).count(), 1);
+}
+
+#[test]
+fn who_comes_back_to_a_server_that_is_to_be_emptied_leaves_it() {
+    let mut world = world(&[("web", "replicas = 2\nwarm = 1")]);
+    let spare = waiting(&world, "web")[0].clone();
+    world.exit(&spare, Exit::Code(1));
+    world.scale("web", 1).unwrap();
+    let back = world.ids("web").into_iter().find(|id| open(&world, id) == Some("unload")).unwrap();
+    let options = RearrangeOptions { deadline: None, late: Late::Cancel, give_back: false };
+    let server = server_id().to_string();
+    world.command(&Command::Rearrange { server, options }).unwrap();
+    let index = world.state.operations.values().position(|open| open.container == back).unwrap();
+    world.answer(index, Answer::Done);
+    // That a pass over everything finds nothing more is seen after every turn.
+    assert_ne!(world.container(&back).replace, None, "{}", world.describe());
 }
