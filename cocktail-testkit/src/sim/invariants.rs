@@ -18,6 +18,7 @@
 //! | I12 pauses | a call is not repeated before its pause is over, whoever repeats it |
 //! | I13 time | Manager time runs only while a Manager runs |
 //! | I14 rollback | an update goes back once, and no two revisions go back in turn |
+//! | I15 workers | a worker is told what to load only when it has nothing loaded |
 //! | E1 passes | a pass over everything finds nothing that the incremental passes missed |
 //! | E2 replay | the journal gives the state that was live |
 //! | A1 possible | nothing happens that the lifecycles do not know |

@@ -72,4 +72,21 @@ pub const REGRESSIONS: &[Regression] = &[
         faulty: LONG,
         showed: "I6: as before, and the server joined before its call was answered",
     },
+    Regression {
+        seed: 290,
+        faulty: LONG,
+        showed: "V1: a worker that was started while things went wrong ended seconds before the end; none does any more",
+    },
+    Regression {
+        seed: 313,
+        faulty: LONG,
+        showed: "I15: an assignment that arrived twice was taken up again after it had been unloaded; a worker remembers the \
+            highest number",
+    },
+    Regression {
+        seed: 360,
+        faulty: LONG,
+        showed: "E1: a worker that was being unloaded while its server was to be emptied waited there again, and nobody looked \
+            at it",
+    },
 ];
