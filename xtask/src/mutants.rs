@@ -31,7 +31,7 @@ const BAR: usize = 10;
 
 /// Random cases of each property in the first run. What a few find wrong, many would; what a few do not find wrong is run again
 /// with all of them.
-const FEW: &str = "8";
+const FEW: &str = "4";
 
 /// What the order of the sample is drawn from. Another number is another sample.
 const SEED: u64 = 4;
@@ -118,6 +118,7 @@ fn tested(context: &Context, chosen: &[&Mutant], cases: Option<&str>) -> Result<
     }
     // One crate is compiled again and again, mostly by one thread, each time with one change.
     command.args(["--jobs", "2"]).env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_TEST_DEBUG", "0");
+    command.env("NEXTEST_PROFILE", "mutants");
     command.env_remove("CARGO_TARGET_DIR");
     if let Some(cases) = cases {
         command.env("PROPTEST_CASES", cases);
