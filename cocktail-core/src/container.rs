@@ -314,6 +314,9 @@ pub struct WorkerRecord {
     pub assignment: u64,
     /// It is to have nothing loaded, and waits for a Unit that needs it.
     pub spare: bool,
+    /// It was told after its start: nobody has proved its ports but itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
     /// It could not be unloaded: it ends when it leaves.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub worn: bool,

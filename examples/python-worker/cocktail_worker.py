@@ -13,6 +13,7 @@ The protocol is cocktail-agent/proto/worker.proto. `worker_pb2.py` and `worker_p
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -211,14 +212,20 @@ class Worker:
 
     async def _drain(self):
         self._refusing = True
-        await asyncio.gather(*(service.drain() for service in self._loaded))
+        drains = (service.drain() for service in self._loaded)
+        for error in await asyncio.gather(*drains, return_exceptions=True):
+            if isinstance(error, Exception):
+                logging.error("drain failed", exc_info=error)
         while self.in_flight:
             await asyncio.sleep(0.005)
 
     async def _unload(self):
         self._refusing = True
         while self._loaded:
-            await self._loaded.pop().close()
+            try:
+                await self._loaded.pop().close()
+            except Exception:
+                logging.exception("close failed")
 
     @contextlib.contextmanager
     def counting(self):

@@ -27,6 +27,8 @@ use crate::shared::{Shared, lock};
 
 /// Words of workers that whoever waits for them has not taken yet.
 const WORDS: usize = 256;
+/// What the answer of a worker that needs its whole grace may take.
+const SLACK: Duration = Duration::from_secs(2);
 /// What a worker gets to close what it has loaded, after nothing is in flight any more.
 const CLOSING: Duration = Duration::from_secs(10);
 /// Bytes of the secret that tokens are derived from.
@@ -57,8 +59,16 @@ impl Workers {
         let hub = self.open(shared)?;
         let (container, generation) = (launch.container.as_str(), launch.generation.0);
         hub.expect(container, generation, false);
-        if let Some(assignment) = &worker.assignment {
-            hub.order(container, generation, Order::Assign(assign(shared, launch, assignment)));
+        match &worker.assignment {
+            Some(assignment) => {
+                hub.order(container, generation, Order::Assign(assign(shared, launch, assignment)));
+            }
+            // Its word may have been missed.
+            None if hub.is_there(container) => {
+                let (container, generation) = (launch.container.clone(), launch.generation);
+                shared.emit(RuntimeEvent::Worker { container, generation, said: WorkerSaid::Waiting });
+            }
+            None => {}
         }
         let socket = socket(shared);
         let socket = socket.to_str().ok_or_else(|| Error::invalid("the path of the data dir is no text"))?;
@@ -95,10 +105,15 @@ impl Workers {
         let assignment = *assignment;
         let drain = || Order::Drain(Drain { assignment, deadline_ms });
         let drained = |said: &Said| matches!(said, Said::Drained { assignment: of } if *of == assignment);
-        let unloaded = |said: &Said| matches!(said, Said::Unloaded { assignment: of } if *of == assignment);
+        // What could not be loaded is unloaded.
+        let unloaded = |said: &Said| match said {
+            Said::Unloaded { assignment: of } => *of == assignment,
+            Said::Failed(failed) => failed.assignment == assignment,
+            _ => false,
+        };
         let both = |said: &Said| drained(said) || unloaded(said);
         let told = |order| hub.order(container.as_str(), generation.0, order);
-        let said = until(&mut words, (container, *generation), *grace, both, || told(drain())).await?;
+        let said = until(&mut words, (container, *generation), *grace + SLACK, both, || told(drain())).await?;
         if unloaded(&said) {
             return Ok(());
         }

@@ -72,6 +72,17 @@ pub enum Order {
     Unload(Unload),
 }
 
+impl Order {
+    /// Which assignment it is about, and how far that has come: nothing goes back behind an order that was given.
+    fn rank(&self) -> (u64, u8) {
+        match self {
+            Self::Assign(assign) => (assign.assignment, 0),
+            Self::Drain(drain) => (drain.assignment, 1),
+            Self::Unload(unload) => (unload.assignment, 2),
+        }
+    }
+}
+
 /// Something about one worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HubEvent {
@@ -206,14 +217,17 @@ impl Hub {
         }
     }
 
-    /// Says what a worker is to do, now if it is there, and at the beginning of each session. False if it is not expected.
+    /// Says what a worker is to do, now if it is there, and at the beginning of each session. An order about an earlier
+    /// assignment, or behind one that was given about the same, changes nothing: the standing one is told again. False if the
+    /// worker is not expected.
     pub fn order(&self, container: &str, generation: u64, order: Order) -> bool {
         let mut slots = self.workers.slots();
         let Some(slot) = slots.get_mut(container).filter(|slot| slot.generation == generation) else { return false };
-        if let Order::Assign(assign) = &order {
-            slot.assignment = slot.assignment.max(assign.assignment);
+        slot.assignment = slot.assignment.max(order.rank().0);
+        // What is told again, perhaps because somebody looked at an older state, takes nothing back.
+        if slot.order.as_ref().is_none_or(|standing| order.rank() >= standing.rank()) {
+            slot.order = Some(order);
         }
-        slot.order = Some(order);
         slot.send_order();
         true
     }

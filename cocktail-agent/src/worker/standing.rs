@@ -154,12 +154,17 @@ impl Standing {
             to_worker::Kind::Drain(order) => {
                 if self.phase.assignment() == Some(order.assignment) {
                     self.drain();
+                } else if matches!(self.phase, Phase::Waiting) && order.assignment >= *self.assignment.borrow() {
+                    // Nothing of it is loaded, and nothing will be.
+                    self.assignment.send_replace(order.assignment);
+                    self.became(Kind::Unloaded(Unloaded { assignment: order.assignment }));
                 }
             }
             to_worker::Kind::Unload(order) => {
                 if self.phase.assignment() == Some(order.assignment) {
                     self.unload(None);
-                } else if order.assignment == *self.assignment.borrow() && matches!(self.phase, Phase::Waiting) {
+                } else if matches!(self.phase, Phase::Waiting) && order.assignment >= *self.assignment.borrow() {
+                    self.assignment.send_replace(order.assignment);
                     self.became(Kind::Unloaded(Unloaded { assignment: order.assignment }));
                 }
             }
@@ -219,6 +224,10 @@ impl Standing {
             Phase::Loading { shared, mut then } => {
                 then.drain = true;
                 self.phase = Phase::Loading { shared, then };
+            }
+            drained @ Phase::Drained { .. } => {
+                self.phase = drained;
+                self.say_outcome();
             }
             other => self.phase = other,
         }

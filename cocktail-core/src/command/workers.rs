@@ -37,18 +37,21 @@ impl State {
             }
             WorkerSaid::Failed { assignment, error, port_taken } if is_about(record, *assignment) => {
                 let mut events = Vec::new();
-                if record.state == ContainerState::Ready || record.probe != *error {
+                // A worker may say very much, each time in other words: the first are kept.
+                if record.state == ContainerState::Ready || record.probe.is_empty() {
                     events.push(readiness(record, false, error.clone()));
                 }
                 let port = record.ports.iter().find(|lease| Some(&lease.name) == port_taken.as_ref());
-                // Another container would have the same fixed port; this one tries again when its time is over.
+                // It would have the same fixed port again, and one that was proved before the start is taken by the worker
+                // itself: then it tries again when its time is over.
                 let fixed = |port: u16| {
                     let unit = self.units.get(&record.unit);
                     unit.is_some_and(|it| {
                         it.template(record.revision).ports.iter().any(|spec| spec.fixed == Some(port))
                     })
                 };
-                if let Some(port) = port.and_then(|it| it.port).filter(|port| record.is_wanted() && !fixed(*port)) {
+                let unproved = record.worker.as_ref().is_some_and(|worker| worker.late) && record.is_wanted();
+                if let Some(port) = port.and_then(|it| it.port).filter(|port| unproved && !fixed(*port)) {
                     let because = format!("another program has port {port}");
                     events.push(Event::PortTaken { container: container.clone(), port, because });
                 }

@@ -157,9 +157,8 @@ pub(super) fn place_spares<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a 
         if let Some(hold) = over_quota(draft, id, template, None) {
             return Some(hold);
         }
+        // Nothing is bought for it.
         let Some(server) = search.next(draft, draft.state.placement()) else {
-            let count = u32::try_from(missing - made).unwrap_or(u32::MAX);
-            draft.want(id, Want { count, revision: unit.revision });
             return Some(no_room(draft, unit, template, &search, None));
         };
         draft.reserve(id, server, template.resources);

@@ -134,6 +134,7 @@ fn watch(draft: &mut Draft<'_>, unit: &Unit, container: &Container, told: bool) 
         return (!told).then(|| Hold::new(because(), "budget"));
     }
     let because = match &container.unwell {
+        Some(detail) if container.ports.iter().any(|lease| lease.port.is_none()) => detail.clone(),
         Some(detail) if !unready => format!("liveness probe failed: {detail}"),
         _ => {
             let limit = human(unit.spec.update.progress);

@@ -74,8 +74,12 @@ pub(super) fn home(draft: &Draft<'_>, container: &Container, unit: &Unit) -> Opt
     let worker = container.worker.as_ref().filter(|worker| !worker.spare && !worker.worn)?;
     // What was wrong with it may still be.
     let well = container.crashes == 0 && container.unwell.is_none() && container.replace.is_none();
+    // It has to be up, and a fixed port stays with its process.
+    let up = container.started.is_some() && container.handle.is_some();
+    let template = unit.template(container.revision);
+    let movable = template.can_be_told() && template.ports.iter().all(|port| port.fixed.is_none());
     let server = state.servers.get(&container.server)?;
-    if !well || server.state != ServerState::Ready || !unit.template(container.revision).can_be_told() {
+    if !up || !movable || !well || server.state != ServerState::Ready {
         return None;
     }
     let wants = |id: &UnitId, unit: &Unit| {

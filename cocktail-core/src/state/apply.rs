@@ -318,6 +318,7 @@ impl State {
                 pool: pool(unit, template),
                 assignment: u64::from(!spare),
                 spare: *spare,
+                late: false,
                 worn: false,
             })
         });
@@ -385,6 +386,9 @@ impl State {
             match &operation.kind {
                 OperationKind::Start => {
                     record.generation = operation.generation;
+                    if let Some(worker) = &mut record.worker {
+                        worker.late = false;
+                    }
                     record.restarts = operation.generation.0.saturating_sub(1);
                     record.ending = None;
                     record.unwell = None;

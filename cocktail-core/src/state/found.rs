@@ -44,7 +44,10 @@ impl State {
 
     /// Whether an absence means an end: it ran before the listing was asked for, and no call on it is under way.
     fn is_gone(&self, record: &Container, asked: ManagerTime) -> bool {
-        let ran = matches!(record.state, ContainerState::Loading | ContainerState::Ready | ContainerState::Draining);
+        let ran = matches!(
+            record.state,
+            ContainerState::Waiting | ContainerState::Loading | ContainerState::Ready | ContainerState::Draining
+        );
         let settled = record.operation.is_none_or(|id| !self.operations.contains_key(&id));
         ran && settled && record.started.is_some_and(|started| started < asked)
     }

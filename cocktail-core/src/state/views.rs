@@ -58,7 +58,8 @@ impl State {
     }
 
     pub(super) fn view_of(&self, id: &UnitId, unit: &Unit) -> UnitView {
-        let containers: Vec<&Container> = self.of(unit).collect();
+        // What waits for whoever needs it is none of those that the Unit wants.
+        let containers: Vec<&Container> = self.of(unit).filter(|container| !container.is_spare()).collect();
         let ready = containers.iter().filter(|container| container.state == ContainerState::Ready).count();
         let updated =
             containers.iter().filter(|container| container.is_wanted() && container.revision == unit.revision).count();

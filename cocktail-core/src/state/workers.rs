@@ -68,12 +68,15 @@ impl State {
             let refill = owner.refill_at().unwrap_or(self.now);
             self.wake(refill, &from);
         }
-        self.take(container, unit, |state, record| {
+        self.take(container, unit, true, |state, record| {
             record.revision = revision;
             if let Some(worker) = &mut record.worker {
                 worker.spare = false;
+                worker.late = true;
                 worker.assignment += 1;
             }
+            // What it did before is no fault of what it is told now.
+            record.crashes = 0;
             let lease = |(name, port): &(Name, u16)| ContainerPort { name: name.clone(), port: Some(*port) };
             record.ports = ports.iter().map(lease).collect();
             if let Some(pool) = state.ports.get_mut(&record.server) {
@@ -138,7 +141,7 @@ impl State {
             Some(revision) => (home.clone(), revision),
             None => own,
         };
-        self.take(&ended.container, &unit, |state, record| {
+        self.take(&ended.container, &unit, false, |state, record| {
             state.free_ports(record);
             record.ports.clear();
             record.operation = None;
@@ -174,7 +177,8 @@ impl State {
                 }
                 record.why.record(state.at, "poison port", because, &[]);
             }
-            record.replace.get_or_insert_with(|| because.to_owned());
+            // It ends, and starts again with another one, which is proved before.
+            record.unwell = Some(because.to_owned());
         });
     }
 
@@ -183,8 +187,8 @@ impl State {
         self.end(operation, state, failure.map(|failure| failure.message.clone()))
     }
 
-    /// Changes a container that another Unit may own from then on.
-    fn take(&mut self, id: &ContainerId, unit: &UnitId, change: impl FnOnce(&mut Self, &mut Container)) {
+    /// Changes a container that another Unit may own from then on. One that is `new` there counts as made now.
+    fn take(&mut self, id: &ContainerId, unit: &UnitId, new: bool, change: impl FnOnce(&mut Self, &mut Container)) {
         let Some(mut shared) = self.containers.remove(id) else { return };
         self.count_out(&shared);
         self.spot_out(&shared);
@@ -196,11 +200,13 @@ impl State {
             if let Some(before) = self.units.get_mut(&from) {
                 before.containers.remove(id);
             }
-            if let Some(after) = self.units.get_mut(unit) {
-                after.made += 1;
-                record.ordinal = after.made;
-                after.containers.insert(id.clone());
-            }
+        }
+        if (new || from != *unit)
+            && let Some(after) = self.units.get_mut(unit)
+        {
+            after.made += 1;
+            record.ordinal = after.made;
+            after.containers.insert(id.clone());
         }
         record.why.keep(self.settings.why_per_object);
         self.spot_in(record);

@@ -123,7 +123,10 @@ impl Machine {
                 _ => {
                     let ran = matches!(
                         record.state,
-                        ContainerState::Loading | ContainerState::Ready | ContainerState::Draining
+                        ContainerState::Waiting
+                            | ContainerState::Loading
+                            | ContainerState::Ready
+                            | ContainerState::Draining
                     );
                     if ran && record.operation.is_none() {
                         events.push(Event::Exited { container, generation, exit: Exit::Unknown });

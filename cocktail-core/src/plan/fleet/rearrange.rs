@@ -105,15 +105,16 @@ fn gain((price, all): (f64, f64), (containers, total): (usize, usize)) -> f64 {
     price / all.max(f64::MIN_POSITIVE) / part
 }
 
-/// Whether a container may be replaced for the sake of money: it serves, nothing else is decided about it, and nobody works
-/// in it. What a service port carries is drained without loss; other work that is under way is not.
+/// Whether a container may be replaced for the sake of money: it serves or waits, nothing else is decided about it, and nobody
+/// works in it. What a service port carries is drained without loss; other work that is under way is not.
 fn may_move(state: &State, container: &Container) -> bool {
     let Some(unit) = state.units.get(&container.unit) else { return false };
     let calm = unit
         .rollout
         .as_ref()
         .is_none_or(|it| !matches!(it.state, RolloutState::Running | RolloutState::RollingBack | RolloutState::Paused));
-    let serves = container.state == ContainerState::Ready && container.replace.is_none();
+    let waits = container.state == ContainerState::Waiting && container.operation.is_none();
+    let serves = (container.state == ContainerState::Ready || waits) && container.replace.is_none();
     let routed = unit.spec.template.ports.iter().any(|port| port.service.is_some());
     let in_flight = container.usage.as_ref().and_then(|usage| usage.traffic).is_some_and(|it| it.in_flight > 0);
     let works = unit.spec.template.restart.is_job() || in_flight && !routed;

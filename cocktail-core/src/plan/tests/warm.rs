@@ -162,7 +162,7 @@ fn who_cannot_be_told_is_replaced_and_what_was_said_of_an_earlier_assignment_say
 }
 
 #[test]
-fn a_port_that_another_program_has_is_left_alone_and_another_container_comes() {
+fn a_port_that_another_program_has_is_left_alone_and_its_worker_starts_again_with_another() {
     let mut world = world(&[("web", "replicas = 0\nwarm = 1\nports.http = {}")]);
     let spare = waiting(&world, "web")[0].clone();
     world.scale("web", 1).unwrap();
@@ -173,11 +173,22 @@ fn a_port_that_another_program_has_is_left_alone_and_another_container_comes() {
     assert_eq!(say(&mut world, &spare, &said), ["unready", "port-taken"]);
     let lease = world.state.ports[&server_id()].lease(port);
     assert!(matches!(lease, Some(PortLease::Poisoned(_))), "{lease:?}");
-    let others: Vec<u16> = world.of("web").iter().flat_map(|it| it.port_numbers()).collect();
-    assert_eq!(others.len(), 1, "another one is on its way");
-    assert_ne!(others[0], port);
+    assert_eq!(open(&world, &spare), Some("stop"));
+    let reason = world.container(&spare).reason.clone();
+    assert!(reason.contains(&format!("another program has port {port}")), "{reason}");
+    world.answer_all();
+    assert!(matches!(world.container(&spare).state, ContainerState::Backoff { .. }), "not at once");
     world.settle();
-    assert_eq!(world.ready("web"), 1);
+    let record = world.container(&spare);
+    assert_eq!((record.state, record.generation.0), (ContainerState::Ready, 2));
+    assert_ne!(record.ports[0].port, Some(port));
+    // One that was proved before the start is the worker's own fault.
+    let said = WorkerSaid::Failed {
+        assignment: 1,
+        error: "address in use".into(),
+        port_taken: Some(Name::new("http").unwrap()),
+    };
+    assert_eq!(say(&mut world, &spare, &said), ["unready"]);
 }
 
 #[test]
@@ -241,4 +252,22 @@ fn who_comes_back_to_a_server_that_is_to_be_emptied_leaves_it() {
     world.answer(index, Answer::Done);
     // That a pass over everything finds nothing more is seen after every turn.
     assert_ne!(world.container(&back).replace, None, "{}", world.describe());
+}
+
+#[test]
+fn what_is_told_anew_counts_as_made_now_and_what_waits_is_no_part_of_a_rollout() {
+    let mut world = world(&[("web", "replicas = 1\nwarm = 3")]);
+    let spare = waiting(&world, "web")[0].clone();
+    world.exit(&spare, Exit::Code(1));
+    world.settle();
+    let made = world.unit("web").made;
+    world.apply(&shop(&[("web", "replicas = 1\nwarm = 3\nconfig.web = { v = 2 }")]));
+    let taken = ids(&world, "web", ContainerState::Loading)[0].clone();
+    assert!(world.container(&taken).ordinal > made, "a failure of it is one of the rollout");
+    assert_eq!(world.container(&taken).crashes, 0);
+    world.settle();
+    let id = world.state.unit_named("web").unwrap();
+    let view = world.state.unit_view(&id).unwrap();
+    assert_eq!((view.updated, view.rollout.state.as_str(), view.reason.as_str()), (1, "completed", ""));
+    assert!(world.of("web").iter().any(|it| it.revision.0 == 1), "what waits is that of before");
 }
