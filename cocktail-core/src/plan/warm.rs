@@ -85,8 +85,7 @@ pub(super) fn home(draft: &Draft<'_>, container: &Container, unit: &Unit) -> Opt
     let wants = |id: &UnitId, unit: &Unit| {
         let limit = unit.spec.warm.uses;
         let wanted = wanted(state, unit);
-        wanted > 0
-            && (limit == 0 || worker.assignment < u64::from(limit))
+        (limit == 0 || worker.assignment < u64::from(limit))
             && pool(id, &unit.spec.template) == worker.pool
             && spares(state, id).filter(|it| is_there(it, &worker.pool)).count() + draft.returning(id) < wanted
     };

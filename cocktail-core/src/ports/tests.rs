@@ -97,6 +97,17 @@ fn where_no_port_is_free_the_numbers_say_why() {
 }
 
 #[test]
+fn a_port_that_is_poisoned_far_behind_the_turn_leaves_the_turn_alone() {
+    let mut pool = PortPool::new(RANGE);
+    for port in [100, 101, 102] {
+        pool.reserve(port, id("a"));
+    }
+    pool.release(&id("a"), [101], NOW);
+    pool.poison(100, LATER);
+    assert_eq!(find(&pool, 1, NOW), Ok(vec![103]));
+}
+
+#[test]
 fn nothing_is_found_where_nothing_is_asked_for() {
     assert_eq!(find(&PortPool::new(RANGE), 0, NOW), Ok(vec![]));
 }

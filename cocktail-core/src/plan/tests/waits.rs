@@ -84,7 +84,52 @@ fn a_unit_without_ports_says_how_many_are_used() {
     let settings = Settings { port_range: PortRange { first: 20_000, last: 20_002 }, ..Settings::default() };
     let mut world = World::with(settings, 64_000);
     let events = world.apply(&shop(&[("web", 2, "ports.http = {}\nports.admin = {}")]));
-    assert_eq!(held(&events), ["no free port in 20000-20002: 2 held, 0 resting, 0 taken by other programs"]);
+    let why = "no free port in 20000-20002: 2 held, 0 resting, 0 taken by other programs";
+    assert_eq!(held(&events), [why]);
+    let looked_at = events.iter().find_map(|event| match event {
+        Event::Held { considered, .. } => Some(considered.iter().map(|it| it.rejected_because.as_str()).collect()),
+        _ => None,
+    });
+    assert_eq!(looked_at, Some(vec![why]), "the server that was looked at is named");
+}
+
+#[test]
+fn a_quota_of_cpu_or_memory_is_used_up_to_the_last_and_no_further() {
+    for (quota, resources, why) in [
+        ("cpu = 1", "cpu = 0.5", "1000m cpu, and one more makes 1500m"),
+        ("memory = \"1KiB\"", "memory = \"512B\"", "1024 bytes, and one more makes 1536"),
+    ] {
+        let file = |map: &str, count: u32| {
+            format!(
+                "service = \"shop\"\nquota = {{ {quota} }}\n[maps.{map}.units.{map}]\ncommand = [\"x\"]\n\
+                 resources = {{ {resources} }}\nreplicas = {count}\n"
+            )
+        };
+        let mut world = World::new();
+        world.apply(&file("one", 1));
+        let events = world.apply(&file("two", 2));
+        assert_eq!(held(&events), [format!("the quota of service shop allows {why}")]);
+        world.settle();
+        assert_eq!(world.ready("one/one") + world.ready("two/two"), 2);
+    }
+}
+
+#[test]
+fn units_that_keep_apart_are_never_on_one_server_and_say_so() {
+    let mut world = World::new();
+    let apart = |other: &str| format!("place.affinity.apart = [\"{other}\"]");
+    let events = world.apply(&shop(&[("web", 2, &apart("web")), ("other", 1, &apart("web"))]));
+    let why = held(&events);
+    assert!(why.iter().any(|why| why.contains("other is there, which the unit keeps away from")), "{why:?}");
+    world.settle();
+    assert_eq!(world.ready("web") + world.ready("other"), 1);
+}
+
+#[test]
+fn a_fixed_port_whose_socket_is_handed_over_is_given_to_several_in_one_pass() {
+    let mut world = World::new();
+    let events = world.apply(&shop(&[("pair", 2, "ports.main = { fixed = 9000, inherit = true }")]));
+    assert_eq!(held(&events), Vec::<&str>::new());
 }
 
 #[test]

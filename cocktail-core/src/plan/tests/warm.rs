@@ -271,3 +271,18 @@ fn what_is_told_anew_counts_as_made_now_and_what_waits_is_no_part_of_a_rollout()
     assert_eq!((view.updated, view.rollout.state.as_str(), view.reason.as_str()), (1, "completed", ""));
     assert!(world.of("web").iter().any(|it| it.revision.0 == 1), "what waits is that of before");
 }
+
+#[test]
+fn as_many_come_back_in_one_turn_as_are_to_wait_and_the_others_end() {
+    let mut world = world(&[("web", "replicas = 5\nwarm = 2")]);
+    for spare in waiting(&world, "web") {
+        world.exit(&spare, Exit::Code(1));
+    }
+    world.scale("web", 1).unwrap();
+    let kinds: Vec<&str> = world.ids("web").iter().filter_map(|id| open(&world, id)).collect();
+    let count = |kind: &str| kinds.iter().filter(|it| **it == kind).count();
+    // Beside two that served, the two that are not up yet end.
+    assert_eq!((count("unload"), count("stop")), (2, 4), "{}", world.describe());
+    world.settle();
+    assert_eq!((world.ready("web"), waiting(&world, "web").len()), (1, 2));
+}
