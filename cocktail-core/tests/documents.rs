@@ -21,6 +21,10 @@ fn keys_of_schema(table: &Value, above: &str, keys: &mut BTreeSet<String>) {
         } else if value["additionalProperties"]["properties"].is_object() {
             keys_of_schema(&value["additionalProperties"], &format!("{key}.NAME."), keys);
         } else {
+            // Of several forms one may be a table.
+            for form in value["anyOf"].as_array().into_iter().flatten().filter(|it| it["properties"].is_object()) {
+                keys_of_schema(form, &format!("{key}."), keys);
+            }
             keys.insert(key);
         }
     }

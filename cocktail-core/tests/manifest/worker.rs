@@ -124,7 +124,10 @@ fn workers_may_wait_where_all_that_they_need_can_be_told() {
             "worker = \"w\"\nmicroservices = [\"orders\"]\nwarm = { age = \"1h\" }\n",
             &["5:1: missing key `count` (write warm = 2, or warm = { count = 2, age = \"1h\", uses = 100 })"],
         ),
-        ("worker = \"w\"\nmicroservices = [\"orders\"]\nwarm = \"2\"\n", &["5:8: expected a whole number"]),
+        (
+            "worker = \"w\"\nmicroservices = [\"orders\"]\nwarm = \"2\"\n",
+            &["5:8: expected a whole number, found a string (write it without quotes: 2)"],
+        ),
     ];
     for (body, problems) in cases {
         refused(&unit(body), problems);
