@@ -278,6 +278,10 @@ impl World {
         generation: Generation,
         ready: bool,
     ) {
+        if !ready && self.healed {
+            // It was to flap while things went wrong.
+            return;
+        }
         let (life, flaps) = (self.life, self.rates.flaps);
         let machine = match self.reach(server) {
             Ok(machine) => machine,

@@ -78,6 +78,11 @@ pub const REGRESSIONS: &[Regression] = &[
         showed: "V1: a worker that was started while things went wrong ended seconds before the end; none does any more",
     },
     Regression {
+        seed: 377,
+        faulty: LONG,
+        showed: "V1: a worker that was told something else twitched once more, long after the faults were over; none does",
+    },
+    Regression {
         seed: 313,
         faulty: LONG,
         showed: "I15: an assignment that arrived twice was taken up again after it had been unloaded; a worker remembers the \
