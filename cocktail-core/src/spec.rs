@@ -235,15 +235,38 @@ pub struct Template {
 }
 
 impl Template {
-    /// Whether a worker that waits can be told all that it needs to become a container of this: nothing of it has to be
-    /// there at its start.
-    pub fn can_be_told(&self) -> bool {
+    /// What keeps a worker that waits from becoming a container of this by being told: it has to be there at its start.
+    pub fn untold(&self) -> Option<Untold<'_>> {
+        if self.microservices.is_empty() {
+            return Some(Untold::Program);
+        }
+        if let Some(port) = self.ports.iter().find(|port| port.inherit) {
+            return Some(Untold::Socket(&port.name));
+        }
+        if let Some((name, _)) = self.volumes.iter().find(|(_, volume)| volume.kind == VolumeKind::Exclusive) {
+            return Some(Untold::Volume(name));
+        }
         let says_itself = self.ready.as_ref().is_none_or(|probe| probe.check == Check::Worker) && self.live.is_none();
-        !self.microservices.is_empty()
-            && says_itself
-            && self.ports.iter().all(|port| !port.inherit)
-            && self.volumes.values().all(|volume| volume.kind != VolumeKind::Exclusive)
+        (!says_itself).then_some(Untold::Probe)
     }
+
+    /// Whether a worker that waits can be told all that it needs to become a container of this.
+    pub fn can_be_told(&self) -> bool {
+        self.untold().is_none()
+    }
+}
+
+/// What a worker cannot be told after its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untold<'a> {
+    /// It loads nothing: it is no worker.
+    Program,
+    /// A port whose socket it inherits.
+    Socket(&'a Name),
+    /// An exclusive volume.
+    Volume(&'a Name),
+    /// A probe that looks at it from outside.
+    Probe,
 }
 
 /// A microservice that a worker loads.

@@ -142,33 +142,40 @@ struct Call {
 impl Call {
     async fn start(self, launch: Launch, deadline: tokio::time::Instant) {
         let permit = self.limit.clone().acquire_owned().await;
-        let mut pauses = pauses();
-        let outcome = loop {
-            match self.try_start(&launch).await {
-                Ok(handle) => break Ok(handle),
-                Err(error) if error.kind().is_transient() => {
-                    let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
-                    if tokio::time::Instant::now() + pause >= deadline {
-                        break Err(error);
-                    }
-                    tokio::time::sleep(pause).await;
-                    if !self.is_wanted().await {
-                        // It was resolved meanwhile: a repeated call would start what nobody waits for.
-                        ended("dropped");
-                        return;
-                    }
-                }
-                Err(error) => break Err(error),
-            }
-        };
+        let outcome = self.until(deadline, || self.try_start(&launch)).await;
         drop(permit);
         match outcome {
-            Ok(handle) => {
+            None => {}
+            Some(Ok(handle)) => {
                 ended("done");
                 let (container, generation) = (launch.container, launch.generation);
                 self.shared.observe(Observation::Event(Event::Started { container, generation, handle })).await;
             }
-            Err(error) => self.failed(&error).await,
+            Some(Err(error)) => self.failed(&error).await,
+        }
+    }
+
+    /// Repeats a call that another attempt may help until its deadline; `None` if it was resolved meanwhile: a repeated call
+    /// would do what nobody waits for.
+    async fn until<T, F>(&self, deadline: tokio::time::Instant, mut call: impl FnMut() -> F) -> Option<Result<T, Error>>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut pauses = pauses();
+        loop {
+            let error = match call().await {
+                Err(error) if error.kind().is_transient() => error,
+                ended => return Some(ended),
+            };
+            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+            if tokio::time::Instant::now() + pause >= deadline {
+                return Some(Err(error));
+            }
+            tokio::time::sleep(pause).await;
+            if !self.is_wanted().await {
+                ended("dropped");
+                return None;
+            }
         }
     }
 
@@ -202,26 +209,17 @@ impl Call {
 
     async fn assign(self, launch: Result<Launch, Error>, deadline: tokio::time::Instant) {
         let permit = self.limit.clone().acquire_owned().await;
-        let mut pauses = pauses();
-        let outcome = loop {
-            let told = match &launch {
-                Ok(launch) => self.runtime.assign(launch).await,
-                Err(error) => break Err(error.clone()),
-            };
-            match told {
-                Err(error) if error.kind().is_transient() => {
-                    let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
-                    if tokio::time::Instant::now() + pause >= deadline {
-                        break Err(error);
-                    }
-                    tokio::time::sleep(pause).await;
-                }
-                // It has ended: that is told by itself.
-                Err(error) if *error.kind() == ErrorKind::NotFound => break Ok(()),
-                told => break told,
-            }
+        let outcome = match &launch {
+            Ok(launch) => self.until(deadline, || self.runtime.assign(launch)).await,
+            Err(error) => Some(Err(error.clone())),
         };
         drop(permit);
+        let outcome = match outcome {
+            None => return,
+            // It has ended: that is told by itself.
+            Some(Err(error)) if *error.kind() == ErrorKind::NotFound => Ok(()),
+            Some(outcome) => outcome,
+        };
         let (operation, failure) = (self.operation, self.worker_failure(outcome));
         self.shared.observe(Observation::Event(Event::Assigned { operation, failure })).await;
     }

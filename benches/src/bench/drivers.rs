@@ -11,11 +11,17 @@ pub(crate) use pm2::Pm2;
 pub(crate) use supervisord::Supervisord;
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use cocktail_benches::wave::complete;
+
+/// Longest that an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> Result<u16> {
@@ -40,4 +46,25 @@ fn start(command: &mut Command, log: &Path) -> Result<crate::proc::Owned> {
     let name = command.get_program().to_string_lossy().into_owned();
     let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn();
     Ok(crate::proc::Owned(child.with_context(|| format!("cannot start {name}"))?))
+}
+
+/// Sends a request and reads its answer, which must be 200: its body.
+pub(crate) fn ask(mut stream: TcpStream, path: &str) -> Result<String> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n")?;
+    let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
+    loop {
+        let length = stream.read(&mut buffer).context("no answer")?;
+        answer.extend_from_slice(&buffer[..length]);
+        match complete(&answer) {
+            Ok(Some(status)) => {
+                ensure!(status == 200, "answered {status}");
+                let text = String::from_utf8(answer).context("the answer is no text")?;
+                return Ok(text.split_once("\r\n\r\n").unwrap_or_default().1.to_owned());
+            }
+            Ok(None) => ensure!(length > 0, "the connection was closed before the answer"),
+            Err(because) => bail!(because),
+        }
+    }
 }

@@ -14,7 +14,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use cocktail_benches::wave::complete;
 use serde_json::Value;
 
 use crate::Setup;
@@ -30,15 +29,11 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(crate) fn warm(setup: &Setup) -> Result<Report> {
     let mut report = Report::new("warm");
     let rounds = setup.rounds(300);
-    let Some(program) = setup.cocktail.as_deref() else { bail!("only ours is measured here: --cocktail is missing") };
-    let stage = Stage::build(setup, program, 0)?;
-    let (mut waited, mut cold) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        waited.push(stage.first_answer(&stage.warm)?);
-        cold.push(stage.first_answer(&stage.cold)?);
-    }
-    stage.ours.down()?;
-    figures(&mut report, &waited, &cold, "from the command to the answer");
+    let (waited, cold) = samples(setup, rounds, 0, Stage::first_answer)?;
+    report.figure("p50_ms", median(&waited), "from the command to the answer, half of them");
+    report.figure("p99_ms", quantile(&waited, 0.99), "the same, all but one in a hundred");
+    report.figure("cold_p50_ms", median(&cold), "with nothing that waits, half of them");
+    report.figure("vs_cold", median(&ratios(&waited, &cold)), "with one that waits over without");
     report.note(format!("{rounds} rounds, ratios within each; two synced commits are in each of ours"));
     Ok(report)
 }
@@ -46,14 +41,7 @@ pub(crate) fn warm(setup: &Setup) -> Result<Report> {
 pub(crate) fn extend(setup: &Setup) -> Result<Report> {
     let mut report = Report::new("extend");
     let rounds = setup.rounds(100);
-    let Some(program) = setup.cocktail.as_deref() else { bail!("only ours is measured here: --cocktail is missing") };
-    let stage = Stage::build(setup, program, 1)?;
-    let (mut waited, mut cold) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        waited.push(stage.help(&stage.warm)?);
-        cold.push(stage.help(&stage.cold)?);
-    }
-    stage.ours.down()?;
+    let (waited, cold) = samples(setup, rounds, 1, Stage::help)?;
     report.figure("warm_p50_ms", median(&waited), "from the call for help to another container's answer, one waits");
     report.figure("warm_p99_ms", quantile(&waited, 0.99), "the same, all but one in a hundred");
     report.figure("cold_p50_ms", median(&cold), "the same with none that waits");
@@ -62,11 +50,22 @@ pub(crate) fn extend(setup: &Setup) -> Result<Report> {
     Ok(report)
 }
 
-fn figures(report: &mut Report, waited: &[f64], cold: &[f64], what: &str) {
-    report.figure("p50_ms", median(waited), format!("{what}, half of them"));
-    report.figure("p99_ms", quantile(waited, 0.99), "the same, all but one in a hundred");
-    report.figure("cold_p50_ms", median(cold), "with nothing that waits, half of them");
-    report.figure("vs_cold", median(&ratios(waited, cold)), "with one that waits over without");
+/// Milliseconds with one that waits, and without, in turns; `least` containers are there before each sample.
+fn samples(
+    setup: &Setup,
+    rounds: u32,
+    least: u32,
+    sample: impl Fn(&Stage, &Side) -> Result<f64>,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    let Some(program) = setup.cocktail.as_deref() else { bail!("only ours is measured here: --cocktail is missing") };
+    let stage = Stage::build(setup, program, least)?;
+    let (mut waited, mut cold) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        waited.push(sample(&stage, &stage.warm)?);
+        cold.push(sample(&stage, &stage.cold)?);
+    }
+    stage.ours.down()?;
+    Ok((waited, cold))
 }
 
 /// Two Units that differ in whether something waits for them.
@@ -119,7 +118,7 @@ impl Stage {
         self.rest(side)?;
         let begin = Instant::now();
         self.scale(side, 1)?;
-        ask(TcpStream::connect(side.address).context("the service port does not listen")?, "/")?;
+        drivers::ask(TcpStream::connect(side.address).context("the service port does not listen")?, "/")?;
         let time = begin.elapsed();
         self.scale(side, 0)?;
         Ok(time.as_secs_f64() * 1_000.0)
@@ -130,11 +129,11 @@ impl Stage {
         self.rest(side)?;
         // Held open, so that the next connection goes to who has none.
         let mut held = TcpStream::connect(side.address).context("the service port does not listen")?;
-        let first = ask(held.try_clone()?, "/")?;
+        let first = drivers::ask(held.try_clone()?, "/")?;
         let begin = Instant::now();
-        ask(held.try_clone()?, "/help")?;
+        drivers::ask(held.try_clone()?, "/help")?;
         loop {
-            let other = ask(TcpStream::connect(side.address)?, "/")?;
+            let other = drivers::ask(TcpStream::connect(side.address)?, "/")?;
             if other != first {
                 break;
             }
@@ -184,26 +183,5 @@ impl Stage {
         let (head, body) = answer.split_once("\r\n\r\n").context("the Manager answers half")?;
         ensure!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {answer}");
         serde_json::from_str(body).with_context(|| format!("{method} {path} answers no JSON: {body}"))
-    }
-}
-
-/// Sends a request and reads its answer.
-fn ask(mut stream: TcpStream, path: &str) -> Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_nodelay(true)?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n")?;
-    let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
-    loop {
-        let length = stream.read(&mut buffer).context("no answer")?;
-        answer.extend_from_slice(&buffer[..length]);
-        match complete(&answer) {
-            Ok(Some(status)) => {
-                ensure!(status == 200, "answered {status}");
-                let text = String::from_utf8(answer).context("the answer is no text")?;
-                return Ok(text.split_once("\r\n\r\n").unwrap_or_default().1.to_owned());
-            }
-            Ok(None) => ensure!(length > 0, "the connection was closed before the answer"),
-            Err(because) => bail!(because),
-        }
     }
 }

@@ -5,7 +5,6 @@
 //! hand, and asked as soon as it accepts a connection, which is tried every millisecond; the clock runs from the spawn
 //! until the answer. A round is one of each.
 
-use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -13,8 +12,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use cocktail_benches::load::REQUEST;
-use cocktail_benches::wave::complete;
 
 use crate::Setup;
 use crate::drivers::{self, Cocktail};
@@ -88,7 +85,7 @@ impl Stage {
         }
         thread::sleep(REST);
         let begin = Instant::now();
-        ask(TcpStream::connect(self.address).context("the service port does not listen")?)?;
+        drivers::ask(TcpStream::connect(self.address).context("the service port does not listen")?, "/")?;
         Ok(begin.elapsed().as_secs_f64())
     }
 }
@@ -106,28 +103,8 @@ fn by_hand(setup: &Setup) -> Result<f64> {
         }
         thread::sleep(TRY);
     };
-    ask(stream)?;
+    drivers::ask(stream, "/")?;
     let time = begin.elapsed().as_secs_f64();
     drop(worker);
     Ok(time)
-}
-
-/// Sends a request and reads its answer.
-fn ask(mut stream: TcpStream) -> Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_nodelay(true)?;
-    stream.write_all(REQUEST)?;
-    let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
-    loop {
-        let length = stream.read(&mut buffer).context("no answer")?;
-        answer.extend_from_slice(&buffer[..length]);
-        match complete(&answer) {
-            Ok(Some(status)) => {
-                ensure!(status == 200, "answered {status}");
-                return Ok(());
-            }
-            Ok(None) => ensure!(length > 0, "the connection was closed before the answer"),
-            Err(because) => anyhow::bail!(because),
-        }
-    }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::service::MAX_REPLICAS;
-use super::table::Item;
-use crate::spec::{Check, Template, VolumeKind, Warm};
+use super::table::{Item, shown};
+use crate::spec::{Template, Untold, Warm};
 
 const HELP: &str = "write warm = 2, or warm = { count = 2, age = \"1h\", uses = 100 }";
 /// Shortest time after which a worker that waits is exchanged.
@@ -35,30 +35,31 @@ pub(super) fn decode(item: Item<'_>, template: &Template) -> Warm {
     warm
 }
 
-/// Why workers of this template cannot wait with nothing loaded.
+/// Why workers of this template cannot wait with nothing loaded, and what to do.
 fn against(template: &Template) -> Option<(String, &'static str)> {
-    if template.microservices.is_empty() {
-        let help = "leave it out, or write the program as a `worker` that loads `microservices`";
-        return Some(("a plain command cannot wait with nothing loaded".into(), help));
+    match template.untold() {
+        Some(Untold::Program) => Some((
+            "a plain command cannot wait with nothing loaded".into(),
+            "leave it out, or write the program as a `worker` that loads `microservices`",
+        )),
+        Some(Untold::Socket(port)) => Some((
+            format!("port `{port}` is inherited at the start, when nobody knows it yet"),
+            "leave `inherit` out: it listens where it is told",
+        )),
+        Some(Untold::Volume(volume)) => Some((
+            format!("volume `{volume}` is exclusive: whoever waits would keep it from who serves"),
+            "make it `shared`, or leave `warm` out",
+        )),
+        Some(Untold::Probe) => Some((
+            "a worker that waits has nothing to be probed".into(),
+            "leave `ready` and `live` out: a worker says itself how it is",
+        )),
+        None => {
+            let mut texts = template.command.iter().chain(template.env.values());
+            let text = texts.find(|text| ["${PORT", "${UNIT"].iter().any(|name| text.contains(name)))?;
+            let text = shown(text);
+            let problem = format!("{text:?} depends on who takes the worker, which is not known at its start");
+            Some((problem, "have the worker take it from what it is told"))
+        }
     }
-    if let Some(port) = template.ports.iter().find(|port| port.inherit) {
-        let help = "leave `inherit` out: it listens where it is told";
-        return Some((format!("port `{}` is inherited at the start, when nobody knows it yet", port.name), help));
-    }
-    if let Some((name, _)) = template.volumes.iter().find(|(_, volume)| volume.kind == VolumeKind::Exclusive) {
-        let help = "make it `shared`, or leave `warm` out";
-        return Some((format!("volume `{name}` is exclusive: whoever waits would keep it from who serves"), help));
-    }
-    if template.ready.as_ref().is_some_and(|probe| probe.check != Check::Worker) || template.live.is_some() {
-        let help = "leave `ready` and `live` out: a worker says itself how it is";
-        return Some(("a worker that waits has nothing to be probed".into(), help));
-    }
-    let mut texts = template.command.iter().chain(template.env.values());
-    let named = |text: &&String| ["${PORT", "${UNIT"].iter().any(|name| text.contains(name));
-    if let Some(text) = texts.find(named) {
-        let help = "have the worker take it from what it is told";
-        let text = super::table::shown(text);
-        return Some((format!("{text:?} depends on who takes the worker, which is not known at its start"), help));
-    }
-    None
 }

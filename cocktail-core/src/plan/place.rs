@@ -13,7 +13,7 @@ use super::fleet::outlook;
 use super::{letters, warm};
 use crate::container::{Container, ContainerState};
 use crate::event::Event;
-use crate::id::{ContainerId, ServerId, UnitId};
+use crate::id::{ContainerId, Revision, ServerId, UnitId};
 use crate::name::Name;
 use crate::ports::PortError;
 use crate::quantity::{Bytes, CpuMillis};
@@ -96,25 +96,31 @@ pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, c
         });
         draft.reserve(id, server, template.resources);
         let container = new_id(draft, id, unit, &seed, made);
-        draft.take_claim();
-        draft.push(Event::Claimed {
-            container,
-            unit: id.clone(),
-            revision,
-            server: server.id.clone(),
-            ports,
-            slot,
-            spare: false,
-            because,
-            considered: Vec::new(),
-        });
+        claim(draft, id, Claim { container, revision, server, ports, slot, spare: false, because });
     }
     None
 }
 
-/// The worker that waits for the Unit, otherwise for another one, in the best place for a container of it, with ports; it is
-/// taken out of `waiting`.
-/// Those that will not do are taken out as well.
+/// A container that is to be made.
+struct Claim<'a> {
+    container: ContainerId,
+    revision: Revision,
+    server: &'a Server,
+    ports: Vec<(Name, u16)>,
+    slot: Option<u32>,
+    spare: bool,
+    because: String,
+}
+
+fn claim(draft: &mut Draft<'_>, id: &UnitId, claim: Claim<'_>) {
+    let Claim { container, revision, server, ports, slot, spare, because } = claim;
+    let (unit, server, considered) = (id.clone(), server.id.clone(), Vec::new());
+    draft.take_claim();
+    draft.push(Event::Claimed { container, unit, revision, server, ports, slot, spare, because, considered });
+}
+
+/// The worker that waits for the Unit, otherwise for another one, in the best place for a container of it, with ports. It is
+/// taken out of `waiting`, and so are those that cannot have the ports.
 fn check_out<'a>(
     draft: &mut Draft<'a>,
     (id, unit): (&UnitId, &Unit),
@@ -159,27 +165,18 @@ pub(super) fn place_spares<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a 
         }
         // Nothing is bought for it.
         let Some(server) = search.next(draft, draft.state.placement()) else {
-            return Some(no_room(draft, unit, template, &search, None));
+            return Some(all_full(draft, template, &search, None));
         };
         draft.reserve(id, server, template.resources);
         let container = new_id(draft, id, unit, &seed, made);
-        draft.take_claim();
-        draft.push(Event::Claimed {
-            container,
-            unit: id.clone(),
-            revision: unit.revision,
-            server: server.id.clone(),
-            ports: Vec::new(),
-            slot: None,
-            spare: true,
-            because: format!("{} are to wait for whoever needs them", unit.spec.warm.count),
-            considered: Vec::new(),
-        });
+        let because = format!("{} are to wait for whoever needs them", unit.spec.warm.count);
+        let (revision, ports, slot) = (unit.revision, Vec::new(), None);
+        claim(draft, id, Claim { container, revision, server, ports, slot, spare: true, because });
     }
     None
 }
 
-/// Why nothing has room: the first servers one by one, and what may be bought.
+/// Why nothing has room, and what may be bought.
 fn no_room<'a>(
     draft: &Draft<'a>,
     unit: &Unit,
@@ -187,6 +184,18 @@ fn no_room<'a>(
     search: &Search<'a>,
     gone: Option<&Container>,
 ) -> Hold {
+    let hold = all_full(draft, template, search, gone);
+    let Some((outlook, outlook_cause)) = outlook(draft.state, unit, template.resources) else { return hold };
+    let because = match hold.considered.is_empty() {
+        true => format!("no server yet: {outlook}"),
+        false => format!("{}; {outlook}", hold.because),
+    };
+    // What is on its way changes while it is waited for; the cause is that it is waited for.
+    Hold { because, cause: format!("no room; {outlook_cause}"), considered: hold.considered }
+}
+
+/// Why no server has room: the first ones one by one.
+fn all_full<'a>(draft: &Draft<'a>, template: &Template, search: &Search<'a>, gone: Option<&Container>) -> Hold {
     let mut considered = Vec::new();
     let mut causes = Vec::new();
     let servers = &draft.state.servers;
@@ -202,21 +211,12 @@ fn no_room<'a>(
         causes.push(format!("{}: {}", server.id, hold.cause));
         considered.push(ConsideredView { option: server.id.to_string(), rejected_because: hold.because });
     }
-    let mut because = match &considered[..] {
+    let because = match &considered[..] {
         [] => "no server: no provider has connected one".to_owned(),
         [only] => format!("no room on the only server: {}", only.rejected_because),
         _ => format!("no room on any of {} servers", servers.len()),
     };
-    let mut cause = format!("no room: {}", causes.join(", "));
-    if let Some((outlook, outlook_cause)) = outlook(draft.state, unit, template.resources) {
-        // What is on its way changes while it is waited for; the cause is that it is waited for.
-        cause = format!("no room; {outlook_cause}");
-        because = match considered.is_empty() {
-            true => format!("no server yet: {outlook}"),
-            false => format!("{because}; {outlook}"),
-        };
-    }
-    Hold { because, cause, considered }
+    Hold { because, cause: format!("no room: {}", causes.join(", ")), considered }
 }
 
 /// What would stand in the way of a replacement even if `gone` were away; `None` where there would be room.
