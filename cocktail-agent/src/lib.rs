@@ -5,11 +5,17 @@
 //! when it is needed, asks for help, says what is wrong, and leaves without losing a request.
 //!
 //! - [`worker`] (feature `worker`): a program registers its microservices and runs. Start at [`worker::Worker`].
+//! - [`balance`] (feature `worker`): calls go to the container of a Unit that has least to do. Start at
+//!   [`balance::Balancer`].
 //! - [`hub`] (feature `hub`): whoever runs workers keeps their sessions. Start at [`hub::Hub`].
 //! - [`protocol`]: what the two say, generated from `proto/worker.proto`. A worker in another language generates its own.
 //!
 //! Neither end knows what a Unit or a Manager is, so the crate depends on no other of ours.
 
+#[cfg(feature = "worker")]
+pub mod balance;
+#[cfg(feature = "worker")]
+mod channel;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod protocol;

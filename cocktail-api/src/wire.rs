@@ -195,6 +195,14 @@ impl From<EventQuery> for EventFilter {
     }
 }
 
+/// Query of `watch/endpoints`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WatchQuery {
+    /// Only the endpoints of Units with this name, `service/map/unit` or the end of that.
+    pub unit: Option<String>,
+}
+
 /// Query of `logs`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -17,7 +17,7 @@ use cocktail_core::quantity::parse_duration;
 pub(crate) use self::change::{
     ObjectArg, ObjectsArgs, RearrangeArgs, RollbackArgs, RolloutCommand, ScaleArgs, ServerArg, StepArgs, UnitArg,
 };
-pub(crate) use self::look::{EventsArgs, ExecArgs, LogsArgs, Moment, ReplayArgs, SimulateArgs};
+pub(crate) use self::look::{EndpointsArgs, EventsArgs, ExecArgs, LogsArgs, Moment, ReplayArgs, SimulateArgs};
 pub(crate) use self::run::{ApplyArgs, DoctorArgs, DownArgs, FilesArgs, ManifestCommand, ServeArgs, UpArgs, WaitArg};
 
 /// Text under the help of the program.
@@ -102,7 +102,7 @@ Examples:
     /// List servers
     Servers,
     /// List the routing table: service ports and the ready containers behind them
-    Endpoints,
+    Endpoints(EndpointsArgs),
     /// List volumes: what they hold, who has them, and those that nobody uses any more
     Volumes,
     /// Watch what every Unit does, live; without a terminal print it once

@@ -115,7 +115,7 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         Command::Units => list::units(&*connect().await?, ui).await,
         Command::Ps => list::containers(&*connect().await?, ui).await,
         Command::Servers => list::servers(&*connect().await?, ui).await,
-        Command::Endpoints => list::endpoints(&*connect().await?, ui).await,
+        Command::Endpoints(args) => list::endpoints(&*connect().await?, &args, ui).await,
         Command::Volumes => volumes::volumes(&*connect().await?, ui).await,
         Command::Top => top::top(connect().await?, ui).await,
         Command::Metrics => ui.data(&cocktail_api::metrics(&*connect().await?).await?),

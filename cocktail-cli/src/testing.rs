@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cocktail_core::contract::{
-    Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, LogLine, LogOptions, LogStream,
-    Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, LogLine,
+    LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::UnitId;
@@ -149,6 +149,9 @@ impl Manager for FakeManager {
     }
     async fn endpoints(&self) -> Result<Vec<EndpointView>> {
         Ok(self.endpoints.clone())
+    }
+    async fn watch_endpoints(&self, _: Option<&str>) -> Result<EndpointStream> {
+        Ok(stream::iter([Ok(self.endpoints.clone()), Ok(Vec::new())]).boxed())
     }
     async fn operations(&self) -> Result<Vec<OperationView>> {
         Ok(self.operations.clone())

@@ -224,6 +224,16 @@ pub struct EndpointView {
     pub backends: Vec<BackendView>,
 }
 
+impl EndpointView {
+    /// Whether it is one of a Unit, which is named in full (`service/map/unit`) or by the end of that.
+    pub fn is_of(&self, unit: &str) -> bool {
+        let mut named = unit.rsplit('/');
+        let mut names = [&self.unit, &self.map, &self.service].into_iter();
+        // At least one part, and each of them right.
+        named.all(|part| names.next().is_some_and(|name| name == part))
+    }
+}
+
 /// One ready container behind a port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendView {

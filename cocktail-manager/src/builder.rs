@@ -23,11 +23,12 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tracing::info;
 
 use crate::clock::Clock;
+use crate::endpoints::Endpoints;
 use crate::executor::Executor;
 use crate::monitor::Monitor;
 use crate::orchestrator::Orchestrator;
 use crate::routing::{self, Wanted};
-use crate::shared::{FOLLOWED, Found, Health, OBSERVATIONS, Observation, Servers, Shared, runtime_of};
+use crate::shared::{FOLLOWED, Found, Health, OBSERVATIONS, Observation, Servers, Shared};
 use crate::writer::{Snapshots, Writer};
 use crate::{fleet, observe, schedule, watch as manifests};
 
@@ -116,6 +117,7 @@ impl Builder {
         let (committed, _) = broadcast::channel(FOLLOWED);
         let (routes, wanted) = watch::channel(Arc::new(Wanted::default()));
         let forwarder = self.providers.iter().find_map(|provider| provider.forwarder());
+        let endpoints = Endpoints::new(&requests, wanted.clone());
         let shared = Shared {
             requests,
             observations,
@@ -125,6 +127,7 @@ impl Builder {
             forwarder: forwarder.clone(),
             servers: Arc::new(Servers::default()),
             monitor: Monitor::new(self.settings.usage),
+            endpoints,
         };
 
         let settings = Box::new(self.settings.clone());
@@ -150,7 +153,7 @@ impl Builder {
                 let event = Event::ServerSeen { server: Box::new(server(&state, provider.name(), &seen)) };
                 state.apply(&event);
                 events.push(event);
-                let runtime = runtime_of(provider.connect(&seen.server).await?)?;
+                let runtime = shared.runtime_of(provider.connect(&seen.server).await?)?;
                 shared.servers.add(seen.server.clone(), runtime.clone());
                 let streamed = runtime.events();
                 let asked = state.now;
@@ -217,6 +220,15 @@ pub(crate) fn follow(
 ) {
     tokio::spawn(pass_on(shared.clone(), server.clone(), streamed));
     tokio::spawn(look_around(shared.clone(), server, runtime, relist));
+}
+
+/// The settings that the last Manager of a store had; `None` where there was none.
+///
+/// # Errors
+/// `Unavailable` when the store cannot be read; `Unexpected` for what is in it.
+pub async fn last_settings(store: &Arc<dyn Store>) -> Result<Option<Settings>> {
+    let (state, seq) = load(store).await?;
+    Ok((seq > Seq::default()).then_some(state.settings))
 }
 
 /// Reads the newest snapshot and replays what came after it.

@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
 use crate::observe;
-use crate::shared::{Attached, Found, Health, Observation, Shared, runtime_of};
+use crate::shared::{Attached, Found, Health, Observation, Shared};
 
 /// How often a provider is listed while a server is on its way or leaving.
 const SOON: Duration = Duration::from_secs(1);
@@ -252,7 +252,7 @@ pub(crate) fn may_answer(state: ServerState) -> bool {
 /// Connects to a server, attaches to what runs there and says so.
 async fn connect(shared: &Shared, provider: &Arc<dyn Provider>, seen: ServerObservation) -> Result<()> {
     let ServerObservation { server, incarnation, capacity, address, .. } = seen;
-    let runtime = in_time(async { runtime_of(provider.connect(&server).await?) }).await?;
+    let runtime = in_time(async { shared.runtime_of(provider.connect(&server).await?) }).await?;
     let streamed = runtime.events();
     let id = server.clone();
     let look = move |state: &State, _: &Health| {

@@ -20,6 +20,7 @@
 mod apply;
 mod builder;
 mod clock;
+mod endpoints;
 mod executor;
 mod fleet;
 mod floor;
@@ -35,5 +36,5 @@ mod volumes;
 mod watch;
 mod writer;
 
-pub use builder::Builder;
+pub use builder::{Builder, last_settings};
 pub use orchestrator::{Ended, Orchestrator};

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cocktail_core::command::{Command, Count};
 use cocktail_core::contract::{
-    Actor, Applied, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream, Manager, ManifestSource,
-    RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, EndpointSource as _, EndpointStream, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream,
+    Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::{Revision, ServerId, UnitId};
@@ -21,9 +21,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::builder::{Builder, Kept};
-use crate::shared::{Health, Request, Shared};
+use crate::shared::{Request, Shared};
 use crate::writer::End;
-use crate::{apply, logs, monitor, observe, streams, volumes};
+use crate::{apply, endpoints, logs, monitor, observe, streams, volumes};
 
 /// A Manager in this process. Cheap to clone; every clone is the same Manager.
 ///
@@ -215,7 +215,11 @@ impl Manager for Orchestrator {
     }
 
     async fn endpoints(&self) -> Result<Vec<EndpointView>> {
-        self.shared.look(endpoints).await
+        self.shared.look(endpoints::views).await
+    }
+
+    async fn watch_endpoints(&self, unit: Option<&str>) -> Result<EndpointStream> {
+        Ok(self.shared.endpoints.watch(unit))
     }
 
     async fn operations(&self) -> Result<Vec<OperationView>> {
@@ -299,14 +303,4 @@ impl Manager for Orchestrator {
         }
         Ok(())
     }
-}
-
-fn endpoints(state: &State, health: &Health) -> Vec<EndpointView> {
-    let mut views = state.endpoint_views();
-    for view in &mut views {
-        let address = view.address.parse().ok().zip(view.service_port);
-        let address = address.map(|(ip, port)| std::net::SocketAddr::new(ip, port));
-        view.error = address.and_then(|address| health.routes.get(&address).cloned());
-    }
-    views
 }

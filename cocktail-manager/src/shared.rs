@@ -21,6 +21,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::warn;
 
+use crate::endpoints::Endpoints;
 use crate::monitor::Monitor;
 
 /// Observations that wait for the writer at most; senders wait beyond that.
@@ -172,6 +173,7 @@ pub(crate) struct Shared {
     pub(crate) forwarder: Option<Arc<dyn Forwarder>>,
     pub(crate) servers: Arc<Servers>,
     pub(crate) monitor: Monitor,
+    pub(crate) endpoints: Endpoints,
 }
 
 impl std::fmt::Debug for Request {
@@ -192,13 +194,7 @@ impl Shared {
         T: Send + 'static,
         F: FnOnce(&State, &Health) -> T + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let look = Box::new(move |state: &State, health: &Health| {
-            // The asker may have gone; then nobody wants the answer.
-            let _ = reply.send(look(state, health));
-        });
-        self.requests.send(Request::Look(look)).await.map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())
+        self::look(&self.requests, look).await
     }
 
     /// Gives a command; returns when its events are durable.
@@ -209,23 +205,41 @@ impl Shared {
         answer.await.map_err(|_| ended())?
     }
 
+    /// The runtime behind a connection, which is told where it may learn the endpoints.
+    ///
+    /// # Errors
+    /// `Unsupported` for a server that an agent drives.
+    pub(crate) fn runtime_of(&self, connection: Connection) -> Result<Arc<dyn Runtime>> {
+        match connection {
+            Connection::Local(runtime) => {
+                runtime.learn_endpoints_from(Arc::new(self.endpoints.clone()));
+                Ok(runtime)
+            }
+            Connection::Agent => Err(Error::new(ErrorKind::Unsupported, "agents are not supported yet")),
+        }
+    }
+
     /// Tells the writer something; lost only when the Manager has ended.
     pub(crate) async fn observe(&self, observation: Observation) {
         let _ = self.observations.send(observation).await;
     }
 }
 
-fn ended() -> Error {
-    Error::unavailable("the manager has ended")
+/// Looks at the state of the writer behind `requests`, between two turns.
+pub(crate) async fn look<T, F>(requests: &mpsc::Sender<Request>, look: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&State, &Health) -> T + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let look = Box::new(move |state: &State, health: &Health| {
+        // The asker may have gone; then nobody wants the answer.
+        let _ = reply.send(look(state, health));
+    });
+    requests.send(Request::Look(look)).await.map_err(|_| ended())?;
+    answer.await.map_err(|_| ended())
 }
 
-/// The runtime behind a connection.
-///
-/// # Errors
-/// `Unsupported` for a server that an agent drives.
-pub(crate) fn runtime_of(connection: Connection) -> Result<Arc<dyn Runtime>> {
-    match connection {
-        Connection::Local(runtime) => Ok(runtime),
-        Connection::Agent => Err(Error::new(ErrorKind::Unsupported, "agents are not supported yet")),
-    }
+fn ended() -> Error {
+    Error::unavailable("the manager has ended")
 }

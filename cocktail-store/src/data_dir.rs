@@ -32,7 +32,7 @@ impl DataDir {
     /// A folder that is ours, empty and open to others is closed to them.
     ///
     /// # Errors
-    /// `NotFound` where it is missing and `create` is false; `Refused` where another Manager has it, with its pid;
+    /// `NotFound` where it is missing and `create` is false; `Refused` with the context `held_by` where another Manager has it;
     /// `InvalidConfig` for a folder that is another user's, open to others, on a network file system, or so deep that
     /// no socket fits into it; `Unavailable` or `Denied` for what the system says.
     pub fn open(path: &Path, create: bool) -> Result<Self> {
@@ -188,10 +188,11 @@ fn lock(path: &Path) -> Result<File> {
             let mut pid = String::new();
             let read = lock.read_to_string(&mut pid);
             let holder = match pid.trim() {
-                pid if read.is_ok() && pid.parse::<u32>().is_ok() => format!("by the Manager with pid {pid}"),
-                _ => "by another Manager".to_owned(),
+                pid if read.is_ok() && pid.parse::<u32>().is_ok() => format!("the Manager with pid {pid}"),
+                _ => "another Manager".to_owned(),
             };
-            return Err(Error::refused(format!("the data dir {} is in use {holder}", path.display())));
+            let message = format!("the data dir {} is in use by {holder}", path.display());
+            return Err(Error::refused(message).with("held_by", holder));
         }
     }
     let written = lock

@@ -4,12 +4,12 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cocktail_core::contract::Provider;
+use cocktail_core::contract::{Provider, Store};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::name::Name;
 use cocktail_core::scaling::ScalingPolicy;
 use cocktail_core::settings::{ProviderSettings, Settings};
-use cocktail_manager::Orchestrator;
+use cocktail_manager::{Orchestrator, last_settings};
 use cocktail_provider_standalone::{StandaloneBuilder, StandaloneProvider};
 use cocktail_store::{DataDir, RedbStore};
 
@@ -34,6 +34,7 @@ impl Cocktail {
             settings: Settings::default(),
             providers: Vec::new(),
             scaling: None,
+            as_before: false,
         }
     }
 
@@ -56,12 +57,13 @@ impl Deref for Cocktail {
 }
 
 /// What a Manager is made from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Builder {
     pub(crate) data_dir: PathBuf,
     pub(crate) settings: Settings,
     providers: Vec<Arc<dyn Provider>>,
     scaling: Option<Arc<dyn ScalingPolicy>>,
+    as_before: bool,
 }
 
 impl Builder {
@@ -76,6 +78,13 @@ impl Builder {
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// Goes on with the settings that the last Manager of the data dir had; [`Builder::settings`] are for the first one.
+    #[must_use]
+    pub fn settings_as_before(mut self) -> Self {
+        self.as_before = true;
         self
     }
 
@@ -126,11 +135,15 @@ impl Builder {
     /// store; `InvalidConfig` for a data dir or setting that cannot be used; `Unavailable` when the disk cannot.
     pub async fn start(self) -> Result<Cocktail> {
         let data_dir = Arc::new(DataDir::open(&self.data_dir, true)?);
-        let store = Arc::new(RedbStore::open(data_dir.path())?);
+        let store: Arc<dyn Store> = Arc::new(RedbStore::open(data_dir.path())?);
+        let mut settings = self.settings;
+        if self.as_before {
+            settings = last_settings(&store).await?.unwrap_or(settings);
+        }
         let mut providers = self.providers;
-        providers.extend(configured(&self.settings, &data_dir)?);
+        providers.extend(configured(&settings, &data_dir)?);
         let mut builder = Orchestrator::builder(store)
-            .with_settings(self.settings)
+            .with_settings(settings)
             .with_data_dir(data_dir.path().to_path_buf())
             .keeping(data_dir.clone());
         for provider in providers {

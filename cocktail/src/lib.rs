@@ -24,6 +24,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("cocktail runs workers through Linux's pidfds, sub-reapers and process groups: it is for Linux only");
 
+mod bootstrap;
 mod builder;
 mod files;
 mod release;
@@ -41,6 +42,7 @@ pub use cocktail_manager::{Ended, Orchestrator};
 pub use cocktail_provider_standalone as standalone;
 pub use cocktail_store as store;
 
+pub use self::bootstrap::Bootstrap;
 pub use self::builder::{Builder, Cocktail};
 pub use self::files::read_manifest;
 pub use self::release::Release;

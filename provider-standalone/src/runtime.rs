@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Observation, Runtime,
-    RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UnloadOrder, UsageReading, VolumeFound,
+    EndpointSource, ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Observation,
+    Runtime, RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UnloadOrder, UsageReading, VolumeFound,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Generation};
@@ -105,6 +105,10 @@ impl Runtime for StandaloneRuntime {
             limits: self.shared.fixed.limits,
             inherit: true,
         }
+    }
+
+    fn learn_endpoints_from(&self, source: Arc<dyn EndpointSource>) {
+        self.shared.workers.learn_endpoints_from(&self.shared, source);
     }
 
     async fn prepare(&self, launch: &Launch) -> Result<()> {

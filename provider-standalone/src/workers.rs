@@ -8,17 +8,24 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use cocktail_agent::hub::{Hub, HubEvent, Keys, Limits, Order, Said};
-use cocktail_agent::protocol::{Assign, Drain, Microservice, Port, Severity, Unload, Usage};
-use cocktail_core::contract::{Launch, LaunchAssignment, LaunchPort, RuntimeEvent, UnloadOrder, WorkerSaid};
+use cocktail_agent::protocol::{
+    Assign, Backend, Drain, Endpoint, EndpointTable, Microservice, Port, Severity, Unload, Usage,
+};
+use cocktail_core::contract::{
+    EndpointSource, Launch, LaunchAssignment, LaunchPort, RuntimeEvent, UnloadOrder, WorkerSaid,
+};
 use cocktail_core::error::{Error, ErrorKind as Kind, Result};
 use cocktail_core::id::{ContainerId, Generation};
 use cocktail_core::name::Name;
 use cocktail_core::spec::MicroserviceSpec;
 use cocktail_core::time::human;
+use cocktail_core::view::{BackendView, EndpointView};
+use futures_util::StreamExt as _;
+use futures_util::future::ready;
 use tokio::net::UnixListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
@@ -40,11 +47,13 @@ pub(crate) struct Workers {
     hub: std::sync::Mutex<Option<Hub>>,
     /// What workers say, for those who wait for it.
     words: broadcast::Sender<HubEvent>,
+    /// Who knows the endpoints.
+    endpoints: OnceLock<Arc<dyn EndpointSource>>,
 }
 
 impl Default for Workers {
     fn default() -> Self {
-        Self { hub: std::sync::Mutex::default(), words: broadcast::channel(WORDS).0 }
+        Self { hub: std::sync::Mutex::default(), words: broadcast::channel(WORDS).0, endpoints: OnceLock::new() }
     }
 }
 
@@ -72,10 +81,24 @@ impl Workers {
         }
         let socket = socket(shared);
         let socket = socket.to_str().ok_or_else(|| Error::invalid("the path of the data dir is no text"))?;
-        Ok(BTreeMap::from([
+        let mut env = BTreeMap::from([
             ("COCKTAIL_SOCKET".to_owned(), socket.to_owned()),
             ("COCKTAIL_TOKEN".to_owned(), hub.token(container, generation)),
-        ]))
+        ]);
+        if launch.env.contains_key("COCKTAIL_BOOTSTRAP") {
+            // It may have to host the next Manager of it.
+            env.insert("COCKTAIL_DATA_DIR".to_owned(), shared.fixed.data_dir.display().to_string());
+        }
+        Ok(env)
+    }
+
+    /// Tells the endpoints to whoever asks at the socket, which is opened for that; only the first time counts.
+    pub(crate) fn learn_endpoints_from(&self, shared: &Arc<Shared>, source: Arc<dyn EndpointSource>) {
+        _ = self.endpoints.set(source);
+        if let Err(error) = self.open(shared) {
+            // Programs that follow endpoints look for it again, and a worker's start says it once more.
+            tracing::warn!(error = error.chain(), "endpoints cannot be followed at the socket of workers");
+        }
     }
 
     /// Tells a worker what to load, now or as soon as it is there.
@@ -165,6 +188,14 @@ impl Workers {
         fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(unavailable)?;
         let (hub, events) = Hub::open(listener, keys, Limits::default());
         tokio::spawn(pass_on(Arc::downgrade(shared), events));
+        if let Some(source) = self.endpoints.get().cloned() {
+            hub.learn_endpoints_from(Arc::new(move |unit| {
+                let named = (!unit.is_empty()).then_some(unit);
+                // An error is the end: whoever follows comes again.
+                let tables = source.watch(named).take_while(|table| ready(table.is_ok()));
+                tables.filter_map(|table| ready(table.ok().map(|views| table_of(&views)))).boxed()
+            }));
+        }
         *open = Some(hub.clone());
         Ok(hub)
     }
@@ -248,6 +279,23 @@ fn assign(shared: &Shared, launch: &Launch, assignment: &LaunchAssignment) -> As
         microservices: microservices.iter().map(microservice).collect(),
         ports: launch.ports.iter().map(port).collect(),
     }
+}
+
+fn table_of(views: &[EndpointView]) -> EndpointTable {
+    let backend = |view: &BackendView| Backend {
+        container: view.container.clone(),
+        host: view.host.clone(),
+        port: view.port.into(),
+    };
+    let endpoint = |view: &EndpointView| Endpoint {
+        service: view.service.clone(),
+        map: view.map.clone(),
+        unit: view.unit.clone(),
+        port_name: view.port_name.clone(),
+        service_address: view.service_port.map(|port| format!("{}:{port}", view.address)).unwrap_or_default(),
+        backends: view.backends.iter().map(backend).collect(),
+    };
+    EndpointTable { endpoints: views.iter().map(endpoint).collect() }
 }
 
 /// Passes on what workers say, until the hub or the runtime is gone.

@@ -16,9 +16,10 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,7 +27,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use self::keys::Keys;
 
 use self::keys::Purpose;
-use crate::protocol::{Assign, Drain, ErrorReport, ExtendRequest, Failed, ToWorker, Unload, Usage, to_worker};
+use crate::protocol::{
+    Assign, Drain, EndpointTable, ErrorReport, ExtendRequest, Failed, ToWorker, Unload, Usage, to_worker,
+};
 
 /// Events that wait to be taken. While they wait, nothing more is read from workers.
 const EVENTS: usize = 1_024;
@@ -155,9 +158,14 @@ pub(crate) struct Workers {
     limits: Limits,
     slots: Mutex<BTreeMap<String, Slot>>,
     events: mpsc::Sender<HubEvent>,
+    /// Who knows the endpoints.
+    endpoints: OnceLock<Endpoints>,
     /// Ends all sessions.
     ends: CancellationToken,
 }
+
+/// Tells the endpoints of the Units with a name, or of all where it is empty: as they are, and after each change.
+pub type Endpoints = Arc<dyn Fn(&str) -> BoxStream<'static, EndpointTable> + Send + Sync>;
 
 /// One worker that is expected, or there.
 #[derive(Debug)]
@@ -186,7 +194,14 @@ impl Hub {
     pub fn open(listener: UnixListener, keys: Keys, limits: Limits) -> (Self, mpsc::Receiver<HubEvent>) {
         let (events, taken) = mpsc::channel(EVENTS);
         let ends = CancellationToken::new();
-        let workers = Arc::new(Workers { keys, limits, slots: Mutex::default(), events, ends: ends.clone() });
+        let workers = Arc::new(Workers {
+            keys,
+            limits,
+            slots: Mutex::default(),
+            events,
+            endpoints: OnceLock::new(),
+            ends: ends.clone(),
+        });
         tokio::spawn(listen::serve(listener, workers.clone()));
         (Self { workers, _ends: Arc::new(ends.drop_guard()) }, taken)
     }
@@ -230,6 +245,11 @@ impl Hub {
         }
         slot.send_order();
         true
+    }
+
+    /// Says who knows the endpoints; until then nobody does. Only the first time counts.
+    pub fn learn_endpoints_from(&self, endpoints: Endpoints) {
+        _ = self.workers.endpoints.set(endpoints);
     }
 
     /// What each worker said last about its use.

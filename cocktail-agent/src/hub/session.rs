@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -18,12 +19,14 @@ use super::listen::Admission;
 use super::{HubEvent, Said, Session, Slot, Workers};
 use crate::protocol::workers_server;
 use crate::protocol::{
-    self, CUSTOM_LIMIT, FromWorker, NAMES_LIMIT, Register, Registered, Resume, Severity, ToWorker, from_worker::Kind,
-    to_worker,
+    self, CUSTOM_LIMIT, EndpointTable, FromWorker, NAMES_LIMIT, Register, Registered, Resume, Severity, ToWorker,
+    WatchRequest, from_worker::Kind, to_worker,
 };
 
 /// Orders that wait to be read by a worker.
 const OUTBOX: usize = 8;
+/// Bytes of the name of a Unit: three names of 63 and what is between them.
+const UNIT_LIMIT: usize = 256;
 /// How messages are counted to slow a worker down.
 const WINDOW: Duration = Duration::from_millis(200);
 
@@ -40,6 +43,21 @@ pub(super) struct Speaker {
 #[async_trait::async_trait]
 impl workers_server::Workers for Arc<Workers> {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<ToWorker, Status>> + Send>>;
+
+    type WatchStream = BoxStream<'static, Result<EndpointTable, Status>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let admission = request.extensions().get::<Admission>().cloned().unwrap_or_default();
+        let WatchRequest { unit } = request.into_inner();
+        if unit.len() > UNIT_LIMIT {
+            return Err(Status::failed_precondition(format!("no unit has a name of more than {UNIT_LIMIT} bytes")));
+        }
+        let endpoints = self.endpoints.get().ok_or_else(|| Status::unavailable("nobody knows the endpoints yet"))?;
+        // The socket is that of one user, who may know.
+        admission.admit();
+        let tables = endpoints(&unit).map(Ok).take_until(self.ends.clone().cancelled_owned());
+        Ok(Response::new(tables.boxed()))
+    }
 
     async fn session(&self, request: Request<Streaming<FromWorker>>) -> Result<Response<Self::SessionStream>, Status> {
         let admission = request.extensions().get::<Admission>().cloned().unwrap_or_default();

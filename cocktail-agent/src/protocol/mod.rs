@@ -19,6 +19,8 @@ pub use self::generated::*;
 pub const FROM_WORKER_LIMIT: usize = 64 << 10;
 /// Bytes of the largest message that a worker takes: its configuration is in it.
 pub const TO_WORKER_LIMIT: usize = 4 << 20;
+/// Bytes of the largest table of endpoints that a worker takes: some hundred thousand containers.
+pub const TABLE_LIMIT: usize = 32 << 20;
 /// Bytes of a text that is meant for people; the rest is cut off.
 pub const TEXT_LIMIT: usize = 4 << 10;
 /// Numbers of its own that a worker may report.

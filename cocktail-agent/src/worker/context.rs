@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::in_flight::InFlight;
 use super::service::BoxError;
 use super::sockets::Sockets;
+use crate::balance::Balancer;
 use crate::protocol::{self, Assign, CUSTOM_LIMIT, ErrorReport, ExtendRequest, Severity, from_worker::Kind};
 
 /// Bytes of the name of a metric, as in a manifest.
@@ -30,6 +32,8 @@ pub struct Context {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) container: String,
+    /// Where whoever runs this worker listens.
+    pub(super) socket: PathBuf,
     pub(super) assign: Assign,
     pub(super) in_flight: InFlight,
     pub(super) shutdown: CancellationToken,
@@ -111,6 +115,19 @@ impl Context {
         };
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
+    }
+
+    /// Calls another Unit: a port of it, spread over the containers that serve. A name without its map and Service (`web`,
+    /// `test/web`) is completed with those of this Unit. Balancers are cheap to clone, and each one that is made follows
+    /// by a connection of its own: make one for each Unit that is called, not one for each call.
+    pub fn balancer(&self, unit: &str, port: &str) -> Balancer {
+        let Assign { service, map, .. } = &self.shared.assign;
+        let unit = match unit.split('/').count() {
+            1 => format!("{service}/{map}/{unit}"),
+            2 => format!("{service}/{unit}"),
+            _ => unit.to_owned(),
+        };
+        Balancer::follow(&self.shared.socket, unit, port)
     }
 
     /// Cancelled when the microservice is to end. Requests that are in flight have ended before, or had their time.

@@ -6,14 +6,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 use super::Error;
+use crate::channel::{self, Pauses};
 use crate::protocol::workers_client::WorkersClient;
 use crate::protocol::{
     FROM_WORKER_LIMIT, FromWorker, Register, Registered, Resume, TO_WORKER_LIMIT, from_worker, to_worker,
@@ -21,12 +20,8 @@ use crate::protocol::{
 
 /// Messages that wait to be sent.
 const OUTBOX: usize = 64;
-/// First and longest pause before a session is opened again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// How long the other end may take to answer the first message.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How often a session in which nothing is said is tried.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// What the link tells the worker.
 #[derive(Debug)]
@@ -90,10 +85,7 @@ struct Sessions {
 impl Sessions {
     /// Returns when nobody listens to the news any more.
     async fn run(mut self) -> Result<(), Error> {
-        let (base, most) = PAUSE;
-        let pauses =
-            || ExponentialBuilder::new().with_min_delay(base).with_max_delay(most).with_jitter().without_max_times();
-        let mut waits = pauses().build();
+        let mut pauses = Pauses::new();
         loop {
             let mut lasted = false;
             match self.session(&mut lasted).await {
@@ -104,21 +96,13 @@ impl Sessions {
             if self.news.is_closed() || (lasted && self.news.send(News::Down).await.is_err()) {
                 return Ok(());
             }
-            if lasted {
-                waits = pauses().build();
-            }
-            tokio::time::sleep(waits.next().unwrap_or(most)).await;
+            pauses.wait(lasted).await;
         }
     }
 
     /// One session, until it ends. `lasted` says whether it was ever open.
     async fn session(&mut self, lasted: &mut bool) -> Result<(), Status> {
-        let endpoint = Endpoint::from_shared(format!("unix://{}", self.identity.socket.display()))
-            .map_err(|error| Status::failed_precondition(error.to_string()))?
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE);
-        let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        let mut client = WorkersClient::new(channel)
+        let mut client = WorkersClient::new(channel::open(&self.identity.socket).await?)
             .max_decoding_message_size(TO_WORKER_LIMIT)
             .max_encoding_message_size(FROM_WORKER_LIMIT);
         let (outbox, messages) = mpsc::channel(OUTBOX);

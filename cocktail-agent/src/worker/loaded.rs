@@ -1,6 +1,7 @@
 //! One assignment: loading it, serving it, closing it.
 
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub(super) struct Loaded {
 /// What the microservices of a worker are made with.
 pub(super) struct Loader {
     pub(super) container: String,
+    pub(super) socket: PathBuf,
     pub(super) register: Arc<Register>,
     pub(super) sockets: Arc<Sockets>,
     pub(super) told: mpsc::Sender<Kind>,
@@ -38,6 +40,7 @@ impl Loader {
     pub(super) fn share(&self, assign: Assign) -> Arc<Shared> {
         Arc::new(Shared {
             container: self.container.clone(),
+            socket: self.socket.clone(),
             assign,
             in_flight: InFlight::default(),
             shutdown: CancellationToken::new(),

@@ -140,7 +140,7 @@ impl Worker {
             microservices: self.register.names().map(str::to_owned).collect(),
         };
         let (told, telling) = tokio::sync::mpsc::channel(TELLING);
-        let loader = Loader { container, register: Arc::new(self.register), sockets, told };
+        let loader = Loader { container, socket: socket.clone(), register: Arc::new(self.register), sockets, told };
         let (assignment, assigned) = tokio::sync::watch::channel(0);
         let link = Link::open(Identity { socket, register }, assigned);
         Standing::new(loader, assignment).run(link, telling, ended).await

@@ -18,10 +18,10 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use crate::support::{House, LONG, Running, assignment, free_port};
+use crate::support::{House, LONG, Running, assignment, channel, free_port};
 
 struct Idle;
 
@@ -66,10 +66,6 @@ impl Raw {
             }
         }
     }
-}
-
-async fn channel(house: &House) -> Channel {
-    Endpoint::from_shared(format!("unix://{}", house.socket().display())).unwrap().connect().await.unwrap()
 }
 
 fn register(place: &Place) -> Kind {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod endpoints;
 mod generated;
 mod hostile;
 mod pair;

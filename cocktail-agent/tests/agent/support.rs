@@ -11,6 +11,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
 
 /// How long anything in these tests may take; nothing of it is waited for where it comes.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -111,6 +112,11 @@ pub(crate) fn assignment(number: u64, microservices: &[&str], port: u16) -> Assi
         microservices: microservices.collect(),
         ports: vec![Port { name: "http".into(), port: port.into(), ..Port::default() }],
     }
+}
+
+/// A connection to a house.
+pub(crate) async fn channel(house: &House) -> Channel {
+    Endpoint::from_shared(format!("unix://{}", house.socket().display())).unwrap().connect().await.unwrap()
 }
 
 /// A port that was free a moment ago.

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    Actor, Applied, EventFilter, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager, ManifestSource,
-    RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, EndpointStream, EventFilter, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager,
+    ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::Result;
 use cocktail_core::id::UnitId;
@@ -173,6 +173,11 @@ impl Manager for Client {
 
     async fn endpoints(&self) -> Result<Vec<EndpointView>> {
         self.get("/v1/endpoints").answer().await
+    }
+
+    async fn watch_endpoints(&self, unit: Option<&str>) -> Result<EndpointStream> {
+        let path = query("/v1/watch/endpoints".into(), &[("unit", unit.map(str::to_owned))]);
+        Ok(lines::items(self.get(path).stream().await?))
     }
 
     async fn operations(&self) -> Result<Vec<OperationView>> {

@@ -39,6 +39,7 @@ fn endpoints() -> Vec<Endpoint> {
         query("/v1/containers", queries::containers),
         query("/v1/servers", queries::servers),
         query("/v1/endpoints", queries::endpoints),
+        query("/v1/watch/endpoints", streams::endpoints),
         query("/v1/volumes", queries::volumes),
         query("/v1/usage", queries::usage),
         query("/v1/operations", queries::operations),

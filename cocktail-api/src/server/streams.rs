@@ -1,12 +1,17 @@
-//! Streams of events and logs: one JSON object a line, taken from the Manager only as fast as the client reads.
+//! Streams of events, logs and endpoints: one JSON value a line, taken from the Manager only as fast as the client reads.
+//! Endpoints also come as server-sent events, for whoever asks for `text/event-stream`.
 //!
 //! A stream that ends well ends its body well. An error is a line of its own; when the API ends, the last line says
 //! so, and a body that is cut off means that the Manager died.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use cocktail_core::contract::EndpointStream;
 use cocktail_core::error::{Error, Result};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::Serialize;
@@ -15,7 +20,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::extract::{Object, Parameters};
 use super::failure::Failure;
 use super::shared::Shared;
-use crate::wire::{EventQuery, LogQuery, Output, error_view};
+use crate::wire::{EventQuery, LogQuery, Output, WatchQuery, error_view};
+
+/// What is accepted by whoever wants server-sent events.
+const SERVER_SENT: &str = "text/event-stream";
+
+/// Longest silence of a stream of server-sent events: whoever reads finds out that the other end is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Items that are sent together when that many are there already.
 const TOGETHER: usize = 64;
@@ -38,6 +49,36 @@ pub(super) async fn logs(
     let room = shared.stream()?;
     let logs = shared.manager().logs(&object, &options).await?;
     Ok(lines(logs.map(|line| line.map(Output::from)).boxed(), &shared, room))
+}
+
+pub(super) async fn endpoints(
+    State(shared): State<Shared>,
+    Parameters(query): Parameters<WatchQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let room = shared.stream()?;
+    let endpoints = shared.manager().watch_endpoints(query.unit.as_deref()).await?;
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    Ok(match accepts.contains(SERVER_SENT) {
+        true => server_sent(endpoints, &shared, room),
+        false => lines(endpoints, &shared, room),
+    })
+}
+
+/// A stream of server-sent events, which browsers and `curl -N` read: `endpoints` with the JSON, `error` with the last one.
+/// It ends with the API; whoever reads connects again.
+fn server_sent(endpoints: EndpointStream, shared: &Shared, room: OwnedSemaphorePermit) -> Response {
+    let until = shared.ending().clone().cancelled_owned();
+    let events = endpoints.take_until(until).map(move |endpoints| {
+        // It is held for as long as the stream.
+        let _room = &room;
+        let (name, text) = match &endpoints {
+            Ok(endpoints) => ("endpoints", serde_json::to_string(endpoints)),
+            Err(error) => ("error", serde_json::to_string(&error_view(error))),
+        };
+        text.map(|text| Event::default().event(name).data(text))
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
 
 fn lines<T: Serialize + Send + 'static>(

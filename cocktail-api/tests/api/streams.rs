@@ -7,12 +7,12 @@ use std::time::Duration;
 use cocktail_api::ApiLimits;
 use cocktail_core::contract::{EventFilter, Manager};
 use cocktail_core::error::{Error, ErrorKind};
-use cocktail_core::view::EventView;
+use cocktail_core::view::{EndpointView, EventView};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::support::{Running, event};
+use crate::support::{Running, endpoint, event};
 
 fn follow() -> EventFilter {
     EventFilter { follow: true, ..EventFilter::default() }
@@ -136,4 +136,29 @@ async fn streams_beyond_the_limit_are_refused_until_one_ends() {
     while client.events(&follow()).await.is_err() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn endpoints_come_as_lines_and_as_server_sent_events() {
+    let api = Running::start().await;
+    let client = api.client().await;
+    let tables: Vec<Vec<EndpointView>> =
+        client.watch_endpoints(Some("prod/web")).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(tables, [vec![endpoint()], vec![]]);
+    assert_eq!(api.fake.take_asked(), [r#"watch endpoints Some("prod/web")"#]);
+    // Values that look like an error are none.
+    *api.fake.endpoints.lock().unwrap() = Some(stream::iter([Ok(vec![]), Err(Error::unavailable("gone"))]).boxed());
+    let mut lines = client.watch_endpoints(None).await.unwrap();
+    assert_eq!(lines.next().await.unwrap().unwrap(), []);
+    assert_eq!(lines.next().await.unwrap().unwrap_err().kind(), &ErrorKind::Unavailable);
+
+    let request = "GET /v1/watch/endpoints?unit=web HTTP/1.0\r\naccept: text/event-stream\r\n\r\n";
+    let mut stream = tokio::net::UnixStream::connect(api.socket()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("content-type: text/event-stream"), "{head}");
+    let table = serde_json::to_string(&[endpoint()]).unwrap();
+    assert_eq!(body, format!("event: endpoints\ndata: {table}\n\nevent: endpoints\ndata: []\n\n"));
 }

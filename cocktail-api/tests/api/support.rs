@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cocktail_api::{Api, ApiLimits, Client};
 use cocktail_core::contract::{
-    Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, LogLine, LogOptions, LogStream,
-    Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, LogLine,
+    LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, Result};
 use cocktail_core::fleet::Late;
@@ -37,6 +37,8 @@ pub(crate) struct Fake {
     pub(crate) failure: Mutex<Option<Error>>,
     /// The next stream of events, instead of the usual one.
     pub(crate) events: Mutex<Option<Events>>,
+    /// The next stream of endpoints, instead of the usual one.
+    pub(crate) endpoints: Mutex<Option<EndpointStream>>,
     /// `units` waits until this says true.
     pub(crate) gate: Mutex<Option<watch::Receiver<bool>>>,
     /// Sessions that never take input, and end when this goes.
@@ -386,6 +388,11 @@ impl Manager for Fake {
     async fn endpoints(&self) -> Result<Vec<EndpointView>> {
         self.note("endpoints".into())?;
         Ok(vec![endpoint()])
+    }
+    async fn watch_endpoints(&self, unit: Option<&str>) -> Result<EndpointStream> {
+        self.note(format!("watch endpoints {unit:?}"))?;
+        let given = self.endpoints.lock().unwrap().take();
+        Ok(given.unwrap_or_else(|| stream::iter([Ok(vec![endpoint()]), Ok(Vec::new())]).boxed()))
     }
     async fn operations(&self) -> Result<Vec<OperationView>> {
         self.note("operations".into())?;

@@ -10,6 +10,16 @@ use cocktail_core::time::WallTime;
 
 use super::{FilesArgs, duration};
 
+/// What `endpoints` takes.
+#[derive(Debug, Default, Args)]
+pub(crate) struct EndpointsArgs {
+    /// Only those of this Unit: service/map/unit, or the end of that
+    pub(crate) unit: Option<String>,
+    /// Go on with the table after each change
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
 /// `events`.
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {

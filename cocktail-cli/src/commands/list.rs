@@ -6,8 +6,9 @@ use cocktail_core::contract::Manager;
 use cocktail_core::fleet::Late;
 use cocktail_core::time::WallTime;
 use cocktail_core::view::{ContainerView, EndpointView, OperationView, ServerView, UnitView};
+use futures_util::StreamExt;
 
-use crate::args::Format;
+use crate::args::{EndpointsArgs, Format};
 use crate::failure::Outcome;
 use crate::output::{Cell, Table, Tone, Ui, age, cores, memory};
 use crate::progress::{counted, there};
@@ -39,13 +40,24 @@ pub(crate) async fn servers(manager: &dyn Manager, ui: &mut Ui) -> Outcome {
     }
 }
 
-/// `endpoints`.
-pub(crate) async fn endpoints(manager: &dyn Manager, ui: &mut Ui) -> Outcome {
-    let views = manager.endpoints().await?;
-    match ui.format {
-        Format::Json => ui.json(&views),
-        Format::Table => ui.table(&endpoint_table(&views), "no endpoints: no Unit has a port"),
+/// `endpoints`; with `-f` until the Manager or the reader goes.
+pub(crate) async fn endpoints(manager: &dyn Manager, args: &EndpointsArgs, ui: &mut Ui) -> Outcome {
+    let show = |views: &[EndpointView], ui: &mut Ui| match (ui.format, args.follow) {
+        (Format::Json, true) => ui.json_line(&views),
+        (Format::Json, false) => ui.json(&views),
+        (Format::Table, _) => ui.table(&endpoint_table(views), "no endpoints: no Unit has a port"),
+    };
+    let unit = args.unit.as_deref();
+    if !args.follow {
+        let mut views = manager.endpoints().await?;
+        views.retain(|view| unit.is_none_or(|unit| view.is_of(unit)));
+        return show(&views, ui);
     }
+    let mut tables = manager.watch_endpoints(unit).await?;
+    while let Some(views) = tables.next().await {
+        show(&views?, ui)?;
+    }
+    Ok(())
 }
 
 /// `ops`.
@@ -297,7 +309,7 @@ worker-m2   shop/prod/worker  backoff  5m         12  -    -            0.01  12
             "allocated capacity containers id incarnation offering provider provider_id reason since state zone";
         assert_eq!(keys(data.text()), expected);
         let (mut out, data, _) = ui(Format::Json);
-        endpoints(&manager, &mut out).await.unwrap();
+        endpoints(&manager, &EndpointsArgs::default(), &mut out).await.unwrap();
         assert_eq!(keys(data.text()), "address backends map port_name service service_port unit");
         let (mut out, data, _) = ui(Format::Json);
         operations(&manager, &mut out).await.unwrap();
@@ -321,7 +333,7 @@ worker-m2   shop/prod/worker  backoff  5m         12  -    -            0.01  12
         let (mut out, data, _) = ui(Format::Table);
         units(&manager, &mut out).await.unwrap();
         servers(&manager, &mut out).await.unwrap();
-        endpoints(&manager, &mut out).await.unwrap();
+        endpoints(&manager, &EndpointsArgs::default(), &mut out).await.unwrap();
         operations(&manager, &mut out).await.unwrap();
         let expected = "\
 UNIT              DESIRED  READY  UPDATED  REV  ROLLOUT     CPU   MEMORY  REASON
@@ -355,5 +367,18 @@ ID  KIND   STATE   ATTEMPT  AGE  CLAIMS      ERROR
         let manager = FakeManager { containers: vec![container("web-1", "web", "ready")], ..FakeManager::default() };
         let failure = containers(&manager, &mut closed()).await.unwrap_err();
         assert_eq!((failure.code(), failure.report()), (0, None));
+    }
+
+    #[tokio::test]
+    async fn endpoints_are_followed_and_those_of_others_left_out() {
+        let served = endpoint("web", Some(8080), 1);
+        let manager = FakeManager { endpoints: vec![served.clone()], ..FakeManager::default() };
+        let args = |unit: &str, follow| EndpointsArgs { unit: Some(unit.into()), follow };
+        let (mut out, data, _) = ui(Format::Json);
+        endpoints(&manager, &args("web", true), &mut out).await.unwrap();
+        assert_eq!(data.text(), format!("{}\n[]\n", serde_json::to_string(&[served]).unwrap()));
+        let (mut out, data, _) = ui(Format::Json);
+        endpoints(&manager, &args("test/web", false), &mut out).await.unwrap();
+        assert_eq!(data.text(), "[]\n");
     }
 }

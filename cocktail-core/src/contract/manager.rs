@@ -124,6 +124,11 @@ pub trait Manager: fmt::Debug + Send + Sync {
     /// The routing table.
     async fn endpoints(&self) -> Result<Vec<EndpointView>>;
 
+    /// The endpoints of the Units with a name (`service/map/unit`, or the end of that), or all of them: as they are now, and
+    /// as they are after each change. Whoever reads slowly gets the newest and misses what was in between. A name that
+    /// nothing has yet is no error. The stream ends with the Manager.
+    async fn watch_endpoints(&self, unit: Option<&str>) -> Result<EndpointStream>;
+
     /// Operations: open ones and the last that ended.
     async fn operations(&self) -> Result<Vec<OperationView>>;
 
@@ -266,6 +271,9 @@ pub struct LogOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grep: Option<String>,
 }
+
+/// Endpoints as they are, and as they are after each change.
+pub type EndpointStream = BoxStream<'static, Result<Vec<EndpointView>>>;
 
 /// Lines of output, oldest first.
 pub type LogStream = BoxStream<'static, Result<LogLine>>;

@@ -12,8 +12,8 @@ mod store;
 
 pub use forwarder::{Backend, BackendTraffic, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
 pub use manager::{
-    Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager,
-    ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, LogLine, LogOptions,
+    LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 pub use policy::{Candidate, InOrder, PlacementPolicy};
 pub use provider::{
@@ -21,8 +21,8 @@ pub use provider::{
     ProvisionCtx, Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
 pub use runtime::{
-    Exit, Handle, Known, Launch, LaunchAssignment, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker, Listing,
-    Observation, ProbeKind, Runtime, RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UnloadOrder, UsageReading,
-    VolumeFound, WorkerSaid,
+    EndpointSource, Exit, Handle, Known, Launch, LaunchAssignment, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker,
+    Listing, Observation, ProbeKind, Runtime, RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UnloadOrder,
+    UsageReading, VolumeFound, WorkerSaid,
 };
 pub use store::{Lease, LedgerRow, Loaded, REMEMBERED_LEASES, Store, TurnRow};

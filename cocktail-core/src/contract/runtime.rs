@@ -3,17 +3,24 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use super::manager::{ExecSession, ExecSpec, LogOptions, LogStream};
+use super::manager::{EndpointStream, ExecSession, ExecSpec, LogOptions, LogStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ContainerId, Epoch, Generation, Revision, StoreId, UnitId};
 use crate::name::Name;
 use crate::spec::{Check, MicroserviceSpec, Resources, SecretSource, VolumeKind};
+
+/// Who knows which containers serve.
+pub trait EndpointSource: fmt::Debug + Send + Sync {
+    /// As [`Manager::watch_endpoints`](super::Manager::watch_endpoints).
+    fn watch(&self, unit: Option<&str>) -> EndpointStream;
+}
 
 /// Runs containers on one server.
 ///
@@ -39,6 +46,12 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// # Errors
     /// `InvalidConfig` when the program cannot be run; `OutcomeUnknown` when the answer was lost.
     async fn start(&self, launch: &Launch) -> Result<Handle>;
+
+    /// Where what runs here may learn which containers serve. Called once, before anything else.
+    fn learn_endpoints_from(&self, source: Arc<dyn EndpointSource>) {
+        // A runtime that has nobody to tell it.
+        drop(source);
+    }
 
     /// Asks a container to end, and ends it by force after the grace; returns when nothing of it is left.
     /// A container that is gone already is success.

@@ -102,6 +102,10 @@ fn unit() -> Value {
                     "type": "object", "additionalProperties": { "type": "object" }
                 }),
             ),
+            (
+                "bootstrap",
+                json!({ "description": "The worker hosts a Manager whenever there is none.", "enum": ["if-absent"] }),
+            ),
             ("replicas", described(count(), "How many containers run. Default 1.")),
             ("scale", scale()),
             (

@@ -39,13 +39,14 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
         table.problem("a worker waits to be told what to do, so it cannot run to completion", Some(help.to_owned()));
     }
     let command = command.and_then(|item| decode_command(&item, &variables));
-    let (command, microservices) = match worker {
-        Some(worker) => (Some(worker.command), worker.microservices),
-        None => (command, Vec::new()),
+    let (command, microservices, bootstrap) = match worker {
+        Some(worker) => (Some(worker.command), worker.microservices, worker.bootstrap),
+        None => (command, Vec::new(), None),
     };
     let (resources, memory) = table.take("resources").map(decode_resources).unwrap_or_default();
     let replicas = scale::decode(&mut table, &scale::Around { ports: &ports, memory, job: restart.is_job() });
-    let env = environment::decode(&mut table, &variables);
+    let mut env = environment::decode(&mut table, &variables);
+    env.env.extend(bootstrap.map(|word| (worker::BOOTSTRAP_VARIABLE.to_owned(), word.to_owned())));
     let template = Template {
         command: command.unwrap_or_default(),
         providers: decode_providers(table.take("provider")),

@@ -14,6 +14,7 @@ const MAX_CONFIG: usize = 1 << 20;
 
 const WORKER: &str = "write worker = \"target/release/shop-worker\", or an array with its arguments";
 const MICROSERVICES: &str = "write microservices = [\"orders\"]";
+const BOOTSTRAP: &str = "write bootstrap = \"if-absent\", or leave it out";
 const CONFIG: &str = "write config.orders = { … }";
 
 /// A program that loads microservices.
@@ -21,11 +22,17 @@ const CONFIG: &str = "write config.orders = { … }";
 pub(super) struct Worker {
     pub(super) command: Vec<String>,
     pub(super) microservices: Vec<MicroserviceSpec>,
+    /// What it finds in [`BOOTSTRAP_VARIABLE`], if anything.
+    pub(super) bootstrap: Option<&'static str>,
 }
+
+/// Tells a worker to host a Manager where none is.
+pub(super) const BOOTSTRAP_VARIABLE: &str = "COCKTAIL_BOOTSTRAP";
 
 /// Takes the keys of a worker; `None` where the Unit has none of them.
 pub(super) fn decode(table: &mut Table<'_>, variables: &Variables) -> Option<Worker> {
     let (worker, names, config) = (table.take("worker"), table.take("microservices"), table.take("config"));
+    let bootstrap = table.take("bootstrap");
     let (worker, names) = match (worker, names) {
         (Some(worker), Some(names)) => (worker, names),
         (Some(worker), None) => {
@@ -41,6 +48,10 @@ pub(super) fn decode(table: &mut Table<'_>, variables: &Variables) -> Option<Wor
                 let help = Some(format!("remove it, or {WORKER}"));
                 config.key_problem("`config` is that of `microservices`", help);
             }
+            if let Some(bootstrap) = bootstrap {
+                let help = Some(format!("remove it, or {WORKER}"));
+                bootstrap.key_problem("only a `worker` hosts a Manager", help);
+            }
             return None;
         }
     };
@@ -55,7 +66,14 @@ pub(super) fn decode(table: &mut Table<'_>, variables: &Variables) -> Option<Wor
     if let Some(config) = config {
         decode_config(config, &mut microservices);
     }
-    Some(Worker { command: command.unwrap_or_default(), microservices })
+    let bootstrap = bootstrap.and_then(|item| match item.text(BOOTSTRAP)? {
+        "if-absent" => Some("if-absent"),
+        other => {
+            item.problem(format!("there is no bootstrap {:?}", shown(other)), Some(BOOTSTRAP.to_owned()));
+            None
+        }
+    });
+    Some(Worker { command: command.unwrap_or_default(), microservices, bootstrap })
 }
 
 fn decode_names(item: &Item<'_>) -> Vec<MicroserviceSpec> {

@@ -22,11 +22,17 @@ fn a_worker_is_told_what_to_load_in_order_and_says_itself_when_it_is_ready() {
 
     let spec = web(&unit("worker = [\"w\", \"--port=${PORT}\"]\nmicroservices = [\"orders\"]\nports.http = {}\n"));
     assert_eq!(spec.template.command, ["w", "--port=${PORT}"]);
+    assert_eq!(spec.template.env.len(), 0);
+
+    let hosting = "worker = \"w\"\nmicroservices = [\"orders\"]\nbootstrap = \"if-absent\"\nenv = { A = \"b\" }\n";
+    let env: Vec<_> = web(&unit(hosting)).template.env.into_iter().collect();
+    let of = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(env, [of("A", "b"), of("COCKTAIL_BOOTSTRAP", "if-absent")]);
 }
 
 #[test]
 fn what_a_worker_cannot_be_is_refused() {
-    let cases: [(&str, &[&str]); 8] = [
+    let cases: [(&str, &[&str]); 10] = [
         ("worker = \"w\"\n", &["3:1: a worker loads `microservices` (write microservices = [\"orders\"])"]),
         (
             "microservices = [\"orders\"]\n",
@@ -61,6 +67,16 @@ fn what_a_worker_cannot_be_is_refused() {
         (
             "worker = \"w\"\nmicroservices = [\"orders\"]\nconfig.orders = { a = nan }\n",
             &["5:17: nan is no number that JSON has"],
+        ),
+        (
+            "worker = \"w\"\nmicroservices = [\"orders\"]\nbootstrap = \"always\"\n",
+            &["5:13: there is no bootstrap \"always\" (write bootstrap = \"if-absent\", or leave it out)"],
+        ),
+        (
+            "command = [\"x\"]\nbootstrap = \"if-absent\"\n",
+            &[
+                "4:1: only a `worker` hosts a Manager (remove it, or write worker = \"target/release/shop-worker\", or an array with its arguments)",
+            ],
         ),
         (
             "command = [\"x\"]\nconfig.orders = {}\n",

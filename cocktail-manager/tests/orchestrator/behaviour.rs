@@ -7,7 +7,7 @@ use std::time::Duration;
 use cocktail_core::contract::{Actor, EventFilter, Manager, ManifestSource, RearrangeOptions, ShutdownMode};
 use cocktail_core::error::ErrorKind;
 use cocktail_core::id::{ContainerId, StoreId};
-use cocktail_core::view::{ContainerView, UnitView};
+use cocktail_core::view::{ContainerView, EndpointView, UnitView};
 use cocktail_manager::{Ended, Orchestrator};
 use cocktail_store::MemoryStore;
 use futures_util::StreamExt;
@@ -361,4 +361,33 @@ async fn until_inspected(wanted: impl AsyncFn() -> bool) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("never as wanted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_told_as_they_are_after_each_change_and_only_those_that_were_asked_for() {
+    let (store, machine) = (store(), Machine::new());
+    let manager = start(&store, &machine).await;
+    let mut web_only = manager.watch_endpoints(Some("prod/web")).await.expect("a stream");
+    let mut of_another = manager.watch_endpoints(Some("test/web")).await.expect("a stream");
+    let mut all = manager.watch_endpoints(None).await.expect("a stream");
+    assert_eq!(web_only.next().await.expect("a table").expect("no error"), [], "there is no such unit yet");
+    assert_eq!(of_another.next().await.expect("a table").expect("no error"), []);
+    manager.apply(&[web()], &Actor::embedder()).await.expect("applied");
+    ready(&manager, 1).await;
+    let backends = |table: &[EndpointView]| table.iter().map(|it| it.backends.len()).collect::<Vec<_>>();
+    let mut seen = Vec::new();
+    while seen != [1] {
+        seen = backends(&web_only.next().await.expect("a table").expect("no error"));
+    }
+    // One that did not read until now gets what is so now.
+    assert_eq!(all.next().await.expect("a table").expect("no error"), manager.endpoints().await.expect("endpoints"));
+    let container = manager.containers().await.expect("containers").remove(0);
+    machine.crash(&ContainerId::new(&container.id), 1);
+    assert_eq!(backends(&web_only.next().await.expect("a table").expect("no error")), [0]);
+    // Nobody who follows keeps a Manager alive.
+    manager.shutdown(ShutdownMode::Leave).await.expect("ended");
+    while let Some(table) = web_only.next().await {
+        table.expect("no error");
+    }
+    assert!(of_another.next().await.is_none(), "nothing was to be told");
 }

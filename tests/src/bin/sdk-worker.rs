@@ -1,14 +1,19 @@
 //! A worker on the SDK, with microservices that do as they are told.
 //!
 //! `orders` answers `/` with its greeting, container and revision; `/slow?N` after N milliseconds; `/help`, `/degraded` and
-//! `/broken` by telling the Manager. `unable` cannot be loaded, and `idle` does nothing.
+//! `/broken` by telling the Manager. `front` passes `/` on to a Unit that its configuration names. `unable` cannot be loaded, and `idle` does nothing.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
 use axum::routing::get;
+use cocktail_agent::balance::Balancer;
 use cocktail_agent::worker::{BoxError, Context, Error, MicroService, Worker, async_trait};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 struct Orders;
 
@@ -55,6 +60,54 @@ async fn slow(RawQuery(query): RawQuery) -> &'static str {
     "slow\n"
 }
 
+/// Passes requests on to another Unit.
+struct Front;
+
+/// Which one.
+#[derive(serde::Deserialize)]
+struct Behind {
+    unit: String,
+}
+
+/// Containers that one request tries at most.
+const TRIES: usize = 4;
+
+#[async_trait]
+impl MicroService for Front {
+    async fn init(&mut self, context: Context) -> Result<(), BoxError> {
+        let Behind { unit } = context.config()?;
+        let behind = context.balancer(&unit, "http");
+        let router = Router::new().route("/", get(pass_on)).with_state(behind).layer(context.in_flight());
+        let (listener, down) = (context.listener("http")?, context.shutdown());
+        context.spawn(async move {
+            axum::serve(listener, router).with_graceful_shutdown(down.cancelled_owned()).await?;
+            Ok(())
+        });
+        Ok(())
+    }
+}
+
+async fn pass_on(State(behind): State<Balancer>) -> (StatusCode, String) {
+    for _ in 0..TRIES {
+        let pick = behind.pick().await;
+        match ask(pick.address()).await {
+            Ok(answer) => return (StatusCode::OK, answer),
+            Err(_) => pick.fail(),
+        }
+    }
+    (StatusCode::BAD_GATEWAY, format!("none of {TRIES} answered\n"))
+}
+
+/// The body of what is answered with 200.
+async fn ask(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let body = answer.split_once("\r\n\r\n").filter(|(head, _)| head.contains(" 200 "));
+    body.map(|(_, body)| body.to_owned()).ok_or_else(|| std::io::Error::other("refused"))
+}
+
 struct Unable;
 
 #[async_trait]
@@ -78,6 +131,7 @@ impl MicroService for Idle {
 async fn main() -> Result<(), Error> {
     Worker::new()
         .register("orders", || Orders)
+        .register("front", || Front)
         .register("unable", || Unable)
         .register("idle", || Idle)
         .build("test")

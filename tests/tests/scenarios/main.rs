@@ -4,11 +4,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod bootstrap;
 mod commands;
 mod crash;
 mod disk;
 mod drains;
 mod embed;
+mod endpoints;
 mod faults;
 mod handover;
 mod jobs;

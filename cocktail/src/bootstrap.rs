@@ -1,0 +1,191 @@
+//! A Manager for programs that have none: many offer to host it, one does.
+//!
+//! Start at [`Bootstrap`]. The lock of the data dir decides who: whoever has it hosts, the others wait for it. When the one
+//! that hosts ends, or is killed, the next one adopts what runs.
+
+use std::env;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cocktail_core::contract::{Actor, Manager, ManifestSource, ShutdownMode};
+use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::manifest;
+use cocktail_manager::Ended;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::builder::{Builder, Cocktail};
+use crate::read_manifest;
+
+/// Pause between two looks at the lock of a data dir that somebody else has.
+const LOOK: Duration = Duration::from_millis(200);
+/// Pause after a Manager could not be started, or lost its lease.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// An offer to host the Manager of a data dir whenever nobody else does.
+///
+/// ```no_run
+/// # async fn work() {}
+/// # async fn example() -> cocktail::Result<()> {
+/// // In `main`, after `cocktail::init()`:
+/// match cocktail::Bootstrap::from_env()? {
+///     Some(bootstrap) => bootstrap.beside(work()).await,
+///     None => work().await,
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Bootstrap {
+    builder: Builder,
+    manifests: Vec<PathBuf>,
+}
+
+/// How one time of hosting ended.
+enum Hosted {
+    /// Whoever hosts has something else to do: nothing hosts here any more.
+    HandedOver,
+    /// The Manager ended by itself, or by command.
+    Over(Ended),
+}
+
+impl Bootstrap {
+    /// An offer to host the Manager that `builder` makes.
+    pub fn new(builder: Builder) -> Self {
+        Self { builder, manifests: Vec::new() }
+    }
+
+    /// What the environment asks for: an offer where `COCKTAIL_BOOTSTRAP` is `if-absent`, as it is for workers of a Unit with
+    /// `bootstrap = "if-absent"`, and `None` where it is not set. The data dir is `COCKTAIL_DATA_DIR`, or `.cocktail`; a
+    /// manifest to begin with may stand in `COCKTAIL_MANIFEST`; its settings are those of the first Manager, and each that
+    /// follows has those of the one before.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where it asks for anything else, or the manifest is wrong.
+    pub fn from_env() -> Result<Option<Self>> {
+        match env::var("COCKTAIL_BOOTSTRAP").as_deref() {
+            Err(_) => return Ok(None),
+            Ok("if-absent") => {}
+            Ok(other) => {
+                let message = format!("COCKTAIL_BOOTSTRAP is {other:?}: it can be \"if-absent\", or be left out");
+                return Err(Error::invalid(message));
+            }
+        }
+        let mut builder = Cocktail::builder().settings_as_before();
+        if let Some(data_dir) = env::var_os("COCKTAIL_DATA_DIR") {
+            builder = builder.data_dir(data_dir);
+        }
+        let manifest = env::var_os("COCKTAIL_MANIFEST").map(PathBuf::from);
+        if let Some(file) = &manifest {
+            let ManifestSource { file, base, text } = read_manifest(file)?;
+            let parsed = manifest::parse(&text, &file, &base);
+            let parsed =
+                parsed.map_err(|problems| Error::invalid("the manifest is wrong").with_diagnostics(problems))?;
+            builder = builder.settings(parsed.settings.unwrap_or_default());
+        }
+        Ok(Some(Self { builder, manifests: manifest.into_iter().collect() }))
+    }
+
+    /// Adds a manifest to begin with. It is applied where nothing is: a Manager that knows of any Unit keeps to what was
+    /// applied last.
+    #[must_use]
+    pub fn manifest(mut self, file: impl Into<PathBuf>) -> Self {
+        self.manifests.push(file.into());
+        self
+    }
+
+    /// Does what a program is for, and hosts the Manager beside it whenever nobody else does. When the work is done the
+    /// Manager ends with it and its workers run on, for the next one that hosts.
+    ///
+    /// Hosting never ends the work: what it fails with is logged, and tried again. Must be called within a tokio runtime
+    /// with more than one thread, or one that the work does not block.
+    pub async fn beside<T>(self, work: impl Future<Output = T>) -> T {
+        let (done, ended) = watch::channel(());
+        let hosting = tokio::spawn(self.host(ended));
+        let outcome = work.await;
+        drop(done);
+        if hosting.await.is_err() {
+            tracing::error!("hosting the manager panicked");
+        }
+        outcome
+    }
+
+    /// Hosts whenever nobody else does, until the sender is dropped.
+    async fn host(self, ended: watch::Receiver<()>) {
+        loop {
+            let hosted = self.host_once(ended.clone()).await;
+            match &hosted {
+                Ok(Hosted::HandedOver) => return,
+                Ok(Hosted::Over(end)) => tracing::info!(?end, "the manager that was hosted here has ended"),
+                Err(error) => tracing::warn!(error = error.chain(), "no manager can be hosted here now"),
+            }
+            tokio::select! {
+                () = over(ended.clone()) => return,
+                () = sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    async fn host_once(&self, ended: watch::Receiver<()>) -> Result<Hosted> {
+        let cocktail = tokio::select! {
+            () = over(ended.clone()) => return Ok(Hosted::HandedOver),
+            started = self.builder.clone().start_when_absent() => started?,
+        };
+        tracing::info!(data_dir = %cocktail.data_dir().path().display(), "this program hosts the manager");
+        let outcome = self.serve(&cocktail, ended).await;
+        if !matches!(outcome, Ok(Hosted::Over(_))) {
+            cocktail.shutdown(ShutdownMode::Leave).await?;
+        }
+        outcome
+    }
+
+    async fn serve(&self, cocktail: &Cocktail, ended: watch::Receiver<()>) -> Result<Hosted> {
+        if cocktail.units().await?.is_empty() && !self.manifests.is_empty() {
+            let sources = self.manifests.iter().map(read_manifest).collect::<Result<Vec<_>>>()?;
+            cocktail.apply(&sources, &Actor("bootstrap".into())).await?;
+        }
+        #[cfg(feature = "api")]
+        let _api = {
+            let api = cocktail_api::Api::bind(&cocktail.data_dir().socket()).await?;
+            Answering(tokio::spawn(api.run(cocktail.manager(), over(ended.clone()))))
+        };
+        tokio::select! {
+            () = over(ended) => Ok(Hosted::HandedOver),
+            end = cocktail.ended() => Ok(Hosted::Over(end)),
+        }
+    }
+}
+
+impl Builder {
+    /// As [`Builder::start`], and where another Manager has the data dir it is waited for until that has ended; then this one
+    /// adopts what runs, within a fraction of a second. Dropping the future gives up.
+    ///
+    /// # Errors
+    /// As [`Builder::start`], without the first of them.
+    pub async fn start_when_absent(self) -> Result<Cocktail> {
+        loop {
+            match self.clone().start().await {
+                Err(error) if *error.kind() == ErrorKind::Refused && error.context("held_by").is_some() => {}
+                other => return other,
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Returns when the work is done.
+async fn over(mut ended: watch::Receiver<()>) {
+    // Nothing is ever sent.
+    while ended.changed().await.is_ok() {}
+}
+
+/// The task that answers commands.
+#[cfg(feature = "api")]
+struct Answering(tokio::task::JoinHandle<()>);
+
+#[cfg(feature = "api")]
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
