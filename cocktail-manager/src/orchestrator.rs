@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use cocktail_core::command::{Command, Count};
+use cocktail_core::command::{Command, Commanded, Count};
 use cocktail_core::contract::{
     Actor, Applied, EndpointSource as _, EndpointStream, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream,
     Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
@@ -94,29 +94,29 @@ impl Orchestrator {
 
     async fn count(&self, unit: &str, count: Count, actor: &Actor) -> Result<UnitView> {
         let command = Command::Scale { unit: unit.to_owned(), count };
-        let id = self.one(self.shared.command(command, actor).await?.units)?;
-        let view = self.view(move |state| state.unit_view(&id)).await?;
-        view.ok_or_else(|| Error::not_found(format!("unit {unit} is gone")))
+        let view = |state: &State, commanded: &Commanded| state.unit_view(one(commanded)?);
+        let view = self.shared.command_then(command, actor, view).await?;
+        view.ok_or_else(|| Error::unexpected("a command about one unit names none"))
     }
 
     /// Gives a command about a rollout and says where it stands then.
     async fn roll(&self, command: Command, actor: &Actor) -> Result<RolloutView> {
-        let id = self.one(self.shared.command(command, actor).await?.units)?;
-        self.view(move |state| state.rollout_view_of(&id.to_string())).await?
+        let view = |state: &State, commanded: &Commanded| Some(state.unit_view(one(commanded)?)?.rollout);
+        let view = self.shared.command_then(command, actor, view).await?;
+        view.ok_or_else(|| Error::unexpected("a command about one unit names none"))
     }
 
     /// Gives a command about a server and says where it stands then.
     async fn about_server(&self, command: Command, actor: &Actor) -> Result<ServerView> {
-        let id = self.shared.command(command, actor).await?.server;
-        let id = id.ok_or_else(|| Error::unexpected("a command about a server names none"))?;
-        let name = id.to_string();
-        let view = self.view(move |state| state.server_view(&id)).await?;
-        view.ok_or_else(|| Error::not_found(format!("server {name} is gone")))
+        let view = |state: &State, commanded: &Commanded| state.server_view(commanded.server.as_ref()?);
+        let view = self.shared.command_then(command, actor, view).await?;
+        view.ok_or_else(|| Error::unexpected("a command about a server names none"))
     }
+}
 
-    fn one(&self, mut units: Vec<UnitId>) -> Result<UnitId> {
-        units.pop().ok_or_else(|| Error::unexpected("a command about one unit names none"))
-    }
+/// The Unit that a command is about.
+fn one(commanded: &Commanded) -> Option<&UnitId> {
+    commanded.units.last()
 }
 
 #[async_trait]

@@ -32,7 +32,7 @@ pub(crate) const FOLLOWED: usize = 1024;
 /// What the writer is asked by users.
 pub(crate) enum Request {
     /// Something to do.
-    Command { command: Command, actor: Actor, reply: oneshot::Sender<Result<Commanded>> },
+    Command { command: Command, actor: Actor, reply: oneshot::Sender<Result<Commanded>>, show: Show },
     /// A look at the state.
     Look(Look),
     /// End without or with the containers.
@@ -43,6 +43,10 @@ pub(crate) enum Request {
 
 /// Reads the state between two turns and sends what it found to whoever asked.
 pub(crate) type Look = Box<dyn FnOnce(&State, &Health) + Send>;
+
+/// Shows whoever gave a command the state that its turn leads to, as soon as that is decided. The answer comes when the turn
+/// is durable: nobody sees it before.
+pub(crate) type Show = Box<dyn FnOnce(&State, &Commanded) + Send>;
 
 /// What the writer is told by the outside.
 #[derive(Debug)]
@@ -199,10 +203,25 @@ impl Shared {
 
     /// Gives a command; returns when its events are durable.
     pub(crate) async fn command(&self, command: Command, actor: &Actor) -> Result<Commanded> {
+        self.command_then(command, actor, |_, commanded| commanded.clone()).await
+    }
+
+    /// Gives a command, and returns what `show` makes of the state that follows from it, when that is durable.
+    pub(crate) async fn command_then<T, F>(&self, command: Command, actor: &Actor, show: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&State, &Commanded) -> T + Send + 'static,
+    {
+        let (shows, shown) = oneshot::channel();
         let (reply, answer) = oneshot::channel();
-        let request = Request::Command { command, actor: actor.clone(), reply };
+        let show = Box::new(move |state: &State, commanded: &Commanded| {
+            // The asker may have gone; then nobody wants the answer.
+            let _ = shows.send(show(state, commanded));
+        });
+        let request = Request::Command { command, actor: actor.clone(), reply, show };
         self.requests.send(request).await.map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        answer.await.map_err(|_| ended())??;
+        shown.await.map_err(|_| ended())
     }
 
     /// The runtime behind a connection, which is told where it may learn the endpoints.

@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocktail_core::command::Commanded;
 use cocktail_core::contract::RuntimeEvent;
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Soft, Turn};
@@ -29,7 +28,7 @@ use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span, error, info, warn};
 
-use self::flight::Flight;
+use self::flight::{Flight, Reply};
 pub(crate) use self::snapshot::Snapshots;
 use crate::builder::follow;
 use crate::clock::Clock;
@@ -88,7 +87,7 @@ pub(crate) struct Writer {
 #[derive(Default)]
 struct Gathered {
     events: Vec<Event>,
-    replies: Vec<(oneshot::Sender<Result<Commanded>>, Commanded)>,
+    replies: Vec<Reply>,
     halted: Vec<oneshot::Sender<()>>,
     close: Option<oneshot::Sender<()>>,
 }
@@ -183,7 +182,7 @@ impl Writer {
                 gathered.halted.push(done);
             }
             Request::Close(done) => gathered.close = Some(done),
-            Request::Command { command, actor, reply } => {
+            Request::Command { command, actor, reply, show } => {
                 if let Some(because) = &self.health.degraded {
                     let _ = reply.send(Err(Error::refused(because.clone())));
                     return;
@@ -198,7 +197,7 @@ impl Writer {
                             self.state.apply(event);
                         }
                         gathered.events.extend(commanded.events.iter().cloned());
-                        gathered.replies.push((reply, commanded));
+                        gathered.replies.push(Reply { to: reply, commanded, show: Some(show) });
                     }
                     Err(error) => {
                         let _ = reply.send(Err(error));
@@ -370,11 +369,7 @@ impl Writer {
     }
 
     /// Decides, commits, acts, answers.
-    async fn turn(
-        &mut self,
-        mut events: Vec<Event>,
-        replies: Vec<(oneshot::Sender<Result<Commanded>>, Commanded)>,
-    ) -> Result<(), End> {
+    async fn turn(&mut self, mut events: Vec<Event>, mut replies: Vec<Reply>) -> Result<(), End> {
         let began = Instant::now();
         let ready = if self.state.is_dirty() { floor::ready(&self.state) } else { floor::Ready::new() };
         let claims = self.claims();
@@ -384,6 +379,9 @@ impl Writer {
             self.health.anomalies += 1;
         }
         events.extend(decided);
+        for reply in &mut replies {
+            reply.show(&self.state);
+        }
         for anomaly in self.state.take_anomalies() {
             error!(anomaly, "something that should be impossible has happened");
         }
@@ -393,9 +391,7 @@ impl Writer {
         // What the turn before intended is durable and sent before this one goes on its way.
         self.land().await?;
         if events.is_empty() {
-            for (reply, commanded) in replies {
-                let _ = reply.send(Ok(commanded));
-            }
+            replies.into_iter().for_each(Reply::send);
             self.send_routes(false);
             self.release_ports();
             return Ok(());

@@ -6,6 +6,8 @@
 //! help; the clock runs from the request that makes it do so until another container answers at the service port. Cold is the
 //! same with nothing that waits: a process is started first. A round is one of each.
 
+mod overload;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+use self::overload::Overload;
 use crate::Setup;
 use crate::drivers::{self, Cocktail};
 use crate::proc;
@@ -46,7 +49,18 @@ pub(crate) fn extend(setup: &Setup) -> Result<Report> {
     report.figure("warm_p99_ms", quantile(&waited, 0.99), "the same, all but one in a hundred");
     report.figure("cold_p50_ms", median(&cold), "the same with none that waits");
     report.figure("vs_cold", median(&ratios(&waited, &cold)), "with one that waits over without");
-    report.note(format!("{rounds} rounds, ratios within each"));
+    let Some(program) = setup.cocktail.as_deref() else { return Ok(report) };
+    let Overload { sent, failures, pressure, most, least_after } = overload::overload(setup, program)?;
+    report.figure("pressure", pressure, "most in flight for each ready container while a load grows, over the target");
+    report.figure("failed", failures.len() as f64, "requests of that load without a good answer");
+    report.figure("requests", sent as f64, "requests of that load");
+    report.figure("most", f64::from(most), "containers at the top of that load, where five are needed");
+    report.figure("after", f64::from(least_after), "containers when it has gone");
+    report
+        .note(format!("{rounds} rounds, ratios within each; then one load that grows in 20 s from 20 to 240 a second"));
+    for failure in failures.iter().take(5) {
+        report.note(format!("failed: {failure}"));
+    }
     Ok(report)
 }
 
@@ -150,7 +164,7 @@ impl Stage {
     fn rest(&self, side: &Side) -> Result<()> {
         let begin = Instant::now();
         loop {
-            let all = self.call("GET", "/v1/containers", "")?;
+            let all = call(&self.socket, "GET", "/v1/containers", "")?;
             let all = all.as_array().context("containers are no array")?;
             let own = |state: &str| all.iter().filter(|it| it["unit"] == side.unit && it["state"] == state).count();
             let (ready, waiting) = (own("ready"), own("waiting"));
@@ -165,23 +179,23 @@ impl Stage {
     }
 
     fn scale(&self, side: &Side, count: u32) -> Result<()> {
-        self.call("POST", &format!("/v1/scale/{}", side.unit), &format!("{{\"count\":{count}}}")).map(drop)
+        call(&self.socket, "POST", &format!("/v1/scale/{}", side.unit), &format!("{{\"count\":{count}}}")).map(drop)
     }
+}
 
-    /// One call of the Manager's API.
-    fn call(&self, method: &str, path: &str, body: &str) -> Result<Value> {
-        let mut stream = UnixStream::connect(&self.socket).context("the Manager does not listen")?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: cocktail\r\nconnection: close\r\n{kind}content-length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("the Manager answers half")?;
-        ensure!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {answer}");
-        serde_json::from_str(body).with_context(|| format!("{method} {path} answers no JSON: {body}"))
-    }
+/// One call of the Manager's API.
+fn call(socket: &Path, method: &str, path: &str, body: &str) -> Result<Value> {
+    let mut stream = UnixStream::connect(socket).context("the Manager does not listen")?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: cocktail\r\nconnection: close\r\n{kind}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the Manager answers half")?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {answer}");
+    serde_json::from_str(body).with_context(|| format!("{method} {path} answers no JSON: {body}"))
 }

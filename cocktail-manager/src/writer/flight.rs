@@ -12,6 +12,7 @@ use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::event::{Event, Turn};
 use cocktail_core::fleet::{FleetEvent, ServerOperation};
 use cocktail_core::id::Seq;
+use cocktail_core::state::State;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +21,7 @@ use tracing::{Span, info, warn};
 use super::{End, RETRY, Writer};
 use crate::fleet;
 use crate::routing::Wanted;
-use crate::shared::{Committed, Request};
+use crate::shared::{Committed, Request, Show};
 
 /// Bytes that an event has about, as JSON.
 const EVENT: usize = 400;
@@ -47,7 +48,26 @@ struct Written {
 }
 
 /// Who waits for a command to be durable, with the answer.
-pub(super) type Reply = (oneshot::Sender<Result<Commanded>>, Commanded);
+pub(super) struct Reply {
+    pub(super) to: oneshot::Sender<Result<Commanded>>,
+    pub(super) commanded: Commanded,
+    /// What it is to see of the state, until it has seen it.
+    pub(super) show: Option<Show>,
+}
+
+impl Reply {
+    /// Shows what was decided.
+    pub(super) fn show(&mut self, state: &State) {
+        if let Some(show) = self.show.take() {
+            show(state, &self.commanded);
+        }
+    }
+
+    /// Says that it is durable. Whoever asked may have gone.
+    pub(super) fn send(self) {
+        let _ = self.to.send(Ok(self.commanded));
+    }
+}
 
 impl Writer {
     /// Begins to write a turn.
@@ -97,9 +117,7 @@ impl Writer {
         // No follower is no error.
         let _ = self.shared.committed.send(Committed { seq, turn });
         self.pace(decided + took, events);
-        for (reply, commanded) in replies {
-            let _ = reply.send(Ok(commanded));
-        }
+        replies.into_iter().for_each(Reply::send);
         if let Some(routes) = routes {
             self.routes.send_replace(Arc::new(routes));
         }
