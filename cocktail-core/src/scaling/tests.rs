@@ -32,6 +32,19 @@ fn cpu_is_a_share_of_what_is_reserved() {
 }
 
 #[test]
+fn memory_is_a_share_of_what_is_reserved_and_unknown_where_nothing_is() {
+    let sample = Sample { memory_bytes: 900, ..Sample::default() };
+    let count = |reserved: u64| {
+        let (scaling, samples) = (scaling("memory", 0.6), [&sample, &sample]);
+        let resources = Resources { cpu: CpuMillis(500), memory: Bytes(reserved) };
+        let (scaling, samples) = (&scaling, &samples[..]);
+        let input = ScalingInput { scaling, resources, samples, unread: 0, desired: 2, min: 0, max: 100 };
+        TargetTracking.wanted(&input).map(|wanted| wanted.count)
+    };
+    assert_eq!((count(1_000), count(0)), (Some(3), None));
+}
+
+#[test]
 fn a_small_deviation_asks_for_nothing() {
     assert_eq!(count(&scaling("cpu", 0.6), &[cpu(320), cpu(320)], 2), Some(2));
 }
@@ -88,6 +101,18 @@ fn more_is_done_at_once_and_fewer_only_after_the_whole_window() {
     }
     window.add(at(60), wanted(3), &scaling);
     assert_eq!(damp(&window, &scaling, memory, 6, (1, 10)).unwrap().count, 3, "the most of the window");
+}
+
+#[test]
+fn fewer_are_as_many_as_were_wanted_at_any_time_of_the_window() {
+    let mut scaling = scaling("cpu", 0.6);
+    scaling.down.stabilize = Duration::from_secs(60);
+    let mut window = Window::default();
+    for (second, count) in [(0, 8), (30, 5), (60, 2)] {
+        window.add(ManagerTime(second * 1000), wanted(count), &scaling);
+    }
+    let damped = damp(&window, &scaling, ScalingMemory::default(), 9, (1, 10)).unwrap();
+    assert_eq!(damped.count, 5);
 }
 
 #[test]

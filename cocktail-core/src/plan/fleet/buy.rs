@@ -282,3 +282,31 @@ fn new_id(draft: &Draft<'_>, provider: &Name, number: u32) -> ServerId {
         count += 1 << 32;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::OfferingKind;
+    use crate::world::{World, name};
+
+    #[test]
+    fn one_look_gives_no_id_twice_though_chance_does() {
+        let (world, cloud) = (World::new(), name("cloud"));
+        let state = &world.state;
+        let offering = Offering {
+            name: "small".into(),
+            zone: None,
+            kind: OfferingKind::OnDemand,
+            price: None,
+            allocatable: Resources::default(),
+            available: true,
+        };
+        let mut draft = Draft { state, last_operation: state.last_operation, events: Vec::new(), failed: false };
+        for _ in 0..3 {
+            let id = new_id(&draft, &cloud, 1);
+            draft.push(FleetEvent::Claimed { server: Box::new(claim(state, &id, &cloud, &offering, String::new())) });
+        }
+        let ids: std::collections::BTreeSet<String> = draft.events.iter().map(|event| event.describe().1).collect();
+        assert_eq!(ids.len(), 3, "{ids:?}");
+    }
+}

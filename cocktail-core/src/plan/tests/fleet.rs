@@ -153,6 +153,43 @@ fn what_finds_no_room_is_bought_for_the_least_money_and_placed_when_it_joins() {
 }
 
 #[test]
+fn a_server_that_is_bought_has_the_price_and_the_kind_of_what_was_offered() {
+    let mut world = world(FleetLimits::default());
+    world.apply(&web(1));
+    let tenure = &bought(&world)[0].tenure;
+    assert_eq!((tenure.price, tenure.kind), (Some(0.1), Some(OfferingKind::OnDemand)));
+}
+
+#[test]
+fn of_offerings_without_a_price_the_smaller_one_is_bought() {
+    let mut world = World::with(Settings::default(), 0);
+    let bare = |what: &str, cpu: u64, memory: u64| Offering {
+        price: None,
+        allocatable: Resources { cpu: CpuMillis(cpu), memory: Bytes(memory << 30) },
+        ..offering(what, cpu, 0.0)
+    };
+    let offerings = vec![bare("many-cores", 8_000, 2), bare("few-cores", 2_000, 4)];
+    let limits = FleetLimits::default();
+    world.turn(vec![FleetEvent::ProviderSeen { provider: name(CLOUD), grows: true, limits, offerings }.into()]);
+    world.apply(&web(1));
+    assert_eq!(bought(&world)[0].offering, "few-cores", "6 are less than 10");
+}
+
+#[test]
+fn a_unit_says_that_a_server_is_being_chosen_before_one_is_on_its_way() {
+    let mut world = world(FleetLimits::default());
+    let events = world.apply(&web(3));
+    let told: Vec<&str> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Held { because, .. } => because.rsplit("; ").next(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, ["cloud: a server is being chosen", "2 servers are on their way"]);
+}
+
+#[test]
 fn a_call_keeps_its_token_and_another_call_has_another() {
     let mut world = world(FleetLimits::default());
     world.apply(&web(1));
@@ -316,6 +353,25 @@ fn an_empty_server_that_is_used_again_before_its_provider_has_answered_stays() {
     assert_eq!((record.containers, &record.tenure.rearrangement), (1, &None), "{}", world.describe());
     serve(&mut world);
     assert_eq!((open(&world), bought(&world)[0].state), (vec![], ServerState::Ready), "a late answer changes nothing");
+}
+
+#[test]
+fn an_empty_server_is_not_to_go_while_its_provider_has_not_answered_an_earlier_question() {
+    let mut world = settled(1, FleetLimits::default());
+    let empty = |world: &mut World| {
+        world.scale("web", 0).expect("it is a number");
+        world.answer_all();
+        world.pass(FleetLimits::default().idle);
+    };
+    empty(&mut world);
+    let first = only(&world);
+    assert_eq!(first.kind, ServerOperationKind::Clear);
+    world.scale("web", 1).expect("it is a number");
+    empty(&mut world);
+    assert_eq!((only(&world).id, &bought(&world)[0].tenure.rearrangement), (first.id, &None));
+    serve(&mut world);
+    assert_eq!(only(&world).kind, ServerOperationKind::Clear, "it is asked anew");
+    assert_ne!(only(&world).id, first.id);
 }
 
 #[test]
@@ -524,12 +580,17 @@ fn a_server_that_its_provider_takes_away_is_emptied_first_and_what_is_left_is_dr
 
 /// Two servers, each half empty.
 fn half_empty(limits: FleetLimits) -> World {
+    half_empty_of(limits, "")
+}
+
+/// As [`half_empty`], with more keys of what runs there.
+fn half_empty_of(limits: FleetLimits, keys: &str) -> World {
     let mut world = world(limits);
     let both = |each: u32| {
         let unit = |unit: &str| {
             format!(
                 "[maps.prod.units.{unit}]\ncommand = [\"{unit}\"]\nreplicas = {each}\nresources = {{ cpu = 1 }}\n\
-                 update = {{ monitor = \"0s\" }}\n"
+                 update = {{ monitor = \"0s\" }}\n{keys}\n"
             )
         };
         format!("service = \"shop\"\n{}{}", unit("api"), unit("web"))
@@ -586,6 +647,40 @@ fn a_server_that_runs_little_is_given_back_where_a_gain_is_asked_for_and_nobody_
         assert!(open(&world).iter().all(|it| it.kind.as_str() != "provision"), "nothing is bought for it");
     }
     assert_eq!(only(&world).kind, ServerOperationKind::Terminate { reason: TerminateReason::Rearranged });
+}
+
+/// Limits with which a server is given back for any gain, and how often servers are compared.
+fn any_gain() -> (FleetLimits, Duration) {
+    let every = Duration::from_secs(60);
+    let rearrange = Some(RearrangeLimits { gain: 1.0, budget: 1, every });
+    (FleetLimits { idle: Duration::from_secs(86_400), rearrange, ..FleetLimits::default() }, every)
+}
+
+#[test]
+fn what_has_a_volume_is_not_moved_for_the_sake_of_money() {
+    for (keys, moved) in [("", 1), ("volumes.data = { mount = \"data\", kind = \"shared\" }", 0)] {
+        let (limits, every) = any_gain();
+        let mut world = half_empty_of(limits, keys);
+        world.pass(every);
+        assert_eq!(emptied(&world).len(), moved, "{keys}");
+    }
+}
+
+#[test]
+fn what_keeps_apart_is_not_moved_together_for_the_sake_of_money() {
+    let (limits, every) = any_gain();
+    let mut world = world(limits);
+    let apart = web(1) + "place.affinity.apart = [\"api\"]\n";
+    let api = web(1).replace("service = \"shop\"\n", "").replace("web", "api");
+    world.apply(&(apart + &api));
+    for _ in 0..2 {
+        serve(&mut world);
+        world.answer_all();
+    }
+    let counts: Vec<u32> = bought(&world).iter().map(|server| server.containers).collect();
+    assert_eq!((counts, world.ready("web"), world.ready("api")), (vec![1, 1], 1, 1));
+    world.pass(every);
+    assert_eq!(emptied(&world), [] as [ServerId; 0], "there is room on either server, for one of them");
 }
 
 #[test]

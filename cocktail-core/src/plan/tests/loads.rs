@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::container::ContainerState;
 use crate::contract::{Exit, ProbeKind};
 use crate::event::{Event, Soft};
+use crate::plan;
 use crate::scaling::{Bounds, Sample, TrafficSample};
 use crate::world::{World, unit_id};
 
@@ -125,6 +126,16 @@ fn bounds_by_the_clock_hold_whatever_the_load_says() {
     assert_eq!(world.unit("web").desired, 4);
     world.turn(vec![bounds(Some(Bounds { min: 1, max: 2 }))]);
     assert_eq!(world.unit("web").desired, 2);
+}
+
+#[test]
+fn a_waiting_client_wakes_nothing_while_the_clock_allows_none() {
+    let mut world = World::new();
+    world.apply(&scaled(0, "rps = 10"));
+    let none = Some(Bounds { min: 0, max: 0 });
+    world.turn(vec![Event::BoundsSet { unit: unit_id("prod", "web"), bounds: none, because: "22:00".into() }]);
+    world.state.note(&Soft::Demand { unit: unit_id("prod", "web") });
+    assert_eq!(plan::decide(&mut world.state), []);
 }
 
 fn job(keys: &str) -> String {

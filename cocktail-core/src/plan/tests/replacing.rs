@@ -148,6 +148,38 @@ fn an_old_one_does_not_go_first_for_a_replacement_that_could_not_run() {
 }
 
 #[test]
+fn one_that_goes_first_leaves_its_place_in_the_quota_to_its_replacement() {
+    let mut world = World::new();
+    let keys = "ports.main = { fixed = 9000 }";
+    let full = |version: u32| unit(1, version, keys).replace("[maps", "quota = { containers = 1 }\n[maps");
+    world.apply(&full(1));
+    world.settle();
+    let events = world.apply(&full(2));
+    assert_eq!((drains(&events), world.unit("web").held.as_str()), (1, ""));
+    world.settle();
+    assert_eq!((world.ready("web"), world.of("web")[0].revision), (1, Revision(2)));
+}
+
+#[test]
+fn a_new_container_says_which_it_replaces_and_why() {
+    let mut world = World::new();
+    world.apply(&unit(1, 1, ""));
+    world.settle();
+    world.restart("web");
+    world.apply(&unit(1, 2, ""));
+    world.settle();
+    let events = world.turns().flat_map(|turn| &turn.events);
+    let claimed: Vec<&str> = events
+        .filter_map(|event| match event {
+            Event::Claimed { because, .. } => Some(because.as_str()),
+            _ => None,
+        })
+        .collect();
+    let restarted = "replaces one: tester asked for a restart";
+    assert_eq!(claimed, ["1 of 1 wanted", restarted, "revision 2 replaces 1: 1 of 1"]);
+}
+
+#[test]
 fn where_there_is_no_room_replace_gives_up_one_at_a_time_and_wait_none() {
     for (no_room, replaced) in [("replace", true), ("wait", false)] {
         let mut world = World::with(Settings::default(), 1_000);

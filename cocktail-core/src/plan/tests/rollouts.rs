@@ -155,6 +155,20 @@ fn a_canary_waits_for_its_promotion_however_long_that_takes() {
 }
 
 #[test]
+fn a_canary_takes_one_place_also_where_the_old_ones_do_not_serve() {
+    let mut world = World::new();
+    world.apply(&unit(3, 1, "canary = 1"));
+    world.settle();
+    for id in world.ids("web") {
+        world.exit(&id, Exit::Code(1));
+    }
+    assert_eq!(world.ready("web"), 0);
+    world.apply(&unit(3, 2, "canary = 1"));
+    let old = world.of("web").into_iter().filter(|it| it.revision == Revision(1) && it.state.is_live()).count();
+    assert_eq!(old, 2, "{}", world.describe());
+}
+
+#[test]
 fn a_canary_with_a_time_is_promoted_by_itself_and_one_that_is_aborted_goes_back() {
     let mut world = updating(2, "canary = 1, promote = \"10m\"");
     make_ready(&mut world);
@@ -222,6 +236,21 @@ fn what_a_failed_update_brought_is_restarted_once_while_the_update_is_paused() {
     world.settle();
     assert_eq!((world.of("web").len(), world.ready("web")), (2, 2), "{}", world.describe());
     assert!(!world.ids("web").contains(&there), "it was replaced");
+}
+
+#[test]
+fn an_old_one_that_is_too_much_while_an_update_is_paused_is_not_said_to_be_replaced() {
+    let mut world = updating(2, "on_failure = \"pause\"");
+    let old = world.ids("web")[0].clone();
+    world.answer_all();
+    let new = loading(&world)[0].clone();
+    world.exit(&new, Exit::Code(1));
+    assert_eq!(rollout(&world).state, RolloutState::Paused);
+    world.restart(old.as_str());
+    assert_eq!(world.container(&old).state, ContainerState::Ready, "nothing is replaced now");
+    world.scale("web", 1).expect("it is not refused");
+    let record = world.container(&old);
+    assert_eq!((record.state, record.reason.as_str()), (ContainerState::Draining, "1 wanted, 1 there"));
 }
 
 #[test]
@@ -300,6 +329,7 @@ fn a_rollout_of_a_unit_that_wants_no_container_ends_when_the_last_one_has() {
     make_ready(&mut world);
     assert_eq!(rollout(&world).state, RolloutState::Running);
     world.command(&Command::Scale { unit: "web".into(), count: Count::Exactly(0) }).expect("it is a number");
+    assert_eq!(rollout(&world).state, RolloutState::Running, "the last ones have not ended");
     world.settle();
     assert_eq!((rollout(&world).state, world.of("web").len()), (RolloutState::Completed, 0));
     assert_eq!(rollout(&world).reason, "no container is wanted");

@@ -96,6 +96,74 @@ fn a_unit_takes_its_own_first_and_then_what_waits_for_another_that_starts_the_sa
 }
 
 #[test]
+fn what_waits_for_the_unit_itself_is_taken_before_what_waits_longer_for_another() {
+    let mut world = world(&[("a", "replicas = 0\nwarm = 2"), ("b", "replicas = 0")]);
+    world.pass(Duration::from_secs(1));
+    world.apply(&shop(&[("a", "replicas = 0\nwarm = 2"), ("b", "replicas = 0\nwarm = 1")]));
+    world.settle();
+    let (of_a, of_b) = (waiting(&world, "a"), waiting(&world, "b"));
+    world.scale("b", 1).unwrap();
+    assert_eq!((waiting(&world, "a"), world.ids("b")), (of_a, of_b));
+}
+
+#[test]
+fn who_cannot_be_told_all_it_needs_takes_nobody_that_waits() {
+    let mut world =
+        world(&[("a", "replicas = 0\nwarm = 1"), ("b", "replicas = 0\nports.http = {}\nlive = { tcp = true }")]);
+    let spare = waiting(&world, "a");
+    world.scale("b", 1).unwrap();
+    assert_eq!((spare.len(), waiting(&world, "a")), (1, spare));
+    world.settle();
+    assert_eq!(world.ready("b"), 1);
+}
+
+#[test]
+fn the_place_of_what_was_taken_is_filled_up_a_moment_later() {
+    let mut world = world(&[("web", "replicas = 0\nwarm = 1")]);
+    world.scale("web", 1).unwrap();
+    assert_eq!(world.of("web").len(), 1, "who needs it has the machine first");
+    world.pass(Duration::from_millis(99));
+    assert_eq!(world.of("web").len(), 1);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.of("web").len(), 2);
+}
+
+#[test]
+fn who_leaves_while_enough_wait_ends() {
+    let mut world = world(&[("web", "replicas = 2\nwarm = 1")]);
+    let spare = waiting(&world, "web");
+    world.scale("web", 1).unwrap();
+    let leaving = ids(&world, "web", ContainerState::Draining);
+    assert_eq!((leaving.len(), open(&world, &leaving[0])), (1, Some("stop")));
+    world.settle();
+    assert_eq!(waiting(&world, "web"), spare);
+}
+
+#[test]
+fn a_worker_waits_again_until_it_was_used_as_often_as_it_may_be() {
+    let mut world = world(&[("web", "replicas = 2\nwarm = { count = 1, uses = 2 }")]);
+    let leave = |world: &mut World| {
+        for spare in waiting(world, "web") {
+            world.exit(&spare, Exit::Code(1));
+        }
+        world.scale("web", 1).unwrap();
+        let leaving = world.ids("web").into_iter().find(|id| {
+            let record = world.container(id);
+            record.state == ContainerState::Draining && record.worker.as_ref().is_some_and(|worker| !worker.spare)
+        });
+        let leaving = leaving.unwrap();
+        let how = open(world, &leaving);
+        world.settle();
+        (leaving, how)
+    };
+    let (first, how) = leave(&mut world);
+    assert_eq!((how, waiting(&world, "web")), (Some("unload"), vec![first.clone()]), "it was used once");
+    world.scale("web", 2).unwrap();
+    world.settle();
+    assert_eq!(leave(&mut world), (first, Some("stop")), "it was used twice");
+}
+
+#[test]
 fn who_leaves_while_too_few_wait_is_unloaded_and_one_that_starts_gives_way() {
     let mut world = world(&[("web", "replicas = 2\nwarm = 1\nports.http = {}")]);
     let spare = waiting(&world, "web")[0].clone();
@@ -174,6 +242,8 @@ fn a_port_that_another_program_has_is_left_alone_and_its_worker_starts_again_wit
     let lease = world.state.ports[&server_id()].lease(port);
     assert!(matches!(lease, Some(PortLease::Poisoned(_))), "{lease:?}");
     assert_eq!(open(&world, &spare), Some("stop"));
+    let stop = world.container(&spare).operation.unwrap();
+    assert_eq!(world.state.operations[&stop].because, format!("another program has port {port}"));
     let reason = world.container(&spare).reason.clone();
     assert!(reason.contains(&format!("another program has port {port}")), "{reason}");
     world.answer_all();
@@ -236,6 +306,16 @@ fn where_there_is_no_room_for_what_is_to_wait_the_unit_says_so_and_serves() {
     let told = |event: &&Event| matches!(event, Event::Unloaded { failure: None, .. });
     let turns: Vec<Event> = world.turns().flat_map(|turn| turn.events.clone()).collect();
     assert_eq!(turns.iter().filter(told).count(), 1);
+}
+
+#[test]
+fn a_unit_that_serves_says_so_when_only_what_is_to_wait_still_finds_no_room() {
+    let mut world = World::with(Settings::default(), 1_000);
+    world.apply(&shop(&[("web", "replicas = 3\nwarm = 2\nresources = { cpu = 0.4 }")]));
+    let full = "no room on the only server: it has 200m of 1000m cpu left, the container reserves 400m";
+    assert_eq!(world.unit("web").held, full);
+    world.scale("web", 2).unwrap();
+    assert_eq!(world.unit("web").held, format!("0 of 2 wait for whoever needs them: {full}"));
 }
 
 #[test]

@@ -190,6 +190,17 @@ fn an_update_that_ends_the_old_one_first_is_named_before_it_starts() {
 }
 
 #[test]
+fn a_preview_of_a_new_unit_says_how_many_containers_start() {
+    let view = preview(&World::new().state, &[service(SHOP)]);
+    let told: Vec<(&str, &str)> = view.actions.iter().map(|it| (it.object.as_str(), it.because.as_str())).collect();
+    let [("shop/batch/night", one), ("shop/prod/job", other), ("shop/prod/web", two)] = told[..] else {
+        panic!("{told:?}")
+    };
+    assert!(one.starts_with("new in the manifest; 1 container ") && other == one, "{told:?}");
+    assert!(two.starts_with("new in the manifest; 2 containers "), "{told:?}");
+}
+
+#[test]
 fn an_apply_is_one_event_however_many_units_it_has() {
     let mut world = World::new();
     let applied = |event: &&Event| matches!(event, Event::Applied { .. });

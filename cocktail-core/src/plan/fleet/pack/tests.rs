@@ -105,3 +105,25 @@ fn what_fits_nowhere_is_left_out() {
     assert_eq!(cheapest(&[room(11, 1)], &offers, 9), []);
     assert_eq!(cheapest(&[room(1, 1)], &[], 9), []);
 }
+
+#[test]
+fn a_few_items_are_put_together_where_that_is_cheaper_than_the_cheapest_server_for_each() {
+    let items = [room(5, 5), room(5, 5)];
+    let offers = [Offer { room: room(5, 5), price: 1.0 }, Offer { room: room(10, 10), price: 1.5 }];
+    assert_eq!(cheapest(&items, &offers, 9), [Bought { offer: 1, items: vec![0, 1] }]);
+}
+
+#[test]
+fn a_few_items_need_no_server_more_than_they_must_where_the_largest_first_would() {
+    // 5 + 3 + 2 and 4 + 4 + 2; from the largest down it would be 5 + 4, 4 + 3 + 2 and 2.
+    let items = [5, 4, 4, 3, 2, 2].map(|size| room(size, size));
+    let offers = [Offer { room: room(10, 10), price: 1.0 }];
+    assert_eq!(cheapest(&items, &offers, 9).len(), 2);
+}
+
+#[test]
+fn many_items_go_to_the_server_that_holds_most_for_its_price() {
+    let items = [room(1, 1); 12];
+    let offers = [Offer { room: room(12, 12), price: 1.0 }, Offer { room: room(12, 12), price: 2.0 }];
+    assert_eq!(cheapest(&items, &offers, 9), [Bought { offer: 0, items: (0..12).collect() }]);
+}
