@@ -103,13 +103,18 @@ impl Writer {
     }
 
     /// Whether something follows from it at once. A start of what is still to become ready is only noted, and so is that a
-    /// worker was told what to load or waits, and that the files of what has stopped are gone.
+    /// worker was told what to load or waits, that a client waits for what is on its way, that the routes are set, and that the
+    /// files of what has stopped are gone.
     fn is_urgent(&self, observation: &Observation) -> bool {
         match observation {
-            Observation::Soft(Soft::Prepared { .. }) | Observation::Removed(_) => false,
+            Observation::Soft(Soft::Prepared { .. }) | Observation::Removed(_) | Observation::Routes(_) => false,
             // What the worker makes of it comes in a moment.
             Observation::Event(Event::Assigned { failure: None, .. }) => false,
             Observation::Runtime(_, RuntimeEvent::Worker { said: WorkerSaid::Waiting, .. }) => false,
+            // A container is on its way: that a client waits for it is known.
+            Observation::Runtime(_, RuntimeEvent::Demand { unit }) => {
+                self.state.units.get(unit).is_none_or(|unit| unit.desired == 0)
+            }
             Observation::Event(Event::Started { container, .. }) => {
                 let containers = &self.state.containers;
                 let probed = containers.get(container).and_then(|record| {
