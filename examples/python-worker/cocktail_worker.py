@@ -67,6 +67,23 @@ class Context:
                 self._worker.taken = name
             raise
 
+    async def endpoints(self, unit, port):
+        """Where the containers of another Unit listen, now and after each change; `unit` is `service/map/unit`.
+
+        async for addresses in context.endpoints("shop/prod/stock", "http"): ...
+
+        While nobody knows, what was said last stays true. It never ends."""
+        pause = PAUSE[0]
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                async with _channel() as channel:
+                    async for table in worker_pb2_grpc.WorkersStub(channel).Watch(pb.WatchRequest(unit=unit)):
+                        own = (one for one in table.endpoints if one.port_name == port)
+                        yield [(it.host, it.port) for one in own for it in one.backends]
+                        pause = PAUSE[0]
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(pause * 2, PAUSE[1])
+
     @contextlib.contextmanager
     def request(self):
         """Counts one request for as long as it takes. Raises `Refused` when the worker is about to go."""
@@ -150,9 +167,7 @@ class Worker:
             while True:
                 yield await outbox.get()
 
-        # Without it the path of the socket would be the authority, which no HTTP/2 server has to take.
-        options = [("grpc.default_authority", "localhost")]
-        async with grpc.aio.insecure_channel(f"unix:{os.environ['COCKTAIL_SOCKET']}", options) as channel:
+        async with _channel() as channel:
             call = worker_pb2_grpc.WorkersStub(channel).Session(messages())
             usage = None
             try:
@@ -257,6 +272,13 @@ class Worker:
             await asyncio.sleep(max(every, 0.1))
             usage = pb.Usage(in_flight=self.in_flight, requests=self.requests, queue=self.queue, custom=self.custom)
             self.say(usage=usage)
+
+
+def _channel():
+    """A connection to whoever runs this worker."""
+    # Without it the path of the socket would be the authority, which no HTTP/2 server has to take.
+    options = [("grpc.default_authority", "localhost")]
+    return grpc.aio.insecure_channel(f"unix:{os.environ['COCKTAIL_SOCKET']}", options)
 
 
 def _inherited(port):

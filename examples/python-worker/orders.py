@@ -1,4 +1,4 @@
-"""A worker with one microservice: it greets over HTTP, and asks for help at /help."""
+"""A worker with one microservice: it greets over HTTP, asks for help at /help, and knows how many serve at /peers."""
 
 import asyncio
 
@@ -7,10 +7,16 @@ from cocktail_worker import MicroService, Refused, Worker
 
 class Orders(MicroService):
     async def init(self, context):
-        self.context, self.writers = context, set()
+        self.context, self.writers, self.peers = context, set(), []
+        self.following = asyncio.create_task(self.follow())
         self.server = await asyncio.start_server(self.answer, sock=context.listen("http"))
 
+    async def follow(self):
+        async for self.peers in self.context.endpoints(self.context.unit, "http"):
+            pass
+
     async def close(self):
+        self.following.cancel()
         self.server.close()
         for writer in list(self.writers):
             writer.close()
@@ -30,6 +36,8 @@ class Orders(MicroService):
                         if path.startswith("/slow?"):
                             await asyncio.sleep(int(path[6:]) / 1000)
                         body = f"{context.config['greeting']} {context.container} {context.revision}\n"
+                        if path == "/peers":
+                            body = f"{len(self.peers)}\n"
                         head = "HTTP/1.1 200 OK"
                 except Refused:
                     head, body = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close", "leaving\n"

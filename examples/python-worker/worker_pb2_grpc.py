@@ -39,6 +39,11 @@ class WorkersStub:
                 request_serializer=worker__pb2.FromWorker.SerializeToString,
                 response_deserializer=worker__pb2.ToWorker.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/cocktail.worker.v1.Workers/Watch',
+                request_serializer=worker__pb2.WatchRequest.SerializeToString,
+                response_deserializer=worker__pb2.EndpointTable.FromString,
+                _registered_method=True)
 
 
 class WorkersServicer:
@@ -53,6 +58,15 @@ class WorkersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Which containers serve: the endpoints as they are, and as they are after each change. Each table is the whole of what was
+        asked for; whoever reads slowly gets the newest and misses what was in between. It ends when the other end goes away:
+        what was said last stays true until somebody says otherwise. Nobody has to have a session for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkersServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +74,11 @@ def add_WorkersServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=worker__pb2.FromWorker.FromString,
                     response_serializer=worker__pb2.ToWorker.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=worker__pb2.WatchRequest.FromString,
+                    response_serializer=worker__pb2.EndpointTable.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -89,6 +108,33 @@ class Workers:
             '/cocktail.worker.v1.Workers/Session',
             worker__pb2.FromWorker.SerializeToString,
             worker__pb2.ToWorker.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cocktail.worker.v1.Workers/Watch',
+            worker__pb2.WatchRequest.SerializeToString,
+            worker__pb2.EndpointTable.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 /// The bars that the project set itself: the figure, whether it must be at least or at most the number, the number.
-const BARS: [(&str, &str, Bar); 35] = [
+const BARS: [(&str, &str, Bar); 39] = [
     ("spawn", "vs_bare", Bar::AtLeast(0.5)),
     ("spawn", "vs_supervisord", Bar::AtLeast(6.0)),
     ("respawn", "p50_ms", Bar::AtMost(5.0)),
@@ -25,6 +25,10 @@ const BARS: [(&str, &str, Bar); 35] = [
     ("autoscale", "extra_actions", Bar::AtMost(2.0)),
     ("autoscale", "failed", Bar::AtMost(0.0)),
     ("zero", "vs_cold", Bar::AtMost(1.2)),
+    ("warm", "p50_ms", Bar::AtMost(2.0)),
+    ("warm", "p99_ms", Bar::AtMost(10.0)),
+    ("extend", "pressure", Bar::AtMost(1.5)),
+    ("extend", "failed", Bar::AtMost(0.0)),
     ("embed", "crates", Bar::AtMost(150.0)),
     ("embed", "seconds", Bar::AtMost(150.0)),
     ("place", "planner_per_s", Bar::AtLeast(100_000.0)),

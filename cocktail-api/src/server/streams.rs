@@ -9,13 +9,15 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use cocktail_core::contract::EndpointStream;
 use cocktail_core::error::{Error, Result};
+use cocktail_core::view::EndpointView;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::extract::{Object, Parameters};
 use super::failure::Failure;
@@ -68,17 +70,23 @@ pub(super) async fn endpoints(
 /// A stream of server-sent events, which browsers and `curl -N` read: `endpoints` with the JSON, `error` with the last one.
 /// It ends with the API; whoever reads connects again.
 fn server_sent(endpoints: EndpointStream, shared: &Shared, room: OwnedSemaphorePermit) -> Response {
-    let until = shared.ending().clone().cancelled_owned();
-    let events = endpoints.take_until(until).map(move |endpoints| {
-        // It is held for as long as the stream.
-        let _room = &room;
-        let (name, text) = match &endpoints {
-            Ok(endpoints) => ("endpoints", serde_json::to_string(endpoints)),
-            Err(error) => ("error", serde_json::to_string(&error_view(error))),
+    let endpoints = endpoints.take_until(shared.ending().clone().cancelled_owned());
+    let events = stream::unfold((Box::pin(endpoints), room), |(mut endpoints, room)| async {
+        let event = match timeout(KEEP_ALIVE, endpoints.next()).await {
+            Ok(told) => event_of(told?),
+            Err(_) => Ok(Event::default().comment("")),
         };
-        text.map(|text| Event::default().event(name).data(text))
+        Some((event, (endpoints, room)))
     });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+    Sse::new(events).into_response()
+}
+
+fn event_of(told: Result<Vec<EndpointView>>) -> serde_json::Result<Event> {
+    let (name, text) = match told {
+        Ok(endpoints) => ("endpoints", serde_json::to_string(&endpoints)),
+        Err(error) => ("error", serde_json::to_string(&error_view(&error))),
+    };
+    text.map(|text| Event::default().event(name).data(text))
 }
 
 fn lines<T: Serialize + Send + 'static>(

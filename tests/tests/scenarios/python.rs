@@ -66,6 +66,7 @@ fn a_worker_in_python_serves_waits_asks_for_help_and_loses_no_request() {
     home.eventually("it is known again", || states() == ["ready", "waiting"]);
     assert!(http::get(port, "/help").unwrap().body.starts_with("v1 "));
     home.eventually("help has come", || states() == ["ready", "ready", "waiting"]);
+    home.eventually("each knows of both", || (0..4).all(|_| http::get(port, "/peers").unwrap().body == "2\n"));
     home.write("m.toml", manifest("v2"));
     home.ok(&["apply", "--wait", "m.toml"]);
     home.eventually("the second version is alone", || {
@@ -75,6 +76,7 @@ fn a_worker_in_python_serves_waits_asks_for_help_and_loses_no_request() {
     assert!(body().starts_with("v2 "), "{}", body());
     home.ok(&["scale", "orders", "1"]);
     home.eventually("one is left", || states() == ["ready", "waiting"]);
+    home.eventually("it knows that it is alone", || http::get(port, "/peers").unwrap().body == "1\n");
     load.stop().all_answered(50);
     home.finish();
 }
