@@ -64,6 +64,8 @@ struct Followed {
 #[derive(Debug, Default)]
 struct Ring {
     backends: Vec<Arc<Backend>>,
+    /// The Unit's service port, which waits with a call until a container serves.
+    service: Option<Arc<Backend>>,
     /// Where the next search begins, so that those with equally few calls take turns.
     next: usize,
 }
@@ -83,10 +85,15 @@ impl Balancer {
     /// [`Context::balancer`](crate::worker::Context::balancer) knows the rest; other programs find the socket in the data
     /// dir (`run/workers-standalone.sock`) and must be of its user. Must be called within a tokio runtime.
     ///
-    /// Nothing has to be there yet, neither the Unit nor the socket: it is looked for until this is dropped.
+    /// Nothing has to be there yet, neither the Unit nor the socket: it is looked for until this is dropped. While no
+    /// container serves, calls go to the Unit's service port, if it has one: there they wait, and wake a Unit that has gone
+    /// to zero.
     pub fn follow(socket: impl Into<PathBuf>, unit: impl Into<String>, port: impl Into<String>) -> Self {
         let followed =
             Followed { unit: unit.into(), port: port.into(), ring: Mutex::default(), changes: watch::Sender::new(0) };
+        if followed.unit.split('/').count() != 3 {
+            tracing::warn!(unit = followed.unit, "no Unit is called that: its name is service/map/unit");
+        }
         let followed = Arc::new(followed);
         let ends = CancellationToken::new();
         let (socket, task, ended) = (socket.into(), followed.clone(), ends.clone());
@@ -94,7 +101,7 @@ impl Balancer {
         Self { followed, _ends: Arc::new(ends.drop_guard()) }
     }
 
-    /// The container with the fewest calls under way; waits while none serves.
+    /// The container with the fewest calls under way. While none serves: the Unit's service port, or this waits.
     pub async fn pick(&self) -> Pick {
         let mut changes = self.followed.changes.subscribe();
         loop {
@@ -106,7 +113,7 @@ impl Balancer {
         }
     }
 
-    /// As [`Balancer::pick`], and `None` while none serves, or it is not known yet which do.
+    /// As [`Balancer::pick`], and `None` while none serves and there is no service port, or it is not known yet which do.
     pub fn try_pick(&self) -> Option<Pick> {
         let backend = self.followed.ring().least()?;
         Some(Pick { backend })
@@ -124,7 +131,7 @@ impl Pick {
         self.backend.address
     }
 
-    /// Which container it is.
+    /// Which container it is; empty for the service port.
     pub fn container(&self) -> &str {
         &self.backend.container
     }
@@ -151,6 +158,12 @@ impl Drop for Pick {
     }
 }
 
+impl Backend {
+    fn new(container: String, address: SocketAddr) -> Self {
+        Self { container, address, calls: AtomicUsize::new(0), aside: Mutex::default() }
+    }
+}
+
 impl Ring {
     /// The one with the fewest calls under way, counted with the next; one that failed lately only if all did.
     fn least(&mut self) -> Option<Arc<Backend>> {
@@ -161,9 +174,14 @@ impl Ring {
             let backend = &self.backends[*index];
             let aside = lock(&backend.aside).is_some_and(|until| until > now);
             (aside, backend.calls.load(Ordering::Relaxed))
-        })?;
-        self.next = best + 1;
-        let backend = self.backends[best].clone();
+        });
+        let backend = match best {
+            Some(best) => {
+                self.next = best + 1;
+                self.backends[best].clone()
+            }
+            None => self.service.clone()?,
+        };
         // Under the lock of the ring: whoever picks next sees it.
         backend.calls.fetch_add(1, Ordering::Relaxed);
         Some(backend)
@@ -202,15 +220,19 @@ impl Followed {
             let own = [&endpoint.service, &endpoint.map, &endpoint.unit];
             endpoint.port_name == self.port && own.into_iter().eq(self.unit.split('/'))
         });
+        if endpoint.is_none() {
+            tracing::debug!(unit = self.unit, port = self.port, "there is no such endpoint");
+        }
+        let service = endpoint.and_then(|endpoint| endpoint.service_address.parse().ok());
         let mut ring = self.ring();
+        ring.service = service.map(|address| Arc::new(Backend::new(String::new(), address)));
         let key = |known: Arc<Backend>| ((known.container.clone(), known.address), known);
         let mut known: HashMap<_, _> = std::mem::take(&mut ring.backends).into_iter().map(key).collect();
         let backends = endpoint.into_iter().flat_map(|endpoint| &endpoint.backends).filter_map(|backend| {
             let address = SocketAddr::new(backend.host.parse::<IpAddr>().ok()?, u16::try_from(backend.port).ok()?);
             let container = backend.container.clone();
-            Some(known.remove(&(container.clone(), address)).unwrap_or_else(|| {
-                Arc::new(Backend { container, address, calls: AtomicUsize::new(0), aside: Mutex::default() })
-            }))
+            let known = known.remove(&(container.clone(), address));
+            Some(known.unwrap_or_else(|| Arc::new(Backend::new(container, address))))
         });
         ring.backends = backends.collect();
         drop(ring);
@@ -314,5 +336,19 @@ mod tests {
         drop(first);
         tell(&stock, &[]);
         assert!(stock.try_pick().is_none());
+    }
+
+    #[tokio::test]
+    async fn calls_wait_at_the_service_port_while_no_container_serves() {
+        let stock = balancer();
+        let with_service = |containers: &[(&str, u32)]| {
+            let service_address = "[::1]:8080".into();
+            EndpointTable { endpoints: vec![Endpoint { service_address, ..endpoint("prod", "http", containers) }] }
+        };
+        stock.followed.set(&with_service(&[]));
+        let pick = stock.pick().await;
+        assert_eq!((pick.address().to_string().as_str(), pick.container()), ("[::1]:8080", ""));
+        stock.followed.set(&with_service(&[("stock-a", 1)]));
+        assert_eq!(stock.pick().await.container(), "stock-a");
     }
 }

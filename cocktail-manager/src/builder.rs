@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocktail_core::contract::{Provider, Runtime, RuntimeEvent, ServerObservation, Store};
+use cocktail_core::contract::{Manager as _, Provider, Runtime, RuntimeEvent, ServerObservation, ShutdownMode, Store};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Turn};
 use cocktail_core::fleet::Tenure;
@@ -20,6 +20,7 @@ use cocktail_core::state::State;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::clock::Clock;
@@ -117,7 +118,8 @@ impl Builder {
         let (committed, _) = broadcast::channel(FOLLOWED);
         let (routes, wanted) = watch::channel(Arc::new(Wanted::default()));
         let forwarder = self.providers.iter().find_map(|provider| provider.forwarder());
-        let endpoints = Endpoints::new(&requests, wanted.clone());
+        let (tables, changes) = watch::channel(0);
+        let endpoints = Endpoints::new(&requests, changes);
         let shared = Shared {
             requests,
             observations,
@@ -128,6 +130,7 @@ impl Builder {
             servers: Arc::new(Servers::default()),
             monitor: Monitor::new(self.settings.usage),
             endpoints,
+            ended: CancellationToken::new(),
         };
 
         let settings = Box::new(self.settings.clone());
@@ -180,6 +183,7 @@ impl Builder {
             requests: request_queue,
             observations: observation_queue,
             routes,
+            tables,
             seq,
             health,
             snapshots: Snapshots::default(),
@@ -193,19 +197,22 @@ impl Builder {
         };
         writer.commit_first(&turn).await?;
         for (provider, limits) in growing {
-            tokio::spawn(fleet::run(shared.clone(), provider, limits, self.settings.relist));
+            shared.spawn(fleet::run(shared.clone(), provider, limits, self.settings.relist));
         }
         for (server, runtime, streamed) in runtimes {
             follow(&shared, server, runtime, streamed, self.settings.relist);
         }
         // It follows from before the first turn on, so that it misses no manifest.
-        tokio::spawn(schedule::run(shared.clone(), shared.committed.subscribe()));
-        tokio::spawn(shared.monitor.clone().run(shared.clone()));
+        shared.spawn(schedule::run(shared.clone(), shared.committed.subscribe()));
+        shared.spawn(shared.monitor.clone().run(shared.clone()));
         if let Some(forwarder) = forwarder {
-            tokio::spawn(routing::run(shared.clone(), forwarder, wanted));
+            shared.spawn(routing::run(shared.clone(), forwarder, wanted));
         }
         let orchestrator = Orchestrator::new(shared, self.data_dir, self.kept, tokio::spawn(writer.run()));
-        manifests::watch(&orchestrator, &self.settings.watch)?;
+        if let Err(error) = manifests::watch(&orchestrator, &self.settings.watch) {
+            orchestrator.shutdown(ShutdownMode::Leave).await?;
+            return Err(error);
+        }
         Ok(orchestrator)
     }
 }
@@ -218,8 +225,8 @@ pub(crate) fn follow(
     streamed: BoxStream<'static, RuntimeEvent>,
     relist: Duration,
 ) {
-    tokio::spawn(pass_on(shared.clone(), server.clone(), streamed));
-    tokio::spawn(look_around(shared.clone(), server, runtime, relist));
+    shared.spawn(pass_on(shared.clone(), server.clone(), streamed));
+    shared.spawn(look_around(shared.clone(), server, runtime, relist));
 }
 
 /// The settings that the last Manager of a store had; `None` where there was none.

@@ -14,7 +14,6 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::routing::Wanted;
 use crate::shared::{Health, Request, look};
 
 /// Shortest pause between two looks: in a burst a large table is not copied for each of its turns.
@@ -24,8 +23,8 @@ const PACE: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoints {
     requests: mpsc::WeakSender<Request>,
-    /// Changes whenever the endpoints may have.
-    routes: watch::Receiver<Arc<Wanted>>,
+    /// Counts what may have changed them.
+    changes: watch::Receiver<u64>,
     newest: Arc<Mutex<Newest>>,
 }
 
@@ -45,13 +44,13 @@ struct Follower {
 }
 
 impl Endpoints {
-    pub(crate) fn new(requests: &mpsc::Sender<Request>, routes: watch::Receiver<Arc<Wanted>>) -> Self {
-        Self { requests: requests.downgrade(), routes, newest: Arc::default() }
+    pub(crate) fn new(requests: &mpsc::Sender<Request>, changes: watch::Receiver<u64>) -> Self {
+        Self { requests: requests.downgrade(), changes, newest: Arc::default() }
     }
 
     /// A table that is at least as new as the last change; `None` when the Manager has ended.
     async fn newest(&mut self) -> Option<Arc<Vec<EndpointView>>> {
-        let change = self.routes.borrow_and_update().number;
+        let change = *self.changes.borrow_and_update();
         let mut newest = self.newest.lock().await;
         if let Some((seen, at)) = newest.seen {
             if seen >= change {
@@ -59,7 +58,7 @@ impl Endpoints {
             }
             sleep_until(at + PACE).await;
         }
-        let change = self.routes.borrow().number;
+        let change = *self.changes.borrow();
         let requests = self.requests.upgrade()?;
         let table = Arc::new(look(&requests, views).await.ok()?);
         *newest = Newest { seen: Some((change, Instant::now())), table: table.clone() };
@@ -88,7 +87,7 @@ impl Follower {
                 self.told = Some(own.clone());
                 return Some(own);
             }
-            self.endpoints.routes.changed().await.ok()?;
+            self.endpoints.changes.changed().await.ok()?;
         }
     }
 }

@@ -39,16 +39,18 @@ pub(crate) struct Executor {
     clock: Clock,
     limits: BTreeMap<ServerId, Arc<Semaphore>>,
     running: JoinSet<()>,
+    /// Calls that end something. They may take as long as a worker's grace.
+    ending: JoinSet<()>,
 }
 
 impl Executor {
     pub(crate) fn new(shared: Shared, clock: Clock) -> Self {
-        Self { shared, clock, limits: BTreeMap::new(), running: JoinSet::new() }
+        Self { shared, clock, limits: BTreeMap::new(), running: JoinSet::new(), ending: JoinSet::new() }
     }
 
     /// Sends the call of an operation that is durable.
     pub(crate) fn send(&mut self, state: &State, operation: &Operation) {
-        while self.running.try_join_next().is_some() {}
+        while self.running.try_join_next().is_some() || self.ending.try_join_next().is_some() {}
         let Some(record) = state.containers.get(&operation.container) else { return };
         if record.operation != Some(operation.id) {
             // It has ended meanwhile, while its turn was being written: its server is gone, or a listing told of its end.
@@ -80,11 +82,11 @@ impl Executor {
             },
             OperationKind::Stop { .. } => {
                 if let Some(order) = state.stop_order(operation) {
-                    self.running.spawn(call.stop(order).instrument(span));
+                    self.ending.spawn(call.stop(order).instrument(span));
                 }
             }
             OperationKind::Remove => {
-                self.running.spawn(call.remove().instrument(span));
+                self.ending.spawn(call.remove().instrument(span));
             }
             OperationKind::Assign => {
                 let deadline = self.clock.instant(operation.deadline.unwrap_or(ManagerTime(u64::MAX / 2)));
@@ -93,18 +95,20 @@ impl Executor {
             }
             OperationKind::Unload { .. } => {
                 if let Some(order) = state.unload_order(operation) {
-                    self.running.spawn(call.unload(order).instrument(span));
+                    self.ending.spawn(call.unload(order).instrument(span));
                 }
             }
         }
     }
 
-    /// Waits for calls that were sent, up to `limit`; what still runs then is repeated by the next Manager.
+    /// Waits for calls that begin something, up to `limit`. The next Manager repeats what still runs then, and what ends
+    /// something: that may take long, and one of those calls may be waiting for this very program to end.
     pub(crate) async fn finish(&mut self, limit: Duration) {
+        self.ending.abort_all();
         let all = async { while self.running.join_next().await.is_some() {} };
         if tokio::time::timeout(limit, all).await.is_err() {
             warn!(calls = self.running.len(), "calls still run; the next manager repeats them");
-            self.running.detach_all();
+            self.running.abort_all();
         }
     }
 }

@@ -128,7 +128,7 @@ impl Options<'_> {
 /// Drives one provider: asks what it offers, lists it from time to time, and connects to what has come up.
 pub(crate) async fn run(shared: Shared, provider: Arc<dyn Provider>, limits: FleetLimits, relist: Duration) {
     if provider.capabilities().interruptions {
-        tokio::spawn(notices(shared.clone(), provider.clone()));
+        shared.spawn(notices(shared.clone(), provider.clone()));
     }
     let mut tick = interval(SOON.min(relist));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -62,8 +62,11 @@ impl Orchestrator {
 
     pub(crate) fn new(shared: Shared, data_dir: PathBuf, kept: Option<Kept>, writer: JoinHandle<End>) -> Self {
         let (tell, ended) = watch::channel(None);
+        let others = shared.ended.clone();
         tokio::spawn(async move {
-            let end = match writer.await {
+            let end = writer.await;
+            others.cancel();
+            let end = match end {
                 Ok(End::Closed) => Ended::Shutdown,
                 Ok(End::Refused(why)) => Ended::Refused(why),
                 Ok(End::LeaseLost(why)) => Ended::LeaseLost(why),

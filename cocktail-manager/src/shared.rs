@@ -19,6 +19,7 @@ use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
 use futures_util::stream::BoxStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::endpoints::Endpoints;
@@ -178,6 +179,8 @@ pub(crate) struct Shared {
     pub(crate) servers: Arc<Servers>,
     pub(crate) monitor: Monitor,
     pub(crate) endpoints: Endpoints,
+    /// Cancelled when the writer has ended.
+    pub(crate) ended: CancellationToken,
 }
 
 impl std::fmt::Debug for Request {
@@ -192,6 +195,12 @@ impl std::fmt::Debug for Request {
 }
 
 impl Shared {
+    /// Runs something beside the writer that ends with it, so that nothing keeps the store open.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended.clone();
+        tokio::spawn(async move { ended.run_until_cancelled(task).await });
+    }
+
     /// Looks at the state between two turns.
     pub(crate) async fn look<T, F>(&self, look: F) -> Result<T>
     where

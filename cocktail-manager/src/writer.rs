@@ -66,6 +66,8 @@ pub(crate) struct Writer {
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) observations: mpsc::Receiver<Observation>,
     pub(crate) routes: watch::Sender<Arc<crate::routing::Wanted>>,
+    /// Counts what may have changed the endpoints, for those who follow them.
+    pub(crate) tables: watch::Sender<u64>,
     pub(crate) seq: Seq,
     pub(crate) health: Health,
     pub(crate) snapshots: Snapshots,
@@ -278,7 +280,10 @@ impl Writer {
                         warn!(%address, because, "a service port does not listen");
                     }
                 }
-                self.health.routes = errors;
+                if self.health.routes != errors {
+                    self.health.routes = errors;
+                    self.tables.send_modify(|changes| *changes += 1);
+                }
             }
         }
     }
@@ -421,8 +426,14 @@ impl Writer {
 
     fn send_routes(&mut self, again: bool) {
         if let Some(routes) = self.take_routes(again) {
-            self.routes.send_replace(Arc::new(routes));
+            self.publish(routes);
         }
+    }
+
+    /// Has a routing table set, and tells those who follow the endpoints.
+    fn publish(&self, routes: Wanted) {
+        self.routes.send_replace(Arc::new(routes));
+        self.tables.send_modify(|changes| *changes += 1);
     }
 
     fn release_ports(&mut self) {

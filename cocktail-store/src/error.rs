@@ -60,7 +60,10 @@ impl Failure {
         match self {
             Self::Answer(error) => error,
             Self::Disk(error) => disk(error, path, kind),
-            Self::InUse => Error::refused(format!("the store {file} is in use by another process")),
+            Self::InUse => {
+                let error = Error::refused(format!("the store {file} is in use by another process"));
+                error.with("held_by", "another process")
+            }
             Self::Damaged(what) => Error::unexpected(format!(
                 "the store {file} is damaged ({what}): put back a copy of the data dir, or move the file away to \
                  begin with an empty store; running workers were not touched"

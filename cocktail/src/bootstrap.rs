@@ -3,16 +3,20 @@
 //! Start at [`Bootstrap`]. The lock of the data dir decides who: whoever has it hosts, the others wait for it. When the one
 //! that hosts ends, or is killed, the next one adopts what runs.
 
+use std::convert::Infallible;
 use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cocktail_core::contract::{Actor, Manager, ManifestSource, ShutdownMode};
+use cocktail_core::contract::{Actor, EventFilter, Manager, ManifestSource, ShutdownMode};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::manifest;
 use cocktail_manager::Ended;
+use futures_util::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::sleep;
+#[cfg(feature = "api")]
+use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use crate::builder::{Builder, Cocktail};
 use crate::read_manifest;
@@ -21,6 +25,9 @@ use crate::read_manifest;
 const LOOK: Duration = Duration::from_millis(200);
 /// Pause after a Manager could not be started, or lost its lease.
 const AGAIN: Duration = Duration::from_secs(5);
+/// What answers to those who are asking may take when a Manager ends.
+#[cfg(feature = "api")]
+const ANSWERS: Duration = Duration::from_millis(500);
 
 /// An offer to host the Manager of a data dir whenever nobody else does.
 ///
@@ -86,8 +93,8 @@ impl Bootstrap {
         Ok(Some(Self { builder, manifests: manifest.into_iter().collect() }))
     }
 
-    /// Adds a manifest to begin with. It is applied where nothing is: a Manager that knows of any Unit keeps to what was
-    /// applied last.
+    /// Adds a manifest to begin with. It is applied where nothing ever was; afterwards a Manager keeps to what was applied or
+    /// removed last. One that is wrong is tried again until it is right.
     #[must_use]
     pub fn manifest(mut self, file: impl Into<PathBuf>) -> Self {
         self.manifests.push(file.into());
@@ -95,7 +102,8 @@ impl Bootstrap {
     }
 
     /// Does what a program is for, and hosts the Manager beside it whenever nobody else does. When the work is done the
-    /// Manager ends with it and its workers run on, for the next one that hosts.
+    /// Manager ends with it and its workers run on, for the next one that hosts. One that ends by command has a successor as
+    /// well: to end everything, take it down and end the programs that offer to host.
     ///
     /// Hosting never ends the work: what it fails with is logged, and tried again. Must be called within a tokio runtime
     /// with more than one thread, or one that the work does not block.
@@ -132,28 +140,73 @@ impl Bootstrap {
             started = self.builder.clone().start_when_absent() => started?,
         };
         tracing::info!(data_dir = %cocktail.data_dir().path().display(), "this program hosts the manager");
-        let outcome = self.serve(&cocktail, ended).await;
-        if !matches!(outcome, Ok(Hosted::Over(_))) {
-            cocktail.shutdown(ShutdownMode::Leave).await?;
+        #[cfg(feature = "api")]
+        let answering = answer(&cocktail).await;
+        let hosted = tokio::select! {
+            () = over(ended) => Hosted::HandedOver,
+            end = cocktail.ended() => Hosted::Over(end),
+            never = self.begin(&cocktail) => match never {},
+        };
+        // Also of one that has ended by itself: what it has started here is to end with it.
+        let left = cocktail.shutdown(ShutdownMode::Leave).await;
+        #[cfg(feature = "api")]
+        if let Some((stop, answering)) = answering {
+            drop(stop);
+            // Whoever was asking gets an answer, if that is soon.
+            _ = timeout(ANSWERS, answering).await;
         }
-        outcome
+        left.map(|()| hosted)
     }
 
-    async fn serve(&self, cocktail: &Cocktail, ended: watch::Receiver<()>) -> Result<Hosted> {
-        if cocktail.units().await?.is_empty() && !self.manifests.is_empty() {
-            let sources = self.manifests.iter().map(read_manifest).collect::<Result<Vec<_>>>()?;
-            cocktail.apply(&sources, &Actor("bootstrap".into())).await?;
+    /// Applies the manifests to begin with, as soon as that can be done.
+    async fn begin(&self, cocktail: &Cocktail) -> Infallible {
+        while let Err(error) = self.apply_first(cocktail).await {
+            tracing::warn!(error = error.chain(), "the manifests to begin with cannot be applied; it is tried again");
+            sleep(AGAIN).await;
         }
-        #[cfg(feature = "api")]
-        let _api = {
-            let api = cocktail_api::Api::bind(&cocktail.data_dir().socket()).await?;
-            Answering(tokio::spawn(api.run(cocktail.manager(), over(ended.clone()))))
-        };
-        tokio::select! {
-            () = over(ended) => Ok(Hosted::HandedOver),
-            end = cocktail.ended() => Ok(Hosted::Over(end)),
-        }
+        std::future::pending().await
     }
+
+    async fn apply_first(&self, cocktail: &Cocktail) -> Result<()> {
+        if self.manifests.is_empty() || !is_new(cocktail).await? {
+            return Ok(());
+        }
+        let sources = self.manifests.iter().map(read_manifest).collect::<Result<Vec<_>>>()?;
+        cocktail.apply(&sources, &Actor("bootstrap".into())).await.map(drop)
+    }
+}
+
+/// Whether nothing was ever applied: what is not there because somebody took it down is not to come back.
+async fn is_new(cocktail: &Cocktail) -> Result<bool> {
+    let mut events = cocktail.events(&EventFilter::default()).await?;
+    let mut expected = 1;
+    while let Some(event) = events.next().await {
+        let event = event?;
+        // What is not kept any more is long ago.
+        if event.seq > expected || event.kind == "applied" {
+            return Ok(false);
+        }
+        expected = event.seq + 1;
+    }
+    Ok(true)
+}
+
+/// Answers commands, so that the program `cocktail` reaches the Manager. One that cannot be reached still does its work.
+#[cfg(feature = "api")]
+async fn answer(cocktail: &Cocktail) -> Option<(oneshot::Sender<()>, JoinHandle<()>)> {
+    let api = match cocktail_api::Api::bind(&cocktail.data_dir().socket()).await {
+        Ok(api) => api,
+        Err(error) => {
+            tracing::error!(error = error.chain(), "the manager that is hosted here cannot be reached");
+            return None;
+        }
+    };
+    let (stop, stopped) = oneshot::channel();
+    let task = api.run(cocktail.manager(), async {
+        // Nothing is sent: it is dropped.
+        _ = stopped.await;
+    });
+    Some((stop, tokio::spawn(task)))
 }
 
 impl Builder {
@@ -177,15 +230,4 @@ impl Builder {
 async fn over(mut ended: watch::Receiver<()>) {
     // Nothing is ever sent.
     while ended.changed().await.is_ok() {}
-}
-
-/// The task that answers commands.
-#[cfg(feature = "api")]
-struct Answering(tokio::task::JoinHandle<()>);
-
-#[cfg(feature = "api")]
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

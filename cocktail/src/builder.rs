@@ -1,7 +1,7 @@
 //! From a data dir to a running Manager.
 
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cocktail_core::contract::{Provider, Store};
@@ -139,6 +139,8 @@ impl Builder {
         let mut settings = self.settings;
         if self.as_before {
             settings = last_settings(&store).await?.unwrap_or(settings);
+            // Those of the first Manager may be on no disk that is here.
+            settings.watch.retain(|file| file.parent().is_some_and(Path::is_dir));
         }
         let mut providers = self.providers;
         providers.extend(configured(&settings, &data_dir)?);

@@ -277,7 +277,7 @@ class Worker:
 def _channel():
     """A connection to whoever runs this worker."""
     # Without it the path of the socket would be the authority, which no HTTP/2 server has to take.
-    options = [("grpc.default_authority", "localhost")]
+    options = [("grpc.default_authority", "localhost"), ("grpc.max_receive_message_length", 32 << 20)]
     return grpc.aio.insecure_channel(f"unix:{os.environ['COCKTAIL_SOCKET']}", options)
 
 

@@ -1,11 +1,12 @@
 //! Workers that know their Manager: their socket, their tokens, and what they say.
 //!
-//! The hub is opened for the first worker. What a worker is to load is part of its launch, so that it is the same after a
+//! The hub is opened with the server, or for the first worker. What a worker is to load is part of its launch, so that it is the same after a
 //! restart of the Manager, when running workers come back with what they were given then.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
@@ -281,6 +282,17 @@ fn assign(shared: &Shared, launch: &Launch, assignment: &LaunchAssignment) -> As
     }
 }
 
+fn service_address(view: &EndpointView) -> Option<SocketAddr> {
+    let address: IpAddr = view.address.parse().ok()?;
+    // Whoever listens everywhere is found here.
+    let address = match address {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    };
+    Some(SocketAddr::new(address, view.service_port?))
+}
+
 fn table_of(views: &[EndpointView]) -> EndpointTable {
     let backend = |view: &BackendView| Backend {
         container: view.container.clone(),
@@ -292,7 +304,7 @@ fn table_of(views: &[EndpointView]) -> EndpointTable {
         map: view.map.clone(),
         unit: view.unit.clone(),
         port_name: view.port_name.clone(),
-        service_address: view.service_port.map(|port| format!("{}:{port}", view.address)).unwrap_or_default(),
+        service_address: service_address(view).map(|address| address.to_string()).unwrap_or_default(),
         backends: view.backends.iter().map(backend).collect(),
     };
     EndpointTable { endpoints: views.iter().map(endpoint).collect() }

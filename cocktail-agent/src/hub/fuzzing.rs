@@ -1,6 +1,6 @@
 //! For fuzz targets: messages as they come from workers, without a connection.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -23,14 +23,7 @@ pub fn messages(mut bytes: &[u8]) {
     let (events, _taken) = mpsc::channel(1);
     let ends = CancellationToken::new();
     let (keys, limits) = (Keys::new(&[7; 32]), Limits::default());
-    let workers = Arc::new(Workers {
-        keys,
-        limits,
-        slots: Mutex::default(),
-        events,
-        endpoints: OnceLock::new(),
-        ends: ends.clone(),
-    });
+    let workers = Arc::new(Workers::new(keys, limits, events, ends.clone()));
     let slot = Slot { generation: 1, registered: false, order: None, assignment: GIVEN, usage: None, session: None };
     workers.slots().insert(CONTAINER.to_owned(), slot);
     let (outbox, _orders) = mpsc::channel(8);

@@ -17,7 +17,7 @@ use tonic::transport::server::Connected;
 
 use super::Workers;
 use crate::protocol::workers_server::WorkersServer;
-use crate::protocol::{FROM_WORKER_LIMIT, TO_WORKER_LIMIT};
+use crate::protocol::{FROM_WORKER_LIMIT, TABLE_LIMIT, TO_WORKER_LIMIT};
 
 /// Pause after the system could not accept a connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -33,7 +33,7 @@ pub(super) async fn serve(listener: UnixListener, workers: Arc<Workers>) {
     let incoming = incoming(listener, Arc::new(Semaphore::new(limits.connections)), limits.first);
     let service = WorkersServer::new(workers)
         .max_decoding_message_size(FROM_WORKER_LIMIT)
-        .max_encoding_message_size(TO_WORKER_LIMIT);
+        .max_encoding_message_size(TABLE_LIMIT.max(TO_WORKER_LIMIT));
     let served = Server::builder()
         .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW)

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::keys::Keys;
@@ -45,6 +45,9 @@ pub struct Limits {
     pub first: Duration,
     /// How often a silent connection is tried, and how long an answer may take.
     pub keep_alive: Duration,
+    /// Those who follow the endpoints at the same time; more are refused. Each may have a connection of its own, so that it
+    /// is to be far less than `connections`.
+    pub followers: usize,
     /// Messages of one worker within a second; it is read more slowly where it sends more.
     pub messages: u32,
     /// Pause between two usage messages that is asked for.
@@ -58,6 +61,7 @@ impl Default for Limits {
             streams: 4,
             first: Duration::from_secs(5),
             keep_alive: Duration::from_secs(15),
+            followers: 1_024,
             messages: 200,
             usage: Duration::from_secs(1),
         }
@@ -160,6 +164,8 @@ pub(crate) struct Workers {
     events: mpsc::Sender<HubEvent>,
     /// Who knows the endpoints.
     endpoints: OnceLock<Endpoints>,
+    /// Who may still follow them.
+    followers: Arc<Semaphore>,
     /// Ends all sessions.
     ends: CancellationToken,
 }
@@ -194,14 +200,7 @@ impl Hub {
     pub fn open(listener: UnixListener, keys: Keys, limits: Limits) -> (Self, mpsc::Receiver<HubEvent>) {
         let (events, taken) = mpsc::channel(EVENTS);
         let ends = CancellationToken::new();
-        let workers = Arc::new(Workers {
-            keys,
-            limits,
-            slots: Mutex::default(),
-            events,
-            endpoints: OnceLock::new(),
-            ends: ends.clone(),
-        });
+        let workers = Arc::new(Workers::new(keys, limits, events, ends.clone()));
         tokio::spawn(listen::serve(listener, workers.clone()));
         (Self { workers, _ends: Arc::new(ends.drop_guard()) }, taken)
     }
@@ -265,6 +264,11 @@ impl Hub {
 }
 
 impl Workers {
+    fn new(keys: Keys, limits: Limits, events: mpsc::Sender<HubEvent>, ends: CancellationToken) -> Self {
+        let followers = Arc::new(Semaphore::new(limits.followers));
+        Self { keys, limits, slots: Mutex::default(), events, endpoints: OnceLock::new(), followers, ends }
+    }
+
     fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }

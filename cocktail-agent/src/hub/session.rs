@@ -53,9 +53,20 @@ impl workers_server::Workers for Arc<Workers> {
             return Err(Status::failed_precondition(format!("no unit has a name of more than {UNIT_LIMIT} bytes")));
         }
         let endpoints = self.endpoints.get().ok_or_else(|| Status::unavailable("nobody knows the endpoints yet"))?;
+        let Ok(place) = self.followers.clone().try_acquire_owned() else {
+            let limit = self.limits.followers;
+            return Err(Status::resource_exhausted(format!(
+                "{limit} follow the endpoints already, which is the limit"
+            )));
+        };
         // The socket is that of one user, who may know.
         admission.admit();
-        let tables = endpoints(&unit).map(Ok).take_until(self.ends.clone().cancelled_owned());
+        let tables = endpoints(&unit).take_until(self.ends.clone().cancelled_owned());
+        let tables = tables.map(move |table| {
+            // It is held for as long as somebody follows.
+            let _place = &place;
+            Ok(table)
+        });
         Ok(Response::new(tables.boxed()))
     }
 

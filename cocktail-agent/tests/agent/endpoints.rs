@@ -75,7 +75,7 @@ async fn a_balancer_follows_and_goes_on_with_what_it_knows_while_nobody_tells() 
 
 #[tokio::test]
 async fn whoever_only_follows_is_no_stranger_and_one_that_asks_for_nonsense_is_told() {
-    let house = House::with(Limits { first: Duration::from_millis(100), ..Limits::default() });
+    let house = House::with(Limits { first: Duration::from_secs(1), followers: 1, ..Limits::default() });
     let mut client = WorkersClient::new(channel(&house).await);
     let ask = |unit: &str| WatchRequest { unit: unit.to_owned() };
     let status = client.watch(ask("stock")).await.err().unwrap();
@@ -86,8 +86,11 @@ async fn whoever_only_follows_is_no_stranger_and_one_that_asks_for_nonsense_is_t
     assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, because));
     let mut told = client.watch(ask("shop/prod/stock")).await.unwrap().into_inner();
     assert_eq!(told.message().await.unwrap(), Some(table(&[7])));
+    let status = client.watch(ask("shop/prod/stock")).await.err().unwrap();
+    let because = "1 follow the endpoints already, which is the limit";
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, because));
     // Longer than a connection may be silent that has not said who it is.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     tables.send_replace(table(&[8]));
     assert_eq!(timeout(LONG, told.message()).await.unwrap().unwrap(), Some(table(&[8])));
     drop(house);

@@ -42,8 +42,8 @@ pub fn preview(state: &State, services: &[ServiceSpec]) -> PlanView {
 
 fn create(id: &UnitId, wanted: &UnitSpec) -> PlanAction {
     let count = wanted.replicas.initial;
-    let plural = if count == 1 { "container" } else { "containers" };
-    action("create", id.to_string(), format!("new in the manifest; {count} {plural} start"))
+    let start = if count == 1 { "container starts" } else { "containers start" };
+    action("create", id.to_string(), format!("new in the manifest; {count} {start}"))
 }
 
 fn change(state: &State, id: &UnitId, unit: &Unit, wanted: &UnitSpec, actions: &mut Vec<PlanAction>) {

@@ -251,7 +251,10 @@ impl State {
                     Some(record) => {
                         let (revision, desired) = (record.revision, record.desired);
                         let monitor = record.spec.update.monitor;
+                        let moved = record.spec.place != unit.place;
                         record.take(unit.clone(), now, at, actor);
+                        // What it waits for may be another server now.
+                        self.soft.fleet_dirty |= moved && self.soft.wanting.contains_key(&id);
                         if record.revision != revision {
                             let because = format!("{actor} applied revision {}", record.revision);
                             record.why.record(at, "update", &because, &[]);

@@ -119,7 +119,7 @@ impl Writer {
         self.pace(decided + took, events);
         replies.into_iter().for_each(Reply::send);
         if let Some(routes) = routes {
-            self.routes.send_replace(Arc::new(routes));
+            self.publish(routes);
         }
         self.release_ports();
         Ok(())

@@ -1,5 +1,7 @@
 //! Workers that host their own Manager.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use cocktail_tests::{Home, http};
@@ -17,10 +19,11 @@ fn kill(pid: u32) {
 fn whoever_is_there_hosts_the_manager_and_the_next_one_takes_over() {
     let home = Home::new();
     let port = home.port();
+    let program = home.root().join("peer");
     let body = format!(
         "[maps.prod.units.peer]\nworker = \"{}\"\nmicroservices = [\"peer\"]\nbootstrap = \"if-absent\"\n\
          replicas = 3\nports.http = {{ service = {port} }}\n",
-        peer().display()
+        program.display()
     );
     let manifest = home.manifest("m.toml", &body);
     let start = |with_manifest: bool| {
@@ -33,7 +36,20 @@ fn whoever_is_there_hosts_the_manager_and_the_next_one_takes_over() {
         home.spawn_command(command)
     };
     let first = start(true);
-    home.eventually("it hosts a manager", || home.manager_pid() == Some(first.pid()));
+    let hosts = || home.manager_pid() == Some(first.pid());
+    home.eventually("it hosts a manager", hosts);
+    assert_eq!(home.json(&["units"]), serde_json::json!([]), "the program is not there yet");
+    // Nothing of a Manager that has ended is left in the program: it hosts the next one.
+    let mut manager = UnixStream::connect(home.data_dir().join("cocktail.sock")).unwrap();
+    let body = "{\"mode\":\"leave\"}";
+    let head = "POST /v1/shutdown HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length";
+    write!(manager, "{head}: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut answer = String::new();
+    manager.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    home.eventually("it hosts a manager again", hosts);
+    // What could not be applied is applied when it can be.
+    std::os::unix::fs::symlink(peer(), &program).unwrap();
     let second = start(false);
     let workers = home.settled("peer", 3);
     let answers = || assert_eq!(http::get(port, "/").unwrap().status, 200);

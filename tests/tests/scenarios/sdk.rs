@@ -35,7 +35,7 @@ fn a_worker_loads_what_its_manifest_says_and_an_update_loses_no_request() {
         });
         assert!(body(port, "/").starts_with(&format!("v{round} ")), "{}", body(port, "/"));
     }
-    load.stop().all_answered(200);
+    load.stop().all_answered(100);
     home.finish();
 }
 

@@ -14,7 +14,7 @@ use crate::id::{ServerId, UnitId};
 use crate::name::Name;
 use crate::plan::letters;
 use crate::server::{Server, ServerState};
-use crate::spec::Resources;
+use crate::spec::{Resources, Template};
 use crate::state::State;
 use crate::unit::Unit;
 
@@ -41,6 +41,12 @@ struct Allowed {
 }
 
 impl Allowed {
+    fn of(unit: &Unit, template: &Template) -> Self {
+        let place = &unit.spec.place;
+        let (zones, offerings) = (place.zones.clone(), place.offerings.clone());
+        Self { providers: template.providers.clone(), zones, offerings }
+    }
+
     /// Whether a server of this zone and offering would do.
     fn allows(&self, zone: Option<&String>, offering: &String) -> bool {
         let zone = self.zones.is_empty() || zone.is_some_and(|zone| self.zones.contains(zone));
@@ -117,7 +123,8 @@ fn buy_from(
         }
         let count = server.items.len();
         let id = new_id(draft, name, *there);
-        let because = format!("{count} containers find no room: {}", about(offering));
+        let find = if count == 1 { "container finds" } else { "containers find" };
+        let because = format!("{count} {find} no room: {}", about(offering));
         draft.push(FleetEvent::Claimed { server: Box::new(claim(state, &id, name, offering, because)) });
         calls.entry(server.offer).or_default().push(id);
     }
@@ -160,13 +167,7 @@ fn missing(state: &State) -> Vec<Item> {
     for (id, want) in state.wanting() {
         let Some(unit) = state.units.get(id) else { continue };
         let template = unit.template(want.revision);
-        let place = &unit.spec.place;
-        let allowed = Allowed {
-            providers: template.providers.clone(),
-            zones: place.zones.clone(),
-            offerings: place.offerings.clone(),
-        };
-        let item = Item { room: template.resources, allowed };
+        let item = Item { room: template.resources, allowed: Allowed::of(unit, template) };
         let count = (want.count as usize).min(AT_ONCE.saturating_sub(items.len()));
         items.extend(std::iter::repeat_n(item, count));
     }
@@ -214,29 +215,38 @@ pub(in crate::plan) fn awaits(state: &State, id: &UnitId, unit: &Unit) -> bool {
 
 /// What a Unit without room may hope for, for people, and the same without numbers; `None` where no provider grows.
 pub(in crate::plan) fn outlook(state: &State, unit: &Unit, wanted: Resources) -> Option<(String, String)> {
-    let allowed = &unit.spec.template.providers;
-    let may = |name: &Name| allowed.is_empty() || allowed.contains(name);
+    let allowed = Allowed::of(unit, &unit.spec.template);
+    let may = |name: &Name| allowed.providers.is_empty() || allowed.providers.contains(name);
     let growing: Vec<_> = state.providers.iter().filter(|(name, it)| it.grows && may(name)).collect();
     if growing.is_empty() {
         return None;
     }
-    let coming = state.servers.values().filter(|it| may(&it.provider) && is_coming(it)).count();
+    let suits = |it: &&Server| may(&it.provider) && allowed.allows(it.zone.as_ref(), &it.offering);
+    let coming = state.servers.values().filter(suits).filter(|it| is_coming(it)).count();
     if coming > 0 {
-        return Some((format!("{coming} servers are on their way"), "servers are on their way".into()));
+        let text =
+            if coming == 1 { "1 server is on its way".into() } else { format!("{coming} servers are on their way") };
+        return Some((text, "servers are on their way".into()));
     }
     let mut reasons = Vec::new();
     for (name, provider) in growing {
         let there = existing(state, name);
+        let large = |it: &&Offering| holds(it.allocatable, wanted);
+        let fits = |it: &&Offering| large(it) && allowed.allows(it.zone.as_ref(), &it.name);
         let reason = match provider.may_buy(state.now) {
             Err(because) => because,
-            Ok(()) if there >= provider.limits.max_servers => {
-                format!("it has {} servers, which is its limit", provider.limits.max_servers)
-            }
-            Ok(()) if !provider.offerings.iter().any(|it| holds(it.allocatable, wanted)) => {
+            Ok(()) if there >= provider.limits.max_servers => match provider.limits.max_servers {
+                1 => "it has 1 server, which is its limit".into(),
+                most => format!("it has {most} servers, which is its limit"),
+            },
+            Ok(()) if !provider.offerings.iter().any(|it| large(&it)) => {
                 "nothing that it offers is large enough".into()
             }
-            Ok(()) if !in_stock(state, provider).any(|it| holds(it.allocatable, wanted)) => {
-                "everything that is large enough is out of stock".into()
+            Ok(()) if !provider.offerings.iter().any(|it| fits(&it)) => {
+                "nothing that it offers is both large enough and what the unit's `place` allows".into()
+            }
+            Ok(()) if !in_stock(state, provider).any(|it| fits(&it)) => {
+                "everything that would do is out of stock".into()
             }
             Ok(()) => "a server is being chosen".into(),
         };

@@ -162,17 +162,20 @@ fn a_server_that_is_bought_has_the_price_and_the_kind_of_what_was_offered() {
 
 #[test]
 fn of_offerings_without_a_price_the_smaller_one_is_bought() {
-    let mut world = World::with(Settings::default(), 0);
     let bare = |what: &str, cpu: u64, memory: u64| Offering {
         price: None,
         allocatable: Resources { cpu: CpuMillis(cpu), memory: Bytes(memory << 30) },
         ..offering(what, cpu, 0.0)
     };
-    let offerings = vec![bare("many-cores", 8_000, 2), bare("few-cores", 2_000, 4)];
-    let limits = FleetLimits::default();
-    world.turn(vec![FleetEvent::ProviderSeen { provider: name(CLOUD), grows: true, limits, offerings }.into()]);
-    world.apply(&web(1));
-    assert_eq!(bought(&world)[0].offering, "few-cores", "6 are less than 10");
+    // Cores and gibibytes count the same: 10 are more than 6, and less than 18.
+    for (memory, smaller) in [(4, "few-cores"), (16, "many-cores")] {
+        let mut world = World::with(Settings::default(), 0);
+        let offerings = vec![bare("many-cores", 8_000, 2), bare("few-cores", 2_000, memory)];
+        let limits = FleetLimits::default();
+        world.turn(vec![FleetEvent::ProviderSeen { provider: name(CLOUD), grows: true, limits, offerings }.into()]);
+        world.apply(&web(1));
+        assert_eq!(bought(&world)[0].offering, smaller);
+    }
 }
 
 #[test]
@@ -187,6 +190,25 @@ fn a_unit_says_that_a_server_is_being_chosen_before_one_is_on_its_way() {
         })
         .collect();
     assert_eq!(told, ["cloud: a server is being chosen", "2 servers are on their way"]);
+}
+
+#[test]
+fn a_unit_that_nothing_on_offer_suits_says_so() {
+    let mut world = world(FleetLimits::default());
+    let only = |offering: &str| {
+        web(1).replace("update =", &format!("place.constraints.offering = [\"{offering}\"]\nupdate ="))
+    };
+    world.apply(&only("huge"));
+    let held = |world: &World| world.unit("web").held.clone();
+    let because = "cloud: nothing that it offers is both large enough and what the unit's `place` allows";
+    assert!(held(&world).ends_with(because), "{}", held(&world));
+    assert_eq!(bought(&world), []);
+    // What comes for others is no hope either.
+    world.apply(&web(1).replace("units.web", "units.api").replace("maps.prod", "maps.test").replace("shop", "other"));
+    assert_eq!(bought(&world).len(), 1);
+    assert!(held(&world).ends_with(because), "{}", held(&world));
+    world.apply(&only("large"));
+    assert!(held(&world).ends_with("1 server is on its way"), "{}", held(&world));
 }
 
 #[test]

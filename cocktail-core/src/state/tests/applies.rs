@@ -196,8 +196,8 @@ fn a_preview_of_a_new_unit_says_how_many_containers_start() {
     let [("shop/batch/night", one), ("shop/prod/job", other), ("shop/prod/web", two)] = told[..] else {
         panic!("{told:?}")
     };
-    assert!(one.starts_with("new in the manifest; 1 container ") && other == one, "{told:?}");
-    assert!(two.starts_with("new in the manifest; 2 containers "), "{told:?}");
+    assert!(one == "new in the manifest; 1 container starts" && other == one, "{told:?}");
+    assert!(two == "new in the manifest; 2 containers start", "{told:?}");
 }
 
 #[test]
