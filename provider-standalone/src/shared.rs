@@ -243,7 +243,7 @@ impl Shared {
 
     /// Probes of everything end; for the end of the runtime.
     pub(crate) fn forget_all(&self) {
-        self.workers.close();
+        self.workers.close(self);
         lock(&self.containers).clear();
     }
 

@@ -159,8 +159,12 @@ impl Workers {
     }
 
     /// Ends all sessions; workers run on.
-    pub(crate) fn close(&self) {
-        lock(&self.hub).take();
+    pub(crate) fn close(&self, shared: &Shared) {
+        if lock(&self.hub).take().is_some()
+            && let Err(error) = fs::remove_file(socket(shared))
+        {
+            tracing::debug!(%error, "the socket of workers could not be removed");
+        }
     }
 
     fn open(&self, shared: &Arc<Shared>) -> Result<Hub> {

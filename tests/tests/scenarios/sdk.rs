@@ -35,6 +35,7 @@ fn a_worker_loads_what_its_manifest_says_and_an_update_loses_no_request() {
         });
         assert!(body(port, "/").starts_with(&format!("v{round} ")), "{}", body(port, "/"));
     }
+    home.eventually("the load has asked for long enough", || load.answered() >= 100 || load.failed() > 0);
     load.stop().all_answered(100);
     home.finish();
 }
