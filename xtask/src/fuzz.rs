@@ -149,7 +149,10 @@ impl Folder {
         }
         cargo.arg("--").arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={MAX_LEN}"));
         cargo.arg(format!("-artifact_prefix={}/", self.findings(target).display()));
-        cargo.arg(format!("-dict={}", self.seeds().join(format!("{target}.dict")).display()));
+        let words = self.seeds().join(format!("{target}.dict"));
+        if words.is_file() {
+            cargo.arg(format!("-dict={}", words.display()));
+        }
         // Seconds for one input, and MiB: what takes longer or more is a finding, too.
         cargo.args(["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"]);
         cargo.stdout(file.try_clone()?).stderr(file);
