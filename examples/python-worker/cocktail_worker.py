@@ -26,6 +26,8 @@ import worker_pb2_grpc
 
 # Seconds before a session is opened again: first and longest.
 PAUSE = (0.02, 1.0)
+# Requests for help and reports that wait for the next session.
+KEPT = 32
 # Only these have no sense to be tried again.
 FINAL = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.FAILED_PRECONDITION)
 
@@ -92,7 +94,7 @@ class Context:
 
     def request_extension(self, reason):
         """Asks for one more container of the Unit."""
-        self._worker.say(extend_request=pb.ExtendRequest(microservice=self.name, reason=reason))
+        self._worker.tell(extend_request=pb.ExtendRequest(microservice=self.name, reason=reason))
 
     def report_degraded(self, error):
         """Something is wrong, and the worker serves."""
@@ -112,7 +114,7 @@ class Context:
 
     def _report(self, severity, error):
         report = pb.ErrorReport(microservice=self.name, severity=severity, error=str(error))
-        self._worker.say(error_report=report)
+        self._worker.tell(error_report=report)
 
 
 class Refused(Exception):
@@ -127,7 +129,7 @@ class Worker:
         self.in_flight = self.requests = self.queue = 0
         self.custom, self.taken = {}, None
         self._loaded, self._assignment, self._outcome = [], 0, None
-        self._refusing, self._key, self._outbox = False, None, None
+        self._refusing, self._key, self._outbox, self._kept = False, None, None, []
 
     def run(self):
         """Runs until SIGTERM or SIGINT; then it leaves as it would for a drain."""
@@ -176,6 +178,9 @@ class Worker:
                     if kind == "registered":
                         self._key, self._outbox = message.registered.key, outbox
                         self._say_outcome()
+                        kept, self._kept = self._kept, []
+                        for one in kept:
+                            self.say(**one)
                         usage = asyncio.create_task(self._tell_usage(message.registered.usage_every_ms / 1000))
                     elif kind == "assign":
                         await self._assign(message.assign)
@@ -258,6 +263,13 @@ class Worker:
         if self._outbox:
             with contextlib.suppress(asyncio.QueueFull):
                 self._outbox.put_nowait(pb.FromWorker(**kind))
+
+    def tell(self, **kind):
+        """Says something once: while nobody is there it waits, as far as there is room."""
+        if self._outbox:
+            self.say(**kind)
+        elif len(self._kept) < KEPT:
+            self._kept.append(kind)
 
     def _became(self, **outcome):
         self._outcome = outcome
