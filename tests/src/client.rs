@@ -11,6 +11,9 @@ use crate::http::{self, Connection};
 /// Pause between two requests: a test shares two cores with what it tests.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// How long [`Client::stop_after`] waits for answers.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A client at work. Dropping it ends it, too.
 #[derive(Debug)]
 pub struct Client {
@@ -81,6 +84,23 @@ impl Client {
         self.answered.load(Ordering::Acquire)
     }
 
+    /// Ends it when at least so many requests were answered, however fast the test was, and fails the test when one
+    /// of them was not answered.
+    ///
+    /// # Panics
+    /// When a request fails, or when so many are not answered within a minute.
+    #[track_caller]
+    pub fn stop_after(self, least: u64) -> Report {
+        let begin = Instant::now();
+        while self.answered() < least && begin.elapsed() < PATIENCE {
+            thread::sleep(PAUSE);
+        }
+        let report = self.stop();
+        assert!(report.failures.is_empty(), "{} requests failed: {:#?}", report.failures.len(), report.failures);
+        assert!(report.answered >= least, "only {} requests were answered, not {least}", report.answered);
+        report
+    }
+
     /// Ends it, and tells what it met.
     pub fn stop(mut self) -> Report {
         self.stop.store(true, Ordering::Release);
@@ -95,18 +115,5 @@ impl Drop for Client {
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }
-    }
-}
-
-impl Report {
-    /// Fails the test unless all of at least `least` requests were answered.
-    ///
-    /// # Panics
-    /// When one was not.
-    #[track_caller]
-    pub fn all_answered(&self, least: u64) -> &Self {
-        assert!(self.failures.is_empty(), "{} requests failed: {:#?}", self.failures.len(), self.failures);
-        assert!(self.answered >= least, "only {} requests were made", self.answered);
-        self
     }
 }

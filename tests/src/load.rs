@@ -28,6 +28,9 @@ use tokio::time::{self, Instant};
 /// Requests a second, unless told otherwise.
 pub const RATE: u32 = 300;
 
+/// How long [`Load::stop_after`] waits for answers.
+const UNTIL_ASKED: Duration = Duration::from_secs(60);
+
 /// Connections that are kept, unless told otherwise.
 pub const KEPT: u32 = 16;
 
@@ -144,10 +147,9 @@ impl LoadReport {
     /// # Panics
     /// When one was not.
     #[track_caller]
-    pub fn all_answered(&self, least: u64) -> &Self {
+    fn all_answered(&self, least: u64) {
         assert_eq!(self.failed, 0, "{self}");
         assert!(self.answered() >= least, "only {} requests were answered, not {least}: {self}", self.answered());
-        self
     }
 }
 
@@ -246,6 +248,22 @@ impl Load {
     /// What it met so far.
     pub fn so_far(&self) -> LoadReport {
         self.tally.report().clone()
+    }
+
+    /// Ends it when at least so many requests were answered, however fast the test was, and fails the test when one
+    /// of them was not answered.
+    ///
+    /// # Panics
+    /// When a request fails, or when so many are not answered within a minute.
+    #[track_caller]
+    pub fn stop_after(self, least: u64) -> LoadReport {
+        let begin = Instant::now();
+        while self.answered() < least && self.failed() == 0 && begin.elapsed() < UNTIL_ASKED {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let report = self.stop();
+        report.all_answered(least);
+        report
     }
 
     /// Ends it once what was asked is answered, and tells what it met.

@@ -128,7 +128,7 @@ fn while_asked<T>(port: u16, test: impl FnOnce() -> T) -> T {
     ];
     let result = test();
     for client in clients {
-        client.stop().all_answered(10);
+        client.stop_after(10);
     }
     result
 }

@@ -100,8 +100,6 @@ fn whoever_leaves_drops_and_refuses_nothing_and_loses_no_job() {
     }
     let lost = jobs.stop();
     assert!(lost.is_empty(), "{} jobs were lost: {:#?}", lost.len(), &lost[..lost.len().min(5)]);
-    let report = load.stop();
-    assert_eq!(report.failed, 0, "of {} requests with {drains} drains: {:#?}", report.answered(), report.failures);
-    assert!(report.answered() > drains, "{} requests were answered", report.answered());
+    load.stop_after(drains);
     home.finish();
 }

@@ -67,8 +67,7 @@ fn workers_survive_their_service_while_clients_keep_asking() {
         (service, again) = embed.start(2);
         assert_eq!(again, pids, "workers were not kept over restart {round}");
     }
-    let report = client.stop();
-    report.all_answered(60);
+    let report = client.stop_after(60);
     assert_eq!(report.bodies.len(), 2, "both workers answer: {:?}", report.bodies);
 
     // It scales them, and what it was told holds over a restart although its manifest says 2.

@@ -67,7 +67,7 @@ fn a_worker_that_calls_another_unit_meets_nobody_who_is_leaving_and_needs_no_man
     home.ok(&["scale", "orders", "2"]);
     home.settled("orders", 2);
     home.eventually("the next manager is followed", || shares(port, 20).len() == 2);
-    load.stop().all_answered(200);
+    load.stop_after(200);
     home.finish();
 }
 

@@ -42,8 +42,7 @@ fn a_fixed_port_whose_socket_is_handed_over_refuses_nobody_during_an_update() {
         });
         assert!(http::get(port, "/").unwrap().body.starts_with(&version));
     }
-    let report = load.stop();
-    report.all_answered(200);
+    let report = load.stop_after(200);
     assert_eq!(report.versions().len(), 5, "{:?}", report.versions());
     home.finish();
     drop(manager);

@@ -77,6 +77,6 @@ fn a_worker_in_python_serves_waits_asks_for_help_and_loses_no_request() {
     home.ok(&["scale", "orders", "1"]);
     home.eventually("one is left", || states() == ["ready", "waiting"]);
     home.eventually("it knows that it is alone", || http::get(port, "/peers").unwrap().body == "1\n");
-    load.stop().all_answered(50);
+    load.stop_after(50);
     home.finish();
 }

@@ -72,9 +72,9 @@ fn a_load_brings_more_and_its_end_fewer_and_no_request_fails() {
     assert!(scaled.iter().all(|one| one["because"].as_str().unwrap().contains("in_flight")), "{scaled:?}");
     // Down again under a tenth of the load: those that go must finish.
     let little = Load::of(port, Shape { kept_rate: 15, kept: 2, new_rate: 15, ..Shape::default() });
-    load.stop().all_answered(100);
+    load.stop_after(100);
     desired(&home, 1);
-    little.stop().all_answered(10);
+    little.stop_after(10);
     home.finish();
 }
 
@@ -141,8 +141,7 @@ fn a_worker_that_comes_up_slowly_holds_the_first_request_no_longer_than_it_needs
     desired(&home, 0);
     let load = Load::of(port, Shape::only_new(20));
     home.eventually("it is awake", || load.answered() > 40);
-    let report = load.stop();
-    report.all_answered(40);
+    let report = load.stop_after(40);
     assert!(report.slowest > Duration::from_millis(1400), "nothing was held: {report}");
     home.finish();
 }

@@ -35,8 +35,7 @@ fn a_worker_loads_what_its_manifest_says_and_an_update_loses_no_request() {
         });
         assert!(body(port, "/").starts_with(&format!("v{round} ")), "{}", body(port, "/"));
     }
-    home.eventually("the load has asked for long enough", || load.answered() >= 100 || load.failed() > 0);
-    load.stop().all_answered(100);
+    load.stop_after(100);
     home.finish();
 }
 
@@ -80,7 +79,7 @@ fn a_broken_worker_is_replaced_after_another_serves_and_a_degraded_one_is_shown(
         home.look_at_containers("orders")
             .is_some_and(|all| all.len() == 1 && all[0]["id"] != container.as_str() && all[0]["ready"] == true)
     });
-    load.stop().all_answered(20);
+    load.stop_after(20);
     home.finish();
 }
 

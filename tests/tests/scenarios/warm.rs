@@ -89,8 +89,7 @@ fn who_is_not_needed_any_more_waits_again_where_too_few_do() {
         home.ok(&["scale", "orders", "3"]);
         assert_eq!(numbers(&rest(&home, "orders", 3, 0).0), numbers(&all), "round {round}: and serve again");
     }
-    home.eventually("the load has asked for long enough", || load.answered() >= 50 || load.failed() > 0);
-    load.stop().all_answered(50);
+    load.stop_after(50);
     home.finish();
 }
 
@@ -127,8 +126,7 @@ fn a_version_that_tells_something_else_uses_what_waits_and_one_that_starts_somet
         numbers(&serving).is_disjoint(&before) && numbers(&last).is_disjoint(&before),
         "none of the old ones is left"
     );
-    home.eventually("the load has asked for long enough", || load.answered() >= 50 || load.failed() > 0);
-    load.stop().all_answered(50);
+    load.stop_after(50);
     home.finish();
 }
 

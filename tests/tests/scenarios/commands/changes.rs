@@ -132,8 +132,7 @@ fn a_changed_command_is_replaced_without_a_failed_request() {
     });
     assert!(most <= 4, "{most} at a time, although `surge` is 1");
     apply.succeed();
-    let report = client.stop();
-    report.all_answered(50);
+    let report = client.stop_after(50);
     assert!(keys(&new).is_disjoint(&keys(&old)), "{old:?} became {new:?}");
     let of = |word: &str| report.bodies.keys().filter(|body| body.trim_end().ends_with(word)).count();
     assert_eq!((of("old"), of("new")), (3, 3), "{:?}", report.bodies);
@@ -160,7 +159,7 @@ fn a_new_revision_that_does_not_come_up_goes_back_and_leaves_the_old_one_serving
     home.ok(&["apply", "m.toml", "--wait"]);
     let right = home.settled("web", 2);
     assert!(keys(&right).is_disjoint(&keys(&old)));
-    client.stop().all_answered(20);
+    client.stop_after(20);
     home.finish();
 }
 
@@ -216,7 +215,7 @@ fn stop_start_and_restart_do_what_they_say_and_say_what_they_do() {
     home.ok(&["restart", "shop/prod", "--wait"]);
     assert!(pids(&fourth).is_disjoint(&pids(&home.settled("web", 2))));
     assert!(pids(&other).is_disjoint(&pids(&home.settled("other", 1))));
-    client.stop().all_answered(20);
+    client.stop_after(20);
 
     home.ok(&["rm", "web", "--wait"]);
     assert!(home.unit("web").is_none() && home.containers("web").is_empty());

@@ -89,7 +89,7 @@ fn a_worker_that_floods_its_stderr_without_line_breaks_fills_neither_memory_nor_
     let flood = *home.settled("flood", 1).values().next().unwrap();
     let client = Client::with_new_connections(port);
     home.eventually("a lot was written", || written(flood) > 256 << 20);
-    client.stop().all_answered(20);
+    client.stop_after(20);
     let keeper = home.keepers().remove(0);
     for (what, bytes, most) in [
         ("the keeper's memory", keeper.memory(), 32 << 20),
