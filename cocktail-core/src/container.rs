@@ -71,6 +71,15 @@ pub enum Step {
     TurnedReady,
     /// The readiness probe turned bad.
     TurnedUnready,
+    /// Its server is lost.
+    Silent,
+    /// Its server is back, and it runs there.
+    Regained {
+        /// No readiness probe: it is ready now.
+        ready: bool,
+    },
+    /// It is replaced although nobody can reach it: wherever it is found it ends.
+    Fence,
     /// It shall go.
     Drain,
     /// It ended, and nobody wants it back.
@@ -114,6 +123,19 @@ impl ContainerState {
             (Self::Waiting, Step::Assign) => Ok(Self::Loading),
             (Self::Loading | Self::Ready, Step::TurnedReady) => Ok(Self::Ready),
             (Self::Loading | Self::Ready, Step::TurnedUnready) => Ok(Self::Loading),
+            (
+                Self::Claimed
+                | Self::Preparing
+                | Self::Prepared
+                | Self::Starting
+                | Self::Waiting
+                | Self::Loading
+                | Self::Ready
+                | Self::Backoff { .. },
+                Step::Silent,
+            ) => Ok(Self::Lost),
+            (Self::Lost, Step::Regained { ready }) => Ok(if ready { Self::Ready } else { Self::Loading }),
+            (Self::Lost, Step::Fence) => Ok(Self::Fenced),
             (
                 Self::Claimed
                 | Self::Preparing

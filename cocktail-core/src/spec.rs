@@ -105,6 +105,22 @@ pub struct Place {
     pub apart: Vec<Name>,
     /// Who is placed first where there is not room for all: the higher number.
     pub priority: i32,
+    /// What becomes of containers whose server falls silent.
+    #[serde(default)]
+    pub partition: Partition,
+}
+
+/// What becomes of a container whose server falls silent. It may be dead, cut off or paused; its containers may run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Partition {
+    /// It ends with its server's lease, and another one takes its place when that is surely over.
+    #[default]
+    Replace,
+    /// It runs on, reached by nobody through us, until its server is back. None takes its place.
+    Wait,
+    /// It ends with its server's lease. None takes its place: it is started again when the server is back.
+    Stop,
 }
 
 /// What a server is chosen by.

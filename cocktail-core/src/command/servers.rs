@@ -46,7 +46,11 @@ impl State {
     }
 
     pub(super) fn rearrange_command(&self, name: &str, options: RearrangeOptions, actor: &Actor) -> Result<Commanded> {
-        let server = self.settled_server(name)?;
+        let server = match self.server_named(name).ok().and_then(|id| self.servers.get(&id)) {
+            // It is given up: what ran there is replaced.
+            Some(lost) if lost.state == ServerState::Lost => lost,
+            _ => self.settled_server(name)?,
+        };
         if options.late == Late::Force && options.deadline.is_none() {
             return Err(Error::invalid("what is late is drained by force only after a deadline: name one"));
         }
@@ -75,7 +79,7 @@ impl State {
             let at_once = rearrangement.give_back.is_none() || rearrangement.cleared;
             let rearrangement = Some(rearrangement);
             events.push(FleetEvent::Rearranging { server: server.id.clone(), rearrangement }.into());
-            if at_once && server.state != ServerState::Draining {
+            if at_once && !matches!(server.state, ServerState::Draining | ServerState::Lost) {
                 // Nothing of this turn is to come there any more.
                 events.push(stepped(server, ServerStep::Drain, because));
             }

@@ -22,7 +22,7 @@ const STATES: [S; 13] = [
     S::Fenced,
 ];
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 19] = [
     Step::Begin,
     Step::Prepared,
     Step::Started { ready: true },
@@ -32,6 +32,10 @@ const STEPS: [Step; 15] = [
     Step::Returned,
     Step::TurnedReady,
     Step::TurnedUnready,
+    Step::Silent,
+    Step::Regained { ready: true },
+    Step::Regained { ready: false },
+    Step::Fence,
     Step::Drain,
     Step::Ended,
     Step::Crashed { until: LATER },
@@ -56,6 +60,10 @@ fn legal(step: Step) -> (Vec<S>, S) {
         Step::Returned => (vec![S::Draining], S::Waiting),
         Step::TurnedReady => (vec![S::Loading, S::Ready], S::Ready),
         Step::TurnedUnready => (vec![S::Loading, S::Ready], S::Loading),
+        Step::Silent => ([&starting[..], &up, &[S::Claimed, BACKOFF]].concat(), S::Lost),
+        Step::Regained { ready: true } => (vec![S::Lost], S::Ready),
+        Step::Regained { ready: false } => (vec![S::Lost], S::Loading),
+        Step::Fence => (vec![S::Lost], S::Fenced),
         Step::Drain => (there, S::Draining),
         Step::Ended => ([&there[..], &[S::Stopped]].concat(), S::Stopped),
         Step::Crashed { until } => ([&starting[..], &up, &[S::Lost]].concat(), S::Backoff { until }),

@@ -9,6 +9,7 @@ use crate::contract::Offering;
 use crate::id::{ContainerId, OperationId, ServerId};
 use crate::name::Name;
 use crate::server::{Server, ServerStep};
+use crate::session::Record;
 use crate::spec::Resources;
 use crate::time::{ManagerTime, WallTime};
 
@@ -127,6 +128,39 @@ pub enum FleetEvent {
         /// The provider's name for it.
         provider_id: String,
     },
+    /// What the session with a server's agent has to remember.
+    SessionRecorded {
+        /// The server.
+        server: ServerId,
+        /// What is remembered.
+        record: Box<Record>,
+    },
+    /// Nothing is heard of a server: it may be lost. Nobody is sent to what runs there.
+    Quiet {
+        /// The server.
+        server: ServerId,
+        /// For how long, in words.
+        because: String,
+    },
+    /// A server is heard again in time.
+    Heard {
+        /// The server.
+        server: ServerId,
+    },
+    /// Something about the identity of a server is not as it should be.
+    Alerted {
+        /// The server.
+        server: ServerId,
+        /// What.
+        because: String,
+    },
+    /// A container of a server that is lost is replaced: wherever it is found it ends.
+    Fenced {
+        /// The container.
+        container: ContainerId,
+        /// Why.
+        because: String,
+    },
     /// A complete listing does not name a server, or names it again.
     Listed {
         /// The server.
@@ -218,6 +252,14 @@ impl FleetEvent {
             Self::Identified { server, provider_id } => {
                 ("server-identified", server.to_string(), format!("the provider calls it {provider_id}"))
             }
+            Self::SessionRecorded { server, record } => {
+                let session = record.session.map_or_else(|| "none yet".to_owned(), |session| session.to_string());
+                ("session-recorded", server.to_string(), format!("session {session}"))
+            }
+            Self::Quiet { server, because } => ("server-quiet", server.to_string(), because.clone()),
+            Self::Heard { server } => ("server-heard", server.to_string(), "it is heard again".into()),
+            Self::Alerted { server, because } => ("server-alert", server.to_string(), because.clone()),
+            Self::Fenced { container, because } => ("fenced", container.to_string(), because.clone()),
             Self::Listed { server, present: true } => {
                 ("server-found", server.to_string(), "a listing names it again".into())
             }

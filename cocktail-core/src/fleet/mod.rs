@@ -16,6 +16,7 @@ use crate::error::ErrorKind;
 use crate::id::{OperationId, ServerId, StoreId};
 use crate::name::Name;
 use crate::operation::OperationState;
+use crate::session::Record;
 use crate::time::{ManagerTime, WallTime};
 use crate::why::WhyLog;
 
@@ -168,6 +169,12 @@ pub struct Tenure {
     /// Until when it is not given back, since the provider would not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<ManagerTime>,
+    /// What the session with its agent has to remember, where an agent drives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Box<Record>>,
+    /// Since when nothing is heard of its agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<ManagerTime>,
     /// Decisions about it.
     #[serde(default)]
     pub why: WhyLog,

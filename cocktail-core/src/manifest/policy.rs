@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::table::{Item, Table, nearest, shown};
 use crate::name::Name;
-use crate::spec::{Domain, NoRoom, OnFailure, Place, PlaceOrder, Restart, RestartWhen, Stop, Update};
+use crate::spec::{Domain, NoRoom, OnFailure, Partition, Place, PlaceOrder, Restart, RestartWhen, Stop, Update};
 
 const LEAST: Duration = Duration::from_millis(100);
 
@@ -200,6 +200,8 @@ pub(super) fn decode_place(item: Option<Item<'_>>) -> Place {
         affinity.finish();
     }
     place.priority = table.take("priority").and_then(|item| item.number(-1_000..=1_000)).unwrap_or_default();
+    let partitions = [("replace", Partition::Replace), ("wait", Partition::Wait), ("stop", Partition::Stop)];
+    place.partition = table.take("partition").and_then(|item| item.one_of(&partitions)).unwrap_or_default();
     table.finish();
     place
 }

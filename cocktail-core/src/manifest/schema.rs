@@ -390,6 +390,12 @@ fn place() -> Value {
                 json!({ "type": "integer", "minimum": -1000, "maximum": 1000, "default": 0,
                     "description": "Who is placed first where there is not room for all: the higher number." }),
             ),
+            (
+                "partition",
+                json!({ "enum": ["replace", "wait", "stop"], "default": "replace",
+                    "description": "What becomes of containers whose server falls silent: another takes the place of each; \
+                        each runs on there and is waited for; each ends there and is started again when the server is back." }),
+            ),
         ],
         &[],
     )

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Plan;
-use crate::container::Container;
+use crate::container::{Container, ContainerState};
 use crate::event::Event;
 use crate::id::{ContainerId, Generation, OperationId, ServerId, UnitId};
 use crate::lookup::Lookup;
@@ -220,7 +220,9 @@ impl<'a> Draft<'a> {
         let count = || {
             let (mut count, mut sum) = (0, Resources::default());
             for (_, unit) in state.units.iter().filter(|(id, _)| id.service == *service) {
-                for container in state.of(unit).filter(|container| !container.is_done()) {
+                // What is fenced reserves nothing that anybody could have.
+                let counts = |it: &&Container| !it.is_done() && it.state != ContainerState::Fenced;
+                for container in state.of(unit).filter(counts) {
                     let reserved = unit.template(container.revision).resources;
                     count += 1;
                     sum.cpu.0 = sum.cpu.0.saturating_add(reserved.cpu.0);

@@ -5,9 +5,16 @@ use super::draft::{Draft, Hold};
 use super::warm;
 use crate::container::{Container, ContainerState};
 use crate::event::Event;
-use crate::id::UnitId;
+use crate::fleet::FleetEvent;
+use crate::id::{ServerId, UnitId};
+use crate::server::ServerState;
+use crate::spec::{Partition, VolumeKind};
+use crate::state::State;
 use crate::time::human;
 use crate::unit::Unit;
+
+/// Lost servers below which nothing is frozen.
+const FREEZE_LEAST: usize = 2;
 
 /// Decides about each container that is due; returns why not, where something stands in the way.
 pub(super) fn recover(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit) -> Option<Hold> {
@@ -57,12 +64,57 @@ pub(super) fn recover(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit) -> Option
             | ContainerState::Starting
             | ContainerState::Backoff { .. }
             | ContainerState::Stopped
-            | ContainerState::Failed
-            | ContainerState::Lost
-            | ContainerState::Fenced => {}
+            | ContainerState::Failed => {}
+            ContainerState::Lost if !state.is_halting() => {
+                let told = held.is_some();
+                held = held.or(lost(draft, unit, container, told));
+            }
+            ContainerState::Fenced if answers(state, &container.server) => {
+                let because = format!("another one took its place: {}", container.reason);
+                draft.push(Event::DrainBegun { container: container.id.clone(), because });
+            }
+            ContainerState::Lost | ContainerState::Fenced => {}
         }
     }
     held
+}
+
+/// Whether a server can be told what to do.
+fn answers(state: &State, server: &ServerId) -> bool {
+    use ServerState as S;
+    let record = state.servers.get(server);
+    record.is_some_and(|it| matches!(it.state, S::Ready | S::Cordoned | S::Draining) && it.tenure.quiet.is_none())
+}
+
+/// Has another one take the place of a container whose server is lost, as its Unit wants it; what is lost runs nowhere by
+/// then. Where very many servers are lost at once the fault is elsewhere, perhaps with us.
+fn lost(draft: &mut Draft<'_>, unit: &Unit, container: &Container, told: bool) -> Option<Hold> {
+    let (state, id, server) = (draft.state, &container.id, &container.server);
+    let hold = |because: String, cause: &str| (!told).then(|| Hold::new(because, cause));
+    let asked = state.servers.get(server).is_some_and(|record| record.tenure.rearrangement.is_some());
+    match unit.spec.place.partition {
+        _ if asked => {}
+        Partition::Wait => {
+            return hold(format!("{id} runs on alone, or has ended: it is waited for until {server} is back"), "waits");
+        }
+        Partition::Stop => return hold(format!("{id} is started again when {server} is back"), "stopped"),
+        Partition::Replace => {}
+    }
+    let exclusive = |kind| kind == VolumeKind::Exclusive;
+    if unit.template(container.revision).volumes.values().any(|volume| exclusive(volume.kind)) {
+        return hold(format!("{id} is not replaced: its volume is on {server}, which is lost"), "volume");
+    }
+    let (agents, lost) = state.agents();
+    if !asked && lost >= FREEZE_LEAST && lost * 2 > agents {
+        let because = format!(
+            "{id} is not replaced: {lost} of {agents} servers are silent or lost at once, as if this manager were cut off from them; \
+             `cocktail rearrange {server}` gives this one up"
+        );
+        return hold(because, "many lost");
+    }
+    let because = format!("{server} is lost: {}", container.reason);
+    draft.push(FleetEvent::Fenced { container: id.clone(), because }.into());
+    None
 }
 
 /// Starts the next generation, after ports that turned out taken were exchanged.

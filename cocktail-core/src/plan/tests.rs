@@ -4,6 +4,7 @@ mod crashes;
 mod fleet;
 mod histories;
 mod loads;
+mod loss;
 mod placing;
 mod rearranging;
 mod replacing;

@@ -93,6 +93,7 @@ impl State {
                     record.address = *address;
                     record.tenure.deadline = None;
                     record.tenure.missing = None;
+                    record.tenure.quiet = None;
                     record.tenure.empty = (record.containers == 0).then_some(now);
                 });
                 let provider = self.servers.get(server).map(|record| record.provider.clone());
@@ -121,6 +122,9 @@ impl State {
                 }
                 if rearrangement.as_ref().is_some_and(|it| it.give_back == Some(TerminateReason::Interrupted)) {
                     self.short_of(server);
+                }
+                if self.servers.get(server).is_some_and(|record| record.state == ServerState::Lost) {
+                    self.touch_units_on(server, ContainerState::Lost);
                 }
             }
             FleetEvent::Cleared { server } => {
@@ -173,6 +177,21 @@ impl State {
                     record.provider_id.clone_from(provider_id);
                 }
             }
+            FleetEvent::SessionRecorded { server, record } => {
+                if let Some(known) = self.servers.get_mut(server) {
+                    known.tenure.session = Some(record.clone());
+                }
+            }
+            FleetEvent::Quiet { server, because } => self.fell_quiet(server, because),
+            FleetEvent::Heard { server } => self.heard_again(server),
+            FleetEvent::Alerted { server, because } => {
+                let (at, most) = (self.at, self.settings.why_per_object);
+                if let Some(record) = self.servers.get_mut(server) {
+                    record.tenure.why.record(at, "alert", because, &[]);
+                    record.tenure.why.keep(most);
+                }
+            }
+            FleetEvent::Fenced { container, because } => self.fenced(container, because),
             FleetEvent::Listed { server, present } => {
                 let now = self.now;
                 if let Some(record) = self.servers.get_mut(server) {
@@ -316,12 +335,12 @@ impl State {
         match step {
             ServerStep::Admitted | ServerStep::Uncordon => {
                 self.touch_held();
+                // What was replaced meanwhile ends now.
+                self.touch_units_on(server, ContainerState::Fenced);
             }
             ServerStep::Silent => {
                 for container in self.containers_on(server) {
-                    self.change(&container, |state, record| {
-                        record.why.record(state.at, "lost", because, &[]);
-                    });
+                    self.container_silent(&container, because);
                 }
             }
             _ => {}

@@ -29,7 +29,8 @@ impl State {
             }
             match &seen.sighting {
                 Sighting::Running(handle) => {
-                    if is_starting(record) || record.handle.as_ref() != Some(handle) {
+                    let lost = record.state == ContainerState::Lost;
+                    if lost || is_starting(record) || record.handle.as_ref() != Some(handle) {
                         let (container, generation) = (record.id.clone(), record.generation);
                         events.push(Event::Started { container, generation, handle: handle.clone() });
                     }
@@ -48,6 +49,9 @@ impl State {
             record.state,
             ContainerState::Waiting | ContainerState::Loading | ContainerState::Ready | ContainerState::Draining
         );
+        if record.state == ContainerState::Lost {
+            return true;
+        }
         let settled = record.operation.is_none_or(|id| !self.operations.contains_key(&id));
         ran && settled && record.started.is_some_and(|started| started < asked)
     }

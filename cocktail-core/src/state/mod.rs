@@ -6,6 +6,7 @@
 //! What was asked for may be anything; what is recorded as seen was seen.
 
 mod apply;
+mod contact;
 mod containers;
 mod fleet;
 mod found;

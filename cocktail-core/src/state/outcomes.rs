@@ -68,6 +68,9 @@ impl State {
                 state.end(id, OperationState::Succeeded, None);
                 record.operation = None;
             }
+            if record.state == ContainerState::Lost {
+                return state.regained(record);
+            }
             let before_running =
                 matches!(record.state, ContainerState::Preparing | ContainerState::Prepared | ContainerState::Starting);
             if !before_running {
@@ -102,7 +105,7 @@ impl State {
             record.last_exit = Some(exit);
             record.handle = None;
             record.usage = None;
-            if record.state == ContainerState::Draining {
+            if matches!(record.state, ContainerState::Draining | ContainerState::Fenced) {
                 state.step(record, Step::Ended, exit.to_string());
                 record.deadline = None;
                 state.free_ports(record);

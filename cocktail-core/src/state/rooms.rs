@@ -36,7 +36,8 @@ pub(crate) struct Rooms {
 impl Rooms {
     /// Puts a server where it belongs now.
     pub(crate) fn set(&mut self, server: &Server, left: Resources) {
-        let rank = (server.state == ServerState::Ready).then(|| share(left, server.capacity));
+        let takes = server.state == ServerState::Ready && server.tenure.quiet.is_none();
+        let rank = takes.then(|| share(left, server.capacity));
         if let Some((yard, before)) = self.ranks.get_mut(&server.id) {
             if Some(*before) == rank && yard.0 == server.provider && yard.1 == server.zone {
                 return;

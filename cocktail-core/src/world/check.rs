@@ -32,7 +32,9 @@ pub(super) fn decisions(before: &State, after: &State, decided: &[Event]) {
     for service in services {
         let claimed = after.units.keys().any(|id| id.service == *service && claims(decided, id));
         let Some(quota) = after.quota(service).filter(|_| claimed) else { continue };
-        let counted = |record: &&Container| record.unit.service == *service && !record.is_done();
+        // What others took the place of is out of reach.
+        let counts = |record: &Container| !record.is_done() && record.state != ContainerState::Fenced;
+        let counted = |record: &&Container| record.unit.service == *service && counts(record);
         let of_service: Vec<&Container> = after.containers.values().filter(counted).collect();
         let cpu: u64 = of_service.iter().map(|record| reserved(after, record).cpu.0).sum();
         assert!(quota.containers.is_none_or(|most| of_service.len() <= most as usize), "too many for the quota");

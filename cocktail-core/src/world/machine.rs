@@ -38,6 +38,7 @@ pub(crate) struct Machine {
 #[derive(Debug)]
 struct Process {
     generation: Generation,
+    machine: String,
     ports: BTreeSet<u16>,
     slot: Option<(UnitId, u32)>,
     /// What it was told to load, if it is a worker.
@@ -206,8 +207,11 @@ impl Machine {
         }
         // Sockets that are handed over are shared by those that have them.
         let ports: BTreeSet<u16> = launch.ports.iter().filter(|lease| !lease.inherit).map(|lease| lease.port).collect();
+        // Where a test has several machines, only those of one share its ports.
+        let machine = launch.env.get("COCKTAIL_SERVER").cloned().unwrap_or_default();
         for (other, process) in &self.processes {
-            assert!(process.ports.is_disjoint(&ports), "{other} and {container} share a port");
+            let apart = process.machine != machine || process.ports.is_disjoint(&ports);
+            assert!(apart, "{other} and {container} share a port");
             assert!(
                 process.slot.is_none() || process.slot != call.slot,
                 "{other} and {container} share an exclusive volume"
@@ -216,7 +220,7 @@ impl Machine {
         self.started.insert(container.clone(), generation);
         let given = launch.worker.as_ref().and_then(|worker| worker.assignment.as_ref());
         let assignment = given.map(|assignment| assignment.number);
-        self.processes.insert(container, Process { generation, ports, slot: call.slot.clone(), assignment });
+        self.processes.insert(container, Process { generation, machine, ports, slot: call.slot.clone(), assignment });
         started
     }
 }

@@ -13,7 +13,12 @@ pub(super) fn step(draft: &mut Draft<'_>, server: &Server) {
     let state = draft.state;
     let late = server.tenure.deadline.is_some_and(|deadline| deadline <= state.now);
     match server.state {
-        ServerState::Joined => stepped(draft, server, ServerStep::Admitted, "it takes containers".into()),
+        ServerState::Joined => {
+            stepped(draft, server, ServerStep::Admitted, "it takes containers".into());
+            if server.tenure.cordoned {
+                stepped(draft, server, ServerStep::Cordon, "a user wants nothing new on it".into());
+            }
+        }
         ServerState::Booting if late => {
             let limit = human(state.limits_of(&server.id).registration);
             draft.failed = true;

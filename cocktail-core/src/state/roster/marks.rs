@@ -79,7 +79,9 @@ impl Marks {
     }
 
     pub(super) fn is_leaving(&self) -> bool {
-        !self.done && !self.state.is_live() && self.state != ContainerState::Stopped
+        // What is fenced is out of reach, and in nobody's way.
+        let over = matches!(self.state, ContainerState::Stopped | ContainerState::Fenced);
+        !self.done && !self.state.is_live() && !over
     }
 
     pub(super) fn done(&self) -> Option<ContainerId> {
@@ -141,13 +143,12 @@ fn due(record: &Container) -> Option<ManagerTime> {
         ContainerState::Draining if record.drained => NOW,
         ContainerState::Draining => record.deadline,
         ContainerState::Stopped if !record.completed => NOW,
+        ContainerState::Lost | ContainerState::Fenced => NOW,
         ContainerState::Preparing
         | ContainerState::Prepared
         | ContainerState::Starting
         | ContainerState::Stopped
-        | ContainerState::Failed
-        | ContainerState::Lost
-        | ContainerState::Fenced => None,
+        | ContainerState::Failed => None,
     }
 }
 
