@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    EndpointSource, ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Observation,
-    Runtime, RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UnloadOrder, UsageReading, VolumeFound,
+    EndpointSource, ExecSession, ExecSpec, Exit, Handle, Hold, Known, Launch, Listing, LogOptions, LogStream,
+    Observation, Runtime, RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UnloadOrder, UsageReading,
+    VolumeFound,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Generation};
 use cocktail_core::spec::Template;
 use cocktail_keeper::protocol::{
-    self, Adopt, AdoptContainer, AdoptOutcome, Adoption, ContainerInfo, ContainerState, Refusal, Shutdown,
+    self, Adopt, AdoptContainer, AdoptOutcome, Adoption, ContainerInfo, ContainerState, Refusal, SetLease, Shutdown,
     StartOutcome, Started, StopPolicy,
 };
 use cocktail_keeper::{KeeperClient, KeeperError};
@@ -179,6 +180,25 @@ impl Runtime for StandaloneRuntime {
         self.shared.workers.unload(order).await
     }
 
+    async fn hold(&self, hold: &Hold) -> Result<()> {
+        let client = self.shared.client().await?;
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let policy = StopPolicy { signal: SIGTERM, grace_ms: ms(hold.grace) };
+        let keep = hold.keep.iter().map(ToString::to_string).collect();
+        let lease = SetLease { ttl_ms: Some(ms(hold.span)), policy, keep };
+        client.set_lease(lease).await.map_err(|error| of_keeper(error, Call::Acts))
+    }
+
+    async fn held(&self) -> Result<Option<Hold>> {
+        let client = self.shared.any_client().await?;
+        let SetLease { ttl_ms, policy, keep } = client.lease().await.map_err(|error| of_keeper(error, Call::Reads))?;
+        Ok(ttl_ms.map(|left| Hold {
+            span: Duration::from_millis(left),
+            grace: Duration::from_millis(policy.grace_ms),
+            keep: keep.into_iter().map(ContainerId::new).collect(),
+        }))
+    }
+
     async fn remove(&self, container: &ContainerId) -> Result<()> {
         let client = self.shared.client().await?;
         client.remove(container.as_str(), false).await.map_err(|error| of_keeper(error, Call::Acts))?;
@@ -295,7 +315,10 @@ impl Runtime for StandaloneRuntime {
 }
 
 /// Pause before the Manager is asked to attach again after that failed.
-const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What asks a worker to end when the lease is over.
+const SIGTERM: i32 = 15;
 
 /// What a keeper's listing says.
 fn observe(listed: &protocol::Listing) -> Listing {

@@ -3,6 +3,7 @@
 //! All are object safe, boxed by `async_trait`, and use the one [`crate::error::Error`]. What a back end can do is
 //! declared as data; what it cannot do answers [`crate::error::ErrorKind::Unsupported`].
 
+mod agents;
 mod forwarder;
 mod manager;
 mod policy;
@@ -10,6 +11,7 @@ mod provider;
 mod runtime;
 mod store;
 
+pub use agents::{Admission, Aside, AsideOutput, Gate, Link, LinkSender};
 pub use forwarder::{Backend, BackendTraffic, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
 pub use manager::{
     Actor, Applied, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, LogLine, LogOptions,
@@ -21,8 +23,8 @@ pub use provider::{
     ProvisionCtx, Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
 pub use runtime::{
-    EndpointSource, Exit, Handle, Known, Launch, LaunchAssignment, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker,
-    Listing, Observation, ProbeKind, Runtime, RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UnloadOrder,
-    UsageReading, VolumeFound, WorkerSaid,
+    EndpointSource, Exit, Handle, Hold, Known, Launch, LaunchAssignment, LaunchPort, LaunchProbe, LaunchVolume,
+    LaunchWorker, Listing, Observation, ProbeKind, Runtime, RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder,
+    UnloadOrder, UsageReading, VolumeFound, WorkerSaid,
 };
 pub use store::{Lease, LedgerRow, Loaded, REMEMBERED_LEASES, Store, TurnRow};

@@ -76,6 +76,21 @@ pub trait Runtime: fmt::Debug + Send + Sync {
         Err(no_sessions(&order.container))
     }
 
+    /// Lets everything run for so long, and renews that each time; then all but what is to be kept ends, also when nobody
+    /// is there any more to say so. For whoever runs containers in the name of somebody who may become unreachable.
+    ///
+    /// # Errors
+    /// `Unsupported` by a runtime whose containers end with whoever drives it, or never.
+    async fn hold(&self, hold: &Hold) -> Result<()> {
+        let _ = hold;
+        Err(Error::new(ErrorKind::Unsupported, "this runtime holds nothing by a lease"))
+    }
+
+    /// What is left of the time that [`Runtime::hold`] gave last; `None` when it is over, or nothing was given.
+    async fn held(&self) -> Result<Option<Hold>> {
+        Ok(None)
+    }
+
     /// Forgets a container that has ended, with its files. A missing one is success.
     async fn remove(&self, container: &ContainerId) -> Result<()>;
 
@@ -309,6 +324,17 @@ pub struct StopOrder {
     pub signal: i32,
     /// Time until everything is killed; zero kills at once.
     pub grace: Duration,
+}
+
+/// How long containers may run without another word.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// From now on, on a clock that counts the time in which the machine sleeps.
+    pub span: Duration,
+    /// What they get to end in then.
+    pub grace: Duration,
+    /// Containers that run on.
+    pub keep: std::collections::BTreeSet<ContainerId>,
 }
 
 /// Which assignment of a worker is to be closed.

@@ -316,6 +316,9 @@ pub struct Failure {
     pub kind: ErrorKind,
     /// For people.
     pub text: String,
+    /// The port that another program has, if that was it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// What an agent tells.

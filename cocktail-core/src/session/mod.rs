@@ -18,6 +18,7 @@
 //! business; how it is run is the runtime's.
 
 mod agent;
+mod frame;
 mod lineage;
 mod manager;
 mod message;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use agent::{AgentConfig, AgentEnd, AgentMemory, AgentOutput, Effect, Mark, Memo, Survivor, Survivors};
+pub use frame::{AgentFrame, Answer, Ask, Facts, ManagerFrame, Readings, Values};
 pub use manager::{
     Claim, Contact, Fact, ManagerEnd, ManagerOutput, OrderError, RETIRED_BOOTS, Record, Standing, Verdict,
 };

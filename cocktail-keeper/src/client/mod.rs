@@ -188,6 +188,14 @@ impl KeeperClient {
         self.done(Request::SetLease(request)).await
     }
 
+    /// What is left of the lease that was set last; `ttl_ms: None` where there is none, or where it is over.
+    pub async fn lease(&self) -> Result<SetLease> {
+        match self.connection.call(Request::Lease).await? {
+            Reply::Lease(lease) => Ok(lease),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Ends the keeper. With `kill` the answer comes when no worker is left.
     pub async fn shutdown(&self, request: Shutdown) -> Result<()> {
         self.done(Request::Shutdown(request)).await

@@ -137,6 +137,8 @@ pub enum Request {
     Subscribe(Subscribe),
     /// See [`SetLease`].
     SetLease(SetLease),
+    /// What is left of the lease that was set last.
+    Lease,
     /// See [`Shutdown`].
     Shutdown(Shutdown),
     /// Turns the connection into a stream of log records.
@@ -160,6 +162,7 @@ impl Request {
             | Self::Shutdown(_)
             | Self::Exec(_) => true,
             Self::List
+            | Self::Lease
             | Self::Adopt(_)
             | Self::Usage
             | Self::CheckListen(_)
@@ -214,6 +217,8 @@ pub enum Reply {
     Listen(Vec<BindOutcome>),
     /// To [`Request::Connections`].
     Connections(Vec<ServiceInfo>),
+    /// To [`Request::Lease`]: without a time where there is none, or where it is over.
+    Lease(SetLease),
 }
 
 /// One event with its number.

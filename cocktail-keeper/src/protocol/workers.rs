@@ -1,7 +1,7 @@
 //! Workers: how one is prepared, started, stopped and forgotten.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
@@ -224,13 +224,15 @@ pub struct Ports {
 }
 
 /// Ends all workers when the time runs out (on `CLOCK_BOOTTIME`) without a renewal; `None` removes the lease.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SetLease {
     /// Milliseconds from now.
     pub ttl_ms: Option<u64>,
     /// How workers are stopped then.
     pub policy: StopPolicy,
+    /// Containers that run on then.
+    pub keep: BTreeSet<String>,
 }
 
 /// Ends the keeper.

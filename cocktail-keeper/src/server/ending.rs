@@ -352,11 +352,12 @@ fn scan_marks() -> Vec<(Stat, Option<Marks>)> {
     stats.into_iter().map(|stat| (stat, procfs::marks(stat.pid).ok().flatten())).collect()
 }
 
-/// Stops every container and waits until nothing is left.
-pub(super) async fn end_all(server: &Rc<Server>, policy: StopPolicy) -> Result<(), Refusal> {
+/// Stops every container but those to `keep`, and waits until nothing of them is left.
+pub(super) async fn end_all(server: &Rc<Server>, policy: StopPolicy, keep: &BTreeSet<String>) -> Result<(), Refusal> {
     let ends: Vec<_> = server
         .all_containers()
         .into_iter()
+        .filter(|container| !keep.contains(&container.id))
         .map(|container| {
             let server = Rc::clone(server);
             spawn_local(async move { end(&server, &container, policy).await.map(|_| ()) })
@@ -366,13 +367,15 @@ pub(super) async fn end_all(server: &Rc<Server>, policy: StopPolicy) -> Result<(
     for end in ends {
         result = result.and(end.await.unwrap_or(Err(Refusal::Ending)));
     }
-    server.scans.clear();
+    if keep.is_empty() {
+        server.scans.clear();
+    }
     result
 }
 
 pub(super) async fn shutdown(server: &Rc<Server>, request: Shutdown) -> Result<Reply, Refusal> {
     if request.kill {
-        end_all(server, request.policy).await?;
+        end_all(server, request.policy, &BTreeSet::new()).await?;
         // The lock goes last, with the process; the directory itself belongs to whoever made it.
         let _ = std::fs::remove_file(server.options.socket());
     }

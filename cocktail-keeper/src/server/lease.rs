@@ -1,9 +1,10 @@
 //! The lease under which workers may run, on a clock that goes on while the machine sleeps.
 
-use std::{io, rc::Rc};
+use std::{collections::BTreeSet, io, rc::Rc};
 
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -17,19 +18,44 @@ use crate::{
     sys,
 };
 
+/// The lease as it was set last.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Dropping it ends the task that waits for the timer.
+    _renewed: oneshot::Sender<()>,
+    /// When it is over, in milliseconds since boot.
+    until: u64,
+    set: SetLease,
+}
+
 /// Sets, renews or removes the lease.
 pub(super) fn set(server: &Rc<Server>, request: SetLease) -> Result<Reply, Refusal> {
-    let timer = match request.ttl_ms {
-        Some(ttl) => Some(timer(ttl).map_err(io_refusal("setting the lease's timer"))?),
-        None => None,
+    let Some(ttl) = request.ttl_ms else {
+        *server.lease.borrow_mut() = None;
+        return Ok(Reply::Done);
     };
-    // Replacing the sender ends the task that waits for the old timer.
+    let timer = timer(ttl).map_err(io_refusal("setting the lease's timer"))?;
     let (renewed, replaced) = oneshot::channel();
-    *server.lease.borrow_mut() = Some(renewed);
-    if let Some(timer) = timer {
-        spawn_local(wait(Rc::clone(server), timer, replaced, request.policy));
-    }
+    let (policy, keep) = (request.policy, request.keep.clone());
+    let held = Held { _renewed: renewed, until: since_boot().saturating_add(ttl), set: request };
+    *server.lease.borrow_mut() = Some(held);
+    spawn_local(wait(Rc::clone(server), timer, replaced, policy, keep));
     Ok(Reply::Done)
+}
+
+/// What is left of it.
+pub(super) fn left(server: &Server) -> SetLease {
+    let now = since_boot();
+    match &*server.lease.borrow() {
+        Some(held) if held.until > now => SetLease { ttl_ms: Some(held.until - now), ..held.set.clone() },
+        _ => SetLease::default(),
+    }
+}
+
+fn since_boot() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000)
 }
 
 fn timer(ttl_ms: u64) -> io::Result<AsyncFd<std::os::fd::OwnedFd>> {
@@ -49,6 +75,7 @@ async fn wait(
     timer: AsyncFd<std::os::fd::OwnedFd>,
     replaced: oneshot::Receiver<()>,
     policy: StopPolicy,
+    keep: BTreeSet<String>,
 ) {
     tokio::select! {
         biased;
@@ -57,5 +84,5 @@ async fn wait(
     }
     server.push_event(Event::LeaseExpired);
     // What cannot be killed is in the listing; there is nobody to tell.
-    let _ = ending::end_all(&server, policy).await;
+    let _ = ending::end_all(&server, policy, &keep).await;
 }

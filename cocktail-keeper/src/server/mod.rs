@@ -23,7 +23,7 @@ mod usage;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     rc::Rc,
     sync::Arc,
@@ -32,7 +32,7 @@ use std::{
 
 use tokio::{
     net::UnixListener,
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc},
     task::spawn_local,
 };
 
@@ -79,7 +79,7 @@ pub(crate) struct Server {
     events: EventLog,
     forwarder: Forwarder,
     exec_slots: ExecSlots,
-    lease: RefCell<Option<oneshot::Sender<()>>>,
+    lease: RefCell<Option<lease::Held>>,
     scans: ending::Scans,
     sessions: RefCell<BTreeMap<u64, Rc<Session>>>,
     next_session: Cell<u64>,
@@ -139,7 +139,7 @@ impl Server {
     pub(crate) async fn kill_all(self: &Rc<Self>, policy: StopPolicy) {
         self.ending.set(true);
         // What cannot be killed goes with the process.
-        let _ = ending::end_all(self, policy).await;
+        let _ = ending::end_all(self, policy, &BTreeSet::new()).await;
     }
 
     /// Ends the keeper soon.

@@ -279,6 +279,7 @@ fn dispatch(server: &Rc<Server>, session: &Rc<Session>, frame: RequestFrame) {
             run(session, id, async move { Ok(Reply::Connections(s.forwarder.connections().await)) });
         }
         Request::SetLease(request) => session.reply(id, lease::set(server, request)),
+        Request::Lease => session.reply(id, Ok(Reply::Lease(lease::left(server)))),
         Request::Subscribe(request) => {
             let begin = server.events.begin(request.from_seq);
             session.reply(id, begin.clone().map(|_| Reply::Done));

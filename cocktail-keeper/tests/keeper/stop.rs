@@ -1,6 +1,6 @@
 //! Ends: with grace, without, to the last grandchild.
 
-use cocktail_keeper::protocol::{ExitStatus, StopPolicy};
+use cocktail_keeper::protocol::{ExitStatus, SetLease, StopPolicy};
 use libtest_mimic::Trial;
 
 use crate::support::{Keeper, TERM, descriptors, lives, marked, test, until};
@@ -103,11 +103,24 @@ async fn no_leak() {
 async fn an_expired_lease() {
     let mut keeper = Keeper::new().await;
     keeper.run("a", &["sleep", "600"]).await;
-    let lease = |ttl_ms| cocktail_keeper::protocol::SetLease { ttl_ms, policy: TERM };
+    let lease = |ttl_ms| SetLease { ttl_ms, policy: TERM, ..SetLease::default() };
     keeper.client.set_lease(lease(Some(1))).await.unwrap();
     assert_eq!(keeper.exit_of("a").await.status, ExitStatus::Signal(15));
     keeper.run("b", &["sleep", "600"]).await;
     keeper.client.set_lease(lease(Some(600_000))).await.unwrap();
     keeper.client.set_lease(lease(None)).await.unwrap();
     assert_eq!(keeper.client.stop("b", 1, TERM).await.unwrap().status, ExitStatus::Signal(15));
+    // What is to be kept runs on, and what is left of the lease can be asked for.
+    assert_eq!(keeper.client.lease().await.unwrap(), SetLease::default());
+    keeper.run("c", &["sleep", "600"]).await;
+    keeper.run("d", &["sleep", "600"]).await;
+    let keeping = SetLease { keep: ["d".to_owned()].into(), ..lease(Some(600_000)) };
+    keeper.client.set_lease(keeping.clone()).await.unwrap();
+    let left = keeper.client.lease().await.unwrap();
+    assert!(left.ttl_ms.is_some_and(|left| left > 500_000 && left <= 600_000), "{left:?}");
+    assert_eq!(left, SetLease { ttl_ms: left.ttl_ms, ..keeping.clone() });
+    keeper.client.set_lease(SetLease { ttl_ms: Some(1), ..keeping }).await.unwrap();
+    assert_eq!(keeper.exit_of("c").await.status, ExitStatus::Signal(15));
+    assert_eq!(keeper.client.lease().await.unwrap(), SetLease::default(), "it is over");
+    assert_eq!(keeper.client.stop("d", 1, TERM).await.unwrap().status, ExitStatus::Signal(15));
 }

@@ -1,0 +1,90 @@
+//! Where agents of servers that are not this machine come in.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+
+use super::manager::{ExecInput, ExecOutput, LogLine};
+use crate::error::{Error, Result};
+use crate::id::ServerId;
+use crate::session::{AgentFrame, ManagerFrame};
+
+/// Takes the connections of agents. It has made sure of who each of them is before anybody hears of it.
+pub trait Gate: fmt::Debug + Send + Sync {
+    /// Connections as they come. Called once.
+    fn links(&self, admission: Arc<dyn Admission>) -> BoxStream<'static, Link>;
+}
+
+/// Says who may join: what a gate has to ask the Manager.
+#[async_trait]
+pub trait Admission: fmt::Debug + Send + Sync {
+    /// Whether a server may join with the secret of that number, which the gate has checked. It is used up, durably, when
+    /// this returns.
+    ///
+    /// # Errors
+    /// `Denied` with the reason for one that was used, has run out or was never given; `Unavailable` while that cannot be
+    /// made durable.
+    async fn join(&self, server: &ServerId, number: u64, instance: &str) -> Result<()>;
+
+    /// Something about a server's identity is not as it should be: for the journal.
+    async fn alert(&self, server: Option<&ServerId>, because: &str);
+}
+
+/// The connection of one agent.
+pub struct Link {
+    /// Which server it is.
+    pub server: ServerId,
+    /// Where it comes from, for people.
+    pub peer: std::net::SocketAddr,
+    /// What it sends; ends with the connection.
+    pub frames: BoxStream<'static, AgentFrame>,
+    /// The other direction.
+    pub sender: Arc<dyn LinkSender>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("server", &self.server).field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// Sends to one agent.
+#[async_trait]
+pub trait LinkSender: fmt::Debug + Send + Sync {
+    /// Sends a frame, or drops it: a connection that does not keep up with what is sent is closed.
+    fn send(&self, frame: ManagerFrame);
+
+    /// Closes the connection, after what was sent.
+    fn close(&self);
+
+    /// The stream beside the session that the agent opens for this number, when it has. Streams end with the connection.
+    ///
+    /// # Errors
+    /// `Unavailable` when the connection ends before; `Deadline` when the agent does not open it.
+    async fn aside(&self, number: u64) -> Result<Aside>;
+}
+
+/// A stream beside a session: output of a container, or a command beside it.
+pub struct Aside {
+    /// What comes from the agent.
+    pub output: BoxStream<'static, Result<AsideOutput>>,
+    /// What goes to it.
+    pub input: std::pin::Pin<Box<dyn futures_util::Sink<ExecInput, Error = Error> + Send>>,
+}
+
+impl fmt::Debug for Aside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Aside")
+    }
+}
+
+/// What comes over a stream beside a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AsideOutput {
+    /// A line of output.
+    Line(LogLine),
+    /// What a command says.
+    Exec(ExecOutput),
+}
