@@ -57,6 +57,13 @@ pub enum Command {
         /// To which; the one that served before when `None`.
         to: Option<Revision>,
     },
+    /// Make a token with which the agent of a server may join.
+    JoinToken {
+        /// The server by name.
+        server: String,
+        /// How long it is good.
+        ttl: std::time::Duration,
+    },
     /// Remove what an object stands for.
     Remove {
         /// The object by name.
@@ -166,6 +173,7 @@ impl State {
                 other => Ok(self.remove_units(self.units_of(&other), actor)),
             },
             Command::Down => Ok(self.remove_units(self.units.keys().cloned().collect(), actor)),
+            Command::JoinToken { server, ttl } => self.join_token_command(server, *ttl, actor),
             Command::Cordon { server, cordoned: true } => self.cordon_command(server, actor),
             Command::Cordon { server, cordoned: false } => self.uncordon_command(server, actor),
             Command::Rearrange { server, options } => self.rearrange_command(server, *options, actor),

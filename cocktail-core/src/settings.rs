@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::Name;
 use crate::ports::PortRange;
+use crate::session::Timing;
 
 /// Settings of one Manager.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,15 @@ pub struct Settings {
     /// Where Prometheus may scrape over TCP; `None` is nowhere.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
+    /// The spans of sessions with the agents of other servers.
+    #[serde(default)]
+    pub session: Timing,
+    /// Where agents of other servers connect; `None` is nowhere.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// Where agents find that from outside, as `host:port`; the address itself where none is named.
+    #[serde(default)]
+    pub advertise: Vec<String>,
     /// Providers by the name that a Unit's `provider` says.
     pub providers: BTreeMap<Name, ProviderSettings>,
 }
@@ -93,6 +103,9 @@ impl Default for Settings {
             watch: Vec::new(),
             binds: Vec::new(),
             metrics: None,
+            session: Timing::default(),
+            listen: None,
+            advertise: Vec::new(),
             providers: BTreeMap::new(),
         }
     }

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocktail_core::contract::{Manager as _, Provider, Runtime, RuntimeEvent, ServerObservation, ShutdownMode, Store};
+use cocktail_core::contract::{
+    Connection, Gate, Manager as _, Provider, Runtime, RuntimeEvent, ServerListing, ServerObservation, ShutdownMode,
+    Store,
+};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Turn};
-use cocktail_core::fleet::Tenure;
+use cocktail_core::fleet::{FleetEvent, Late, Rearrangement, Tenure};
 use cocktail_core::id::{Seq, ServerId};
 use cocktail_core::name::Name;
 use cocktail_core::scaling::ScalingPolicy;
@@ -23,6 +26,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::agents::{Agents, Before};
 use crate::clock::Clock;
 use crate::endpoints::Endpoints;
 use crate::executor::Executor;
@@ -42,6 +46,7 @@ pub struct Builder {
     data_dir: PathBuf,
     kept: Option<Kept>,
     scaling: Option<Arc<dyn ScalingPolicy>>,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 /// Something that lives as long as the Orchestrator: the lock on its data dir.
@@ -57,6 +62,7 @@ impl Builder {
             data_dir: PathBuf::new(),
             kept: None,
             scaling: None,
+            gate: None,
         }
     }
 
@@ -79,6 +85,13 @@ impl Builder {
     #[must_use]
     pub fn with_scaling_policy(mut self, policy: Arc<dyn ScalingPolicy>) -> Self {
         self.scaling = Some(policy);
+        self
+    }
+
+    /// Lets agents of other servers connect through `gate`.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Arc<dyn Gate>) -> Self {
+        self.gate = Some(gate);
         self
     }
 
@@ -128,6 +141,7 @@ impl Builder {
             providers: Arc::new(self.providers.clone()),
             forwarder: forwarder.clone(),
             servers: Arc::new(Servers::default()),
+            agents: self.gate.clone().map(|gate| Agents::new(gate, lease.clone(), self.settings.session, clock)),
             monitor: Monitor::new(self.settings.usage),
             endpoints,
             ended: CancellationToken::new(),
@@ -137,7 +151,7 @@ impl Builder {
         let mut events = vec![Event::ManagerStarted { epoch, settings }];
         state.advance(clock.now(), Clock::wall());
         state.apply(&events[0]);
-        let (mut runtimes, mut growing) = (Vec::new(), Vec::new());
+        let (mut runtimes, mut growing, mut given_up) = (Vec::new(), Vec::new(), Vec::new());
         let mut health = Health { seq, ..Health::default() };
         for provider in &self.providers {
             provider.lead(&lease);
@@ -152,11 +166,17 @@ impl Builder {
                 continue;
             }
             let listing = provider.list().await?;
+            given_up.extend(no_longer_listed(&state, provider.name(), &listing));
             for seen in listing.servers {
-                let event = Event::ServerSeen { server: Box::new(server(&state, provider.name(), &seen)) };
+                let connection = provider.connect(&seen.server).await?;
+                let by_agent = matches!(connection, Connection::Agent);
+                let event = Event::ServerSeen { server: Box::new(server(&state, provider.name(), &seen, by_agent)) };
                 state.apply(&event);
                 events.push(event);
-                let runtime = shared.runtime_of(provider.connect(&seen.server).await?)?;
+                if by_agent && shared.agents.is_some() {
+                    continue;
+                }
+                let runtime = shared.runtime_of(connection)?;
                 shared.servers.add(seen.server.clone(), runtime.clone());
                 let streamed = runtime.events();
                 let asked = state.now;
@@ -171,6 +191,10 @@ impl Builder {
                 }
                 runtimes.push((seen.server, runtime, streamed));
             }
+        }
+        for event in std::mem::take(&mut given_up) {
+            state.apply(&event);
+            events.push(event);
         }
         info!(%epoch, store = %state.store, containers = state.containers.len(), "a manager takes over");
 
@@ -195,7 +219,17 @@ impl Builder {
             refused: None,
             state,
         };
+        // Those that have had a session are lost when they are not heard in time, also if they never are.
+        let seats: Vec<_> = writer.state.servers.values().filter(|server| server.tenure.by_agent).collect();
+        let seats: Vec<_> =
+            seats.iter().filter_map(|it| Some((it.id.clone(), Before::of(&writer.state, &it.id)?))).collect();
         writer.commit_first(&turn).await?;
+        if let Some(agents) = &shared.agents {
+            for (server, before) in seats {
+                agents.seat(&shared, &server, before);
+            }
+            shared.spawn(agents.clone().run(shared.clone()));
+        }
         for (provider, limits) in growing {
             shared.spawn(fleet::run(shared.clone(), provider, limits, self.settings.relist));
         }
@@ -260,9 +294,34 @@ async fn load(store: &Arc<dyn Store>) -> Result<(State, Seq)> {
     Ok((state, seq))
 }
 
+/// What becomes of servers that a provider had and does not list any more: they are emptied, and forgotten when they are.
+fn no_longer_listed(state: &State, provider: &Name, listing: &ServerListing) -> Vec<Event> {
+    let listed = |server: &Server| listing.servers.iter().any(|seen| seen.server == server.id);
+    let gone = state.servers.values().filter(|it| it.provider == *provider && it.tenure.by_agent && !listed(it));
+    let because = format!("{provider} names it no longer");
+    gone.flat_map(|server| {
+        let id = server.id.clone();
+        if server.containers == 0 {
+            return vec![FleetEvent::Gone { server: id, because: because.clone() }.into()];
+        }
+        let rearrangement = Rearrangement {
+            because: because.clone(),
+            deadline: None,
+            late: Late::Cancel,
+            give_back: None,
+            cleared: false,
+        };
+        vec![FleetEvent::Rearranging { server: id, rearrangement: Some(rearrangement) }.into()]
+    })
+    .collect()
+}
+
 /// The record of a server that a provider lists.
-fn server(state: &State, provider: &Name, seen: &ServerObservation) -> Server {
+fn server(state: &State, provider: &Name, seen: &ServerObservation, by_agent: bool) -> Server {
     let known = state.servers.get(&seen.server);
+    if by_agent {
+        return remote(known, provider, seen);
+    }
     let changed = known.is_none_or(|known| known.incarnation != seen.incarnation);
     // What a user has said about a server outlasts its boots and those of the Manager.
     let kept = known.filter(|known| matches!(known.state, ServerState::Cordoned | ServerState::Draining));
@@ -282,6 +341,29 @@ fn server(state: &State, provider: &Name, seen: &ServerObservation) -> Server {
         allocated: Resources::default(),
         containers: 0,
         tenure: Tenure::default(),
+    }
+}
+
+/// The record of a server that an agent drives: what it has, and which boot it is, the agent says.
+fn remote(known: Option<&Server>, provider: &Name, seen: &ServerObservation) -> Server {
+    if let Some(known) = known {
+        return Server { provider: provider.clone(), zone: seen.zone.clone(), ..known.clone() };
+    }
+    Server {
+        id: seen.server.clone(),
+        provider: provider.clone(),
+        provider_id: seen.provider_id.clone(),
+        state: ServerState::Booting,
+        reason: "its agent has not joined yet".into(),
+        since: Clock::wall(),
+        zone: seen.zone.clone(),
+        offering: seen.offering.clone(),
+        incarnation: String::new(),
+        address: seen.address,
+        capacity: Resources::default(),
+        allocated: Resources::default(),
+        containers: 0,
+        tenure: Tenure { by_agent: true, ..Tenure::default() },
     }
 }
 

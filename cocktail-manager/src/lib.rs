@@ -17,6 +17,7 @@
 //!
 //! An operation follows from the turn that intended it, and outlives it.
 
+mod agents;
 mod apply;
 mod builder;
 mod clock;

@@ -22,6 +22,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::agents::Agents;
 use crate::endpoints::Endpoints;
 use crate::monitor::Monitor;
 
@@ -54,6 +55,8 @@ pub(crate) type Show = Box<dyn FnOnce(&State, &Commanded) + Send>;
 pub(crate) enum Observation {
     /// Something durable that follows from an outcome.
     Event(Event),
+    /// As before; whoever tells it waits until it is durable.
+    Durable(Event, oneshot::Sender<Result<Commanded>>),
     /// Something soft.
     Soft(Soft),
     /// A start did not happen.
@@ -177,6 +180,8 @@ pub(crate) struct Shared {
     pub(crate) providers: Arc<Vec<Arc<dyn Provider>>>,
     pub(crate) forwarder: Option<Arc<dyn Forwarder>>,
     pub(crate) servers: Arc<Servers>,
+    /// Servers that agents drive, where agents may connect.
+    pub(crate) agents: Option<Agents>,
     pub(crate) monitor: Monitor,
     pub(crate) endpoints: Endpoints,
     /// Cancelled when the writer has ended.
@@ -236,15 +241,30 @@ impl Shared {
     /// The runtime behind a connection, which is told where it may learn the endpoints.
     ///
     /// # Errors
-    /// `Unsupported` for a server that an agent drives.
+    /// `Unavailable` for a server that an agent drives: it connects by itself.
     pub(crate) fn runtime_of(&self, connection: Connection) -> Result<Arc<dyn Runtime>> {
         match connection {
             Connection::Local(runtime) => {
                 runtime.learn_endpoints_from(Arc::new(self.endpoints.clone()));
                 Ok(runtime)
             }
-            Connection::Agent => Err(Error::new(ErrorKind::Unsupported, "agents are not supported yet")),
+            // Its agent connects by itself.
+            Connection::Agent if self.agents.is_some() => Err(Error::unavailable("its agent has not joined yet")),
+            Connection::Agent => {
+                let message = "servers with agents need an address for these: set `listen` of [manager]";
+                Err(Error::new(ErrorKind::Unsupported, message))
+            }
         }
+    }
+
+    /// Tells the writer something that follows from an outcome; returns when it is durable.
+    ///
+    /// # Errors
+    /// `Unavailable` when the Manager ends before.
+    pub(crate) async fn durably(&self, event: Event) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.observations.send(Observation::Durable(event, reply)).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?.map(|_| ())
     }
 
     /// Tells the writer something; lost only when the Manager has ended.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cocktail_core::command::Commanded;
 use cocktail_core::contract::RuntimeEvent;
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Soft, Turn};
@@ -168,6 +169,9 @@ impl Writer {
                 && let FleetEvent::Gone { server, .. } | FleetEvent::Released { server } = &**event
             {
                 self.shared.servers.remove(server);
+                if let Some(agents) = &self.shared.agents {
+                    agents.remove(server);
+                }
             }
         }
     }
@@ -215,6 +219,10 @@ impl Writer {
                 if self.is_news(&event) {
                     self.durable(event, gathered);
                 }
+            }
+            Observation::Durable(event, to) => {
+                self.durable(event, gathered);
+                gathered.replies.push(Reply { to, commanded: Commanded::default(), show: None });
             }
             Observation::Soft(soft) => self.state.note(&soft),
             Observation::StartFailed(operation, failure) => {

@@ -45,6 +45,7 @@ impl Place {
             }],
             probes: Vec::new(),
             worker: None,
+            outlives_lease: false,
         }
     }
 }

@@ -3,6 +3,8 @@
 //! A rearrangement is a fact about the server; the planner acts on it until it is done, late or called off. The containers
 //! that it replaces carry its reason, so that calling it off finds exactly those.
 
+use std::time::Duration;
+
 use super::Commanded;
 use crate::contract::{Actor, RearrangeOptions, TerminateReason};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,6 +24,18 @@ impl State {
             _ => Vec::new(),
         };
         Ok(Commanded::of_server(events, server.id.clone()))
+    }
+
+    pub(super) fn join_token_command(&self, name: &str, ttl: Duration, actor: &Actor) -> Result<Commanded> {
+        let id = self.server_named(name)?;
+        let known = self.servers.get(&id).ok_or_else(|| Error::not_found(format!("no server {id}")))?;
+        if !known.tenure.by_agent {
+            return Err(Error::invalid(format!("{id} needs no token: no agent drives it")));
+        }
+        let number = known.tenure.token.as_ref().map_or(0, |token| token.number) + 1;
+        let (server, until, actor) = (id.clone(), self.now + ttl, actor.to_string());
+        let event = FleetEvent::TokenMade { server, number, until, actor };
+        Ok(Commanded::of_server(vec![event.into()], id))
     }
 
     pub(super) fn uncordon_command(&self, name: &str, actor: &Actor) -> Result<Commanded> {

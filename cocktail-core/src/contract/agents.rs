@@ -7,14 +7,21 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 use super::manager::{ExecInput, ExecOutput, LogLine};
+use super::runtime::Launch;
 use crate::error::{Error, Result};
 use crate::id::ServerId;
-use crate::session::{AgentFrame, ManagerFrame};
+use crate::session::{AgentFrame, ManagerFrame, Values};
 
 /// Takes the connections of agents. It has made sure of who each of them is before anybody hears of it.
 pub trait Gate: fmt::Debug + Send + Sync {
     /// Connections as they come. Called once.
     fn links(&self, admission: Arc<dyn Admission>) -> BoxStream<'static, Link>;
+
+    /// The variables of a start that come from this host: `env_from`, and secrets. May wait for a disk.
+    ///
+    /// # Errors
+    /// `InvalidConfig` with the name, never the value, of what is missing or unreadable.
+    fn values(&self, launch: &Launch) -> Result<Values>;
 }
 
 /// Says who may join: what a gate has to ask the Manager.

@@ -186,6 +186,9 @@ pub struct Launch {
     /// What the program is told, if it is a worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<LaunchWorker>,
+    /// It runs on when the lease of its server's agent ends, see [`Hold::keep`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outlives_lease: bool,
 }
 
 fn no_sessions(container: &ContainerId) -> Error {

@@ -147,6 +147,26 @@ pub enum FleetEvent {
         /// The server.
         server: ServerId,
     },
+    /// A token was made with which the agent of a server may join; one from before is void.
+    TokenMade {
+        /// The server.
+        server: ServerId,
+        /// Its number: the secret is derived from that.
+        number: u64,
+        /// Until when it is good.
+        until: ManagerTime,
+        /// Who asked for it.
+        actor: String,
+    },
+    /// The agent of a server has joined with a token, which is used up by that.
+    Admitted {
+        /// The server.
+        server: ServerId,
+        /// Number of the token.
+        number: u64,
+        /// The one instance that may use it again, as when the answer was lost.
+        instance: String,
+    },
     /// Something about the identity of a server is not as it should be.
     Alerted {
         /// The server.
@@ -258,6 +278,12 @@ impl FleetEvent {
             }
             Self::Quiet { server, because } => ("server-quiet", server.to_string(), because.clone()),
             Self::Heard { server } => ("server-heard", server.to_string(), "it is heard again".into()),
+            Self::TokenMade { server, actor, .. } => {
+                ("token-made", server.to_string(), format!("asked for by {actor}"))
+            }
+            Self::Admitted { server, number, .. } => {
+                ("agent-admitted", server.to_string(), format!("with token {number}, which is used up"))
+            }
             Self::Alerted { server, because } => ("server-alert", server.to_string(), because.clone()),
             Self::Fenced { container, because } => ("fenced", container.to_string(), because.clone()),
             Self::Listed { server, present: true } => {

@@ -169,15 +169,32 @@ pub struct Tenure {
     /// Until when it is not given back, since the provider would not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<ManagerTime>,
+    /// An agent drives it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_agent: bool,
     /// What the session with its agent has to remember, where an agent drives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Box<Record>>,
+    /// The token that was made last for its agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenRecord>,
     /// Since when nothing is heard of its agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet: Option<ManagerTime>,
     /// Decisions about it.
     #[serde(default)]
     pub why: WhyLog,
+}
+
+/// A token with which an agent may join. The secret itself is derived, and kept nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Counts the tokens of the server, from 1.
+    pub number: u64,
+    /// Until when it is good.
+    pub until: ManagerTime,
+    /// Who has used it.
+    pub used_by: Option<String>,
 }
 
 /// How a server is emptied.

@@ -14,10 +14,14 @@ use super::volume::lexical;
 use crate::name::Name;
 use crate::ports::PortRange;
 use crate::quantity::Bytes;
+use crate::session::{Spans, Timing};
 use crate::settings::{ProviderSettings, Settings};
 
 /// Most providers of a Manager.
 const MAX_PROVIDERS: usize = 64;
+
+/// Most addresses at which agents find the Manager.
+pub(super) const MAX_ADVERTISED: usize = 16;
 
 /// Most folders below which binds may lie.
 pub(super) const MAX_BINDS: usize = 64;
@@ -45,16 +49,13 @@ pub(super) fn decode(root: &mut Table<'_>) -> Option<Settings> {
 }
 
 fn decode_manager(mut table: Table<'_>, settings: &mut Settings) {
-    let one_server = "leave it out: this version runs on one machine, without agents";
     table.not_yet(&[
-        ("heartbeat", one_server),
-        ("lease", one_server),
-        ("server_lost_after", one_server),
-        ("startup_grace", one_server),
-        ("registration_deadline", one_server),
-        ("listen", "leave it out: commands come through the socket in the data dir"),
-        ("advertise", "leave it out: commands come through the socket in the data dir"),
+        ("startup_grace", "leave it out: after a start each server has the whole of `server_lost_after`"),
+        ("registration_deadline", "write it below the provider: [providers.NAME]"),
     ]);
+    settings.session = decode_session(&mut table);
+    settings.listen = table.take("listen").and_then(|item| decode_listen(&item));
+    settings.advertise = table.take("advertise").map(|item| decode_advertise(&item)).unwrap_or_default();
     set(&mut settings.port_range, table.take("port_range"), decode_range);
     let durations = [
         ("port_hold_down", &mut settings.port_hold_down),
@@ -80,6 +81,65 @@ fn decode_manager(mut table: Table<'_>, settings: &mut Settings) {
     settings.binds = table.take("binds").map(decode_binds).unwrap_or_default();
     settings.metrics = table.take("metrics").and_then(|item| decode_metrics(&item));
     table.finish();
+}
+
+/// The spans of the sessions with agents, which have to be safe together.
+fn decode_session(table: &mut Table<'_>) -> Timing {
+    let mut spans = Spans::default();
+    let keys = [
+        ("heartbeat", &mut spans.beat),
+        ("silent_after", &mut spans.silent_after),
+        ("lease", &mut spans.lease),
+        ("lease_grace", &mut spans.fence),
+        ("server_lost_after", &mut spans.replace_after),
+    ];
+    let mut last = None;
+    for (name, value) in keys {
+        let Some(item) = table.take(name) else { continue };
+        if let Some(read) = item.duration(LEAST) {
+            *value = read;
+        }
+        last = Some(item);
+    }
+    match (Timing::new(spans), last) {
+        (Ok(timing), _) => timing,
+        (Err(error), Some(item)) => {
+            let help = "each of heartbeat, silent_after, lease and server_lost_after is longer than the one before: \
+                        \"3s\", \"10s\", \"30s\", \"40s\"";
+            item.problem(error.to_string(), Some(help.to_owned()));
+            Timing::default()
+        }
+        (Err(_), None) => Timing::default(),
+    }
+}
+
+fn decode_listen(item: &Item<'_>) -> Option<SocketAddr> {
+    let help = "write listen = \"0.0.0.0:7443\"";
+    let address: Option<SocketAddr> = item.text(help)?.parse().ok();
+    if address.is_none() {
+        item.problem("is no IP address with a port", Some(help.to_owned()));
+    }
+    address
+}
+
+fn decode_advertise(item: &Item<'_>) -> Vec<String> {
+    let help = "write advertise = [\"manager.example.com:7443\"]";
+    let mut all = Vec::new();
+    for (at, item) in item.items(help).unwrap_or_default().into_iter().enumerate() {
+        if at == MAX_ADVERTISED {
+            item.problem(format!("at most {MAX_ADVERTISED} addresses can stand here"), None);
+            break;
+        }
+        let Some(text) = item.filled_text(help) else { continue };
+        let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        match parts {
+            Some((host, port)) if !host.is_empty() && port > 0 && !text.contains(char::is_whitespace) => {
+                all.push(text.to_owned());
+            }
+            _ => item.problem("is no host with a port", Some(help.to_owned())),
+        }
+    }
+    all
 }
 
 /// Changes a setting if its key is there and well.

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::labels;
-use super::manager::MAX_BINDS;
+use super::manager::{MAX_ADVERTISED, MAX_BINDS};
 use super::policy::{MAX_RETRIES, RLIMITS};
 use super::scale::{MAX_CUSTOM, MAX_SCHEDULE};
 use super::service::MAX_REPLICAS;
@@ -406,6 +406,8 @@ fn manager() -> Value {
     let count = |least: u32, most: u32| json!({ "type": "integer", "minimum": least, "maximum": most });
     let watch = json!({ "type": "array", "items": { "type": "string", "minLength": 1 } });
     let binds = json!({ "type": "array", "items": { "type": "string", "pattern": "^/" }, "maxItems": MAX_BINDS });
+    let advertise =
+        json!({ "type": "array", "items": { "type": "string", "minLength": 3 }, "maxItems": MAX_ADVERTISED });
     let range = json!({ "type": "string", "pattern": "^[0-9]+-[0-9]+$", "default": "20000-29999" });
     object(
         "Time constants and limits of the Manager.",
@@ -426,6 +428,13 @@ fn manager() -> Value {
             ("log_files", described(count(1, 1_000), "Log files that are kept per container.")),
             ("watch", described(watch, "Manifests that are applied when they change.")),
             ("binds", described(binds, "Folders below which the source of a bind volume may lie.")),
+            ("heartbeat", duration("Pause between two beats of an agent.")),
+            ("silent_after", duration("Silence after which nobody is sent to a server any more.")),
+            ("lease", duration("How long a server runs its containers without an answer.")),
+            ("lease_grace", duration("What containers get to end in when that is over.")),
+            ("server_lost_after", duration("Silence after which a server is lost.")),
+            ("listen", text("Address and port where agents connect: 0.0.0.0:7443.")),
+            ("advertise", described(advertise, "Where agents find that from outside: host:port.")),
             ("metrics", text("Address and port where Prometheus may scrape: 127.0.0.1:9464.")),
         ],
         &[],

@@ -166,10 +166,11 @@ impl From<&Error> for Failure {
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        let error = Self::new(failure.kind, failure.text);
-        match failure.port {
+impl Failure {
+    /// As whoever asked gets it.
+    pub fn into_error(self) -> Error {
+        let error = Error::new(self.kind, self.text);
+        match self.port {
             Some(port) => error.with("port", port),
             None => error,
         }

@@ -343,6 +343,16 @@ impl ManagerEnd {
         self.live.as_ref().map(|live| live.id)
     }
 
+    /// The connection of the session, if there is one.
+    pub fn connection(&self) -> Option<Connection> {
+        self.live.as_ref().map(|live| live.connection)
+    }
+
+    /// The spans that hold.
+    pub fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
     /// What was recorded.
     pub fn record(&self) -> &Record {
         &self.record

@@ -12,6 +12,7 @@ use super::shared::shared_port;
 use super::{ENDED_OPERATIONS, State};
 use crate::container::{Container, ContainerPort, ContainerState, Step, WorkerRecord};
 use crate::event::{Event, Soft};
+use crate::fleet::Tenure;
 use crate::id::{ContainerId, Generation, OperationId, UnitId};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::PortPool;
@@ -286,7 +287,8 @@ impl State {
             // What containers have reserved is ours to know, not the provider's.
             server.allocated = known.allocated;
             server.containers = known.containers;
-            server.tenure.clone_from(&known.tenure);
+            let by_agent = server.tenure.by_agent;
+            server.tenure = Tenure { by_agent, ..known.tenure.clone() };
         }
         let range = self.settings.port_range;
         self.ports.entry(server.id.clone()).or_insert_with(|| PortPool::new(range));

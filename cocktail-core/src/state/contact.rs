@@ -11,7 +11,7 @@ use crate::container::{Container, ContainerState, Step};
 use crate::id::{ContainerId, ServerId, UnitId};
 use crate::operation::OperationState;
 use crate::server::ServerState;
-use crate::session::{Claim, LeaseEnd, Standing};
+use crate::session::{Claim, Standing};
 use crate::spec::Partition;
 
 impl State {
@@ -29,18 +29,34 @@ impl State {
         started.map(claim).collect()
     }
 
+    /// Whether an instance may join as a server with a token of that number.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn may_join(&self, server: &ServerId, number: u64, instance: &str) -> Result<(), String> {
+        let known = self.servers.get(server).ok_or_else(|| format!("no server {server}"))?;
+        let Some(token) = &known.tenure.token else { return Err(format!("no token was made for {server}")) };
+        if token.number != number {
+            return Err(format!("token {number} of {server} is void: {} was made since", token.number));
+        }
+        match &token.used_by {
+            Some(user) if user == instance => Ok(()),
+            Some(_) => Err(format!("token {number} of {server} was used already")),
+            None if token.until <= self.now => Err(format!("token {number} of {server} has run out")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether an instance has joined with a token.
+    pub fn has_joined(&self, server: &ServerId, number: u64, instance: &str) -> bool {
+        let token = self.servers.get(server).and_then(|record| record.tenure.token.as_ref());
+        token.is_some_and(|token| token.number == number && token.used_by.as_deref() == Some(instance))
+    }
+
     /// Containers of a server that others have taken the place of.
     pub fn fenced_on(&self, server: &ServerId) -> Vec<ContainerId> {
         let fenced = self.on(server).filter(|record| record.state == ContainerState::Fenced);
         fenced.map(|record| record.id.clone()).collect()
-    }
-
-    /// What happens to a container when the lease of its server's agent ends.
-    pub fn at_lease_end(&self, container: &ContainerId) -> LeaseEnd {
-        match self.partition(container) {
-            Partition::Wait => LeaseEnd::Keep,
-            Partition::Replace | Partition::Stop => LeaseEnd::End,
-        }
     }
 
     pub(crate) fn partition(&self, container: &ContainerId) -> Partition {
@@ -50,7 +66,7 @@ impl State {
 
     /// Servers that agents drive, and how many of them are lost or about to be.
     pub(crate) fn agents(&self) -> (usize, usize) {
-        let agents = || self.servers.values().filter(|server| server.tenure.session.is_some());
+        let agents = || self.servers.values().filter(|server| server.tenure.by_agent);
         let lost = agents().filter(|server| server.state == ServerState::Lost || server.tenure.quiet.is_some());
         (agents().count(), lost.count())
     }

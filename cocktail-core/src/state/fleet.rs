@@ -11,7 +11,7 @@ use crate::contract::TerminateReason;
 use crate::error::ErrorKind;
 use crate::fleet::{
     FleetEvent, FleetLimits, Late, Rearrangement, Refused, ServerFailure, ServerOperation, ServerOperationKind,
-    offering_key,
+    TokenRecord, offering_key,
 };
 use crate::id::{ContainerId, OperationId, ServerId};
 use crate::name::Name;
@@ -179,11 +179,24 @@ impl State {
             }
             FleetEvent::SessionRecorded { server, record } => {
                 if let Some(known) = self.servers.get_mut(server) {
+                    known.tenure.by_agent = true;
                     known.tenure.session = Some(record.clone());
                 }
             }
             FleetEvent::Quiet { server, because } => self.fell_quiet(server, because),
             FleetEvent::Heard { server } => self.heard_again(server),
+            FleetEvent::TokenMade { server, number, until, .. } => {
+                if let Some(record) = self.servers.get_mut(server) {
+                    record.tenure.token = Some(TokenRecord { number: *number, until: *until, used_by: None });
+                }
+            }
+            FleetEvent::Admitted { server, number, instance } => {
+                if self.may_join(server, *number, instance).is_ok()
+                    && let Some(token) = self.servers.get_mut(server).and_then(|record| record.tenure.token.as_mut())
+                {
+                    token.used_by = Some(instance.clone());
+                }
+            }
             FleetEvent::Alerted { server, because } => {
                 let (at, most) = (self.at, self.settings.why_per_object);
                 if let Some(record) = self.servers.get_mut(server) {

@@ -91,6 +91,11 @@ pub(crate) fn whose(state: &State, name: &str) -> Result<Whose> {
 }
 
 impl Monitor {
+    /// How often it looks.
+    pub(crate) fn interval(&self) -> Duration {
+        self.interval
+    }
+
     /// A monitor that looks once per `interval`.
     pub(crate) fn new(interval: Duration) -> Self {
         let kept = Kept {

@@ -10,7 +10,7 @@ use crate::fleet::FleetEvent;
 use crate::id::{ContainerId, ServerId};
 use crate::operation::OperationState;
 use crate::server::{ServerState, ServerStep};
-use crate::session::{LeaseEnd, Record, Standing};
+use crate::session::{Record, Standing};
 use crate::spec::Resources;
 use crate::world::{World, actor, server_id};
 
@@ -128,7 +128,7 @@ fn what_ran_on_a_lost_server_is_replaced_and_ends_when_that_is_back() {
 fn a_server_that_is_back_before_anybody_took_the_place_of_what_it_ran_goes_on() {
     let mut world = world(3, "place = { partition = \"wait\" }\n");
     let id = on(&world, &rack(1)).remove(0);
-    assert_eq!(world.state.at_lease_end(&id), LeaseEnd::Keep);
+    assert!(world.state.launch(&id).unwrap().outlives_lease);
     world.turn(vec![lost(&rack(1))]);
     world.settle();
     world.pass(MINUTE * 60);
@@ -151,7 +151,7 @@ fn a_server_that_is_back_before_anybody_took_the_place_of_what_it_ran_goes_on() 
 fn what_stops_with_its_server_starts_there_again() {
     let mut world = world(3, "place = { partition = \"stop\" }\n");
     let id = on(&world, &rack(1)).remove(0);
-    assert_eq!(world.state.at_lease_end(&id), LeaseEnd::End);
+    assert!(!world.state.launch(&id).unwrap().outlives_lease);
     world.turn(vec![lost(&rack(1))]);
     world.vanish(&id);
     world.pass(MINUTE * 60);
