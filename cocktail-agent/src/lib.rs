@@ -12,12 +12,20 @@
 //!
 //! Neither end knows what a Unit or a Manager is, so the crate depends on no other of ours.
 
+#[cfg(feature = "agent")]
+pub mod agent;
 #[cfg(feature = "worker")]
 pub mod balance;
 #[cfg(feature = "worker")]
 mod channel;
+#[cfg(feature = "gate")]
+pub mod gate;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod protocol;
+#[cfg(feature = "values")]
+pub mod values;
+#[cfg(any(feature = "agent", feature = "gate"))]
+pub mod wire;
 #[cfg(feature = "worker")]
 pub mod worker;

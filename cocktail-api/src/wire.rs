@@ -91,6 +91,31 @@ pub struct Rollback {
     pub to: Option<u64>,
 }
 
+/// Body of `token`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// How long it is good, in milliseconds.
+    pub ttl_millis: u64,
+}
+
+/// Body of `revoke`; without a reason the server is let in again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Revoke {
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+}
+
+/// Body of `rotate`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rotate {
+    /// The old authority is trusted no longer.
+    pub finish: bool,
+}
+
 /// Body of `rearrange`; as long as it takes, and without giving the server back, when there is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -57,6 +57,13 @@ pub enum Command {
         /// To which; the one that served before when `None`.
         to: Option<Revision>,
     },
+    /// Refuse the agent of a server, or let it in again.
+    Revoke {
+        /// The server by name.
+        server: String,
+        /// Why; `None` lets it in again.
+        because: Option<String>,
+    },
     /// Make a token with which the agent of a server may join.
     JoinToken {
         /// The server by name.
@@ -173,6 +180,7 @@ impl State {
                 other => Ok(self.remove_units(self.units_of(&other), actor)),
             },
             Command::Down => Ok(self.remove_units(self.units.keys().cloned().collect(), actor)),
+            Command::Revoke { server, because } => self.revoke_command(server, because.as_deref(), actor),
             Command::JoinToken { server, ttl } => self.join_token_command(server, *ttl, actor),
             Command::Cordon { server, cordoned: true } => self.cordon_command(server, actor),
             Command::Cordon { server, cordoned: false } => self.uncordon_command(server, actor),

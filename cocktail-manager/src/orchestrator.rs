@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::command::{Command, Commanded, Count};
 use cocktail_core::contract::{
-    Actor, Applied, EndpointSource as _, EndpointStream, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream,
+    Gate, JoinTicket, Actor, Applied, EndpointSource as _, EndpointStream, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream,
     Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
-use cocktail_core::error::{Error, Result};
+use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{Revision, ServerId, UnitId};
 use cocktail_core::state::State;
 use cocktail_core::view::{
@@ -20,6 +21,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::agents::Agents;
 use crate::builder::{Builder, Kept};
 use crate::shared::{Request, Shared};
 use crate::writer::End;
@@ -89,6 +91,14 @@ impl Orchestrator {
     pub(crate) fn keep(&self, watcher: crate::watch::Watcher) {
         // Nothing but this assignment happens under the lock.
         *self.inner.watcher.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(watcher);
+    }
+
+    fn gate(&self) -> Result<Arc<dyn Gate>> {
+        let agents = self.shared.agents.as_ref().map(Agents::gate);
+        agents.ok_or_else(|| {
+            let message = "no agents can connect to this manager: set `listen` of [manager]";
+            Error::new(ErrorKind::Unsupported, message)
+        })
     }
 
     async fn view<T: Send + 'static>(&self, view: impl FnOnce(&State) -> T + Send + 'static) -> Result<T> {
@@ -203,6 +213,34 @@ impl Manager for Orchestrator {
 
     async fn rearrange(&self, server: &str, options: RearrangeOptions, actor: &Actor) -> Result<ServerView> {
         self.about_server(Command::Rearrange { server: server.to_owned(), options }, actor).await
+    }
+
+    async fn join_token(&self, server: &str, ttl: Duration, actor: &Actor) -> Result<JoinTicket> {
+        let gate = self.gate()?;
+        let command = Command::JoinToken { server: server.to_owned(), ttl };
+        let shown = self.shared.command_then(command, actor, |state, commanded| {
+            let server = commanded.server.clone()?;
+            let token = state.servers.get(&server)?.tenure.token.as_ref()?.number;
+            Some((server, token, state.settings.advertise.clone()))
+        });
+        let shown = shown.await?.ok_or_else(|| Error::not_found(format!("no server {server:?}")))?;
+        let (server, number, mut managers) = shown;
+        if managers.is_empty() {
+            managers.push(gate.address().to_string());
+        }
+        Ok(JoinTicket { token: gate.token(&server, number)?, server: server.to_string(), managers })
+    }
+
+    async fn revoke(&self, server: &str, because: Option<&str>, actor: &Actor) -> Result<ServerView> {
+        let gate = self.gate()?;
+        let command = Command::Revoke { server: server.to_owned(), because: because.map(str::to_owned) };
+        let view = self.about_server(command, actor).await?;
+        gate.revoke(&ServerId::new(view.id.as_str()), because)?;
+        Ok(view)
+    }
+
+    async fn rotate_authority(&self, finish: bool, _actor: &Actor) -> Result<()> {
+        self.gate()?.rotate(finish)
     }
 
     async fn units(&self) -> Result<Vec<UnitView>> {

@@ -3,12 +3,9 @@
 //! Secrets are read here, at each start, and go nowhere but into the worker's environment.
 
 use std::collections::BTreeMap;
-use std::env::{self, VarError};
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::env;
 
+use cocktail_agent::values;
 use cocktail_core::contract::{Launch, LaunchPort};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::spec::{Resources, SecretSource};
@@ -19,9 +16,6 @@ use crate::volumes::Volumes;
 
 /// Variables of the Manager's own environment that every worker gets.
 const PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
-
-/// Largest file that is taken for a secret.
-const SECRET: u64 = 64 << 10;
 
 /// Limits that the keeper can set, by their name in a manifest.
 const RLIMITS: [(&str, RlimitKind); 9] = [
@@ -91,63 +85,14 @@ pub(crate) fn environment(
     volumes: &Volumes,
 ) -> Result<BTreeMap<String, String>> {
     let mut all = passed.clone();
-    for name in &launch.env_from {
-        all.insert(name.clone(), variable(name, name, "env_from")?);
-    }
     for volume in &launch.volumes {
         let folder = volumes.folder(volume);
         let folder = folder.to_str().ok_or_else(|| Error::invalid("the path of the data dir is no text"))?;
         all.insert(format!("COCKTAIL_VOLUME_{}", volume.name.to_env()), folder.to_owned());
     }
-    for (name, source) in &launch.secrets {
-        let value = match source {
-            SecretSource::File(path) => secret_file(name, path)?,
-            SecretSource::Env(from) => variable(name, from, "secrets")?,
-        };
-        all.insert(name.clone(), value);
-    }
+    all.extend(values::of(launch)?);
     all.extend(launch.env.iter().map(|(name, value)| (name.clone(), value.clone())));
     Ok(all)
-}
-
-/// A variable of the Manager's environment, for `name` of the worker's.
-fn variable(name: &str, from: &str, table: &str) -> Result<String> {
-    env::var(from).map_err(|error| {
-        let what = match error {
-            VarError::NotPresent => "is not set",
-            VarError::NotUnicode(_) => "is no text",
-        };
-        let message = format!("{table}: the variable {from} {what} in the manager's environment");
-        let error = Error::invalid(message);
-        if name == from { error } else { error.with("for", name) }
-    })
-}
-
-/// The content of a secret's file without its last line break.
-fn secret_file(name: &str, path: &Path) -> Result<String> {
-    let shown = path.display();
-    let problem = |what: &str| Error::invalid(format!("secrets.{name}: the file {shown} {what}"));
-    // Without the flag, opening a pipe would wait for its other end.
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
-    let file = file.map_err(|error| problem("cannot be read").because(error))?;
-    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
-        return Err(problem("is no ordinary file"));
-    }
-    let mut text = String::new();
-    let read = file.take(SECRET + 1).read_to_string(&mut text);
-    // The source of this error says nothing of the content.
-    read.map_err(|error| problem("holds no text").because(error))?;
-    if text.len() as u64 > SECRET {
-        return Err(problem("is larger than 64KiB"));
-    }
-    if text.contains('\0') {
-        return Err(problem("holds a zero byte, which no variable can"));
-    }
-    if text.ends_with('\n') {
-        text.pop();
-    }
-    Ok(text)
 }
 
 /// Whether a start has to look into files that may be slow.

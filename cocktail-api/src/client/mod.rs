@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    Actor, Applied, EndpointStream, EventFilter, ExecSession, ExecSpec, LogLine, LogOptions, LogStream, Manager,
+    Actor, Applied, EndpointStream, EventFilter, ExecSession, ExecSpec, JoinTicket, LogLine, LogOptions, LogStream, Manager,
     ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::Result;
@@ -28,7 +28,7 @@ use cocktail_core::view::{
 use futures_util::stream::{BoxStream, StreamExt};
 use serde::Serialize;
 
-use crate::wire::{By, Count, Exec, Nothing, Output, Rearrange, Rollback, Shutdown, Sources, Steer, exact_time};
+use crate::wire::{By, Count, Exec, Nothing, Output, Rearrange, Revoke, Rollback, Rotate, Shutdown, Sources, Steer, Token, exact_time};
 use http::{Call, object_path, query};
 
 /// A Manager behind a socket. Cheap to clone; opens a connection for each call.
@@ -157,6 +157,19 @@ impl Manager for Client {
 
     async fn rearrange(&self, server: &str, options: RearrangeOptions, _: &Actor) -> Result<ServerView> {
         self.post(object_path("rearrange", server)?, &Rearrange::from(options))?.answer().await
+    }
+
+    async fn join_token(&self, server: &str, ttl: Duration, _: &Actor) -> Result<JoinTicket> {
+        self.post(object_path("token", server)?, &Token { ttl_millis: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX) })?.answer().await
+    }
+
+    async fn revoke(&self, server: &str, because: Option<&str>, _: &Actor) -> Result<ServerView> {
+        let because = because.map(str::to_owned);
+        self.post(object_path("revoke", server)?, &Revoke { because })?.answer().await
+    }
+
+    async fn rotate_authority(&self, finish: bool, _: &Actor) -> Result<()> {
+        self.post("/v1/rotate", &Rotate { finish })?.answer().await
     }
 
     async fn units(&self) -> Result<Vec<UnitView>> {

@@ -1,15 +1,16 @@
 //! Requests that change something. Each runs to its end, also when the client goes away meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
-use cocktail_core::contract::Applied;
+use cocktail_core::contract::{Applied, JoinTicket};
 use cocktail_core::id::UnitId;
 use cocktail_core::view::{RolloutView, ServerView, UnitView};
 
 use super::extract::{Answer, Caller, Json, Object};
 use super::shared::Shared;
-use crate::wire::{By, Count, Nothing, Rearrange, Rollback, Shutdown, Sources, Steer};
+use crate::wire::{By, Count, Nothing, Rearrange, Revoke, Rollback, Rotate, Shutdown, Sources, Steer, Token};
 
 pub(super) async fn apply(
     State(shared): State<Shared>,
@@ -119,6 +120,35 @@ pub(super) async fn uncordon(
 ) -> Answer<ServerView> {
     let manager = Arc::clone(shared.manager());
     Ok(Json(shared.complete(async move { manager.uncordon(&server, &actor).await }).await?))
+}
+
+pub(super) async fn token(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(server): Object,
+    Json(Token { ttl_millis }): Json<Token>,
+) -> Answer<JoinTicket> {
+    let (manager, ttl) = (Arc::clone(shared.manager()), Duration::from_millis(ttl_millis));
+    Ok(Json(shared.complete(async move { manager.join_token(&server, ttl, &actor).await }).await?))
+}
+
+pub(super) async fn revoke(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Object(server): Object,
+    Json(Revoke { because }): Json<Revoke>,
+) -> Answer<ServerView> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.revoke(&server, because.as_deref(), &actor).await }).await?))
+}
+
+pub(super) async fn rotate(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Json(Rotate { finish }): Json<Rotate>,
+) -> Answer<()> {
+    let manager = Arc::clone(shared.manager());
+    Ok(Json(shared.complete(async move { manager.rotate_authority(finish, &actor).await }).await?))
 }
 
 pub(super) async fn rearrange(

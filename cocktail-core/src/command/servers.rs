@@ -38,6 +38,15 @@ impl State {
         Ok(Commanded::of_server(vec![event.into()], id))
     }
 
+    pub(super) fn revoke_command(&self, name: &str, because: Option<&str>, actor: &Actor) -> Result<Commanded> {
+        let id = self.server_named(name)?;
+        let because = match because {
+            Some(because) => format!("{actor} revoked its agent: {because}"),
+            None => format!("{actor} lets its agent in again"),
+        };
+        Ok(Commanded::of_server(vec![FleetEvent::Alerted { server: id.clone(), because }.into()], id))
+    }
+
     pub(super) fn uncordon_command(&self, name: &str, actor: &Actor) -> Result<Commanded> {
         let server = self.settled_server(name)?;
         let mut events = Vec::new();

@@ -22,6 +22,27 @@ pub trait Gate: fmt::Debug + Send + Sync {
     /// # Errors
     /// `InvalidConfig` with the name, never the value, of what is missing or unreadable.
     fn values(&self, launch: &Launch) -> Result<Values>;
+
+    /// The token of that number for a server, as text. It is the same at every call.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a server whose id no certificate can have.
+    fn token(&self, server: &ServerId, number: u64) -> Result<String>;
+
+    /// Refuses a server from now on and cuts its connections, or lets it in again.
+    ///
+    /// # Errors
+    /// `Unavailable` when that cannot be made durable: nothing has changed then.
+    fn revoke(&self, server: &ServerId, because: Option<&str>) -> Result<()>;
+
+    /// Signs with a new authority from now on, or trusts the old one no longer with `finish`.
+    ///
+    /// # Errors
+    /// `Refused` for a second rotation before the first has ended; `Unavailable` when it cannot be made durable.
+    fn rotate(&self, finish: bool) -> Result<()>;
+
+    /// Where it listens.
+    fn address(&self) -> std::net::SocketAddr;
 }
 
 /// Says who may join: what a gate has to ask the Manager.

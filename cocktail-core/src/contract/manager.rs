@@ -12,7 +12,7 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use super::runtime::Exit;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::Late;
 use crate::id::{Seq, UnitId};
 use crate::manifest::Diagnostic;
@@ -112,6 +112,36 @@ pub trait Manager: fmt::Debug + Send + Sync {
     /// deadline.
     async fn rearrange(&self, server: &str, options: RearrangeOptions, actor: &Actor) -> Result<ServerView>;
 
+    /// Makes a token with which the agent of a server may join within `ttl`; one from before is void. Whoever has it can join
+    /// as that server, once.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidConfig` for a server that no agent drives; `Unsupported` where agents cannot connect.
+    async fn join_token(&self, server: &str, ttl: Duration, actor: &Actor) -> Result<JoinTicket> {
+        let _ = (server, ttl, actor);
+        Err(no_agents())
+    }
+
+    /// Refuses the agent of a server from now on, and cuts its connection; with `None` it is let in again. What runs there
+    /// ends with its lease.
+    ///
+    /// # Errors
+    /// As [`Manager::join_token`]; `Unavailable` when it cannot be made durable.
+    async fn revoke(&self, server: &str, because: Option<&str>, actor: &Actor) -> Result<ServerView> {
+        let _ = (server, because, actor);
+        Err(no_agents())
+    }
+
+    /// Signs certificates of agents with a new authority from now on; with `finish` the old one is trusted no longer. In
+    /// between every agent has to have renewed its certificate.
+    ///
+    /// # Errors
+    /// `Refused` for a second rotation before the first has ended; `Unsupported` where agents cannot connect.
+    async fn rotate_authority(&self, finish: bool, actor: &Actor) -> Result<()> {
+        let _ = (finish, actor);
+        Err(no_agents())
+    }
+
     /// All Units.
     async fn units(&self) -> Result<Vec<UnitView>>;
 
@@ -162,6 +192,21 @@ pub enum ShutdownMode {
     Leave,
     /// They are stopped; the next Manager starts them again.
     Stop,
+}
+
+fn no_agents() -> Error {
+    Error::new(ErrorKind::Unsupported, "no agents can connect to this manager: set `listen` of [manager]")
+}
+
+/// What the agent of a server needs to join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTicket {
+    /// The server.
+    pub server: String,
+    /// The token: not for logs.
+    pub token: String,
+    /// Where the Manager is, as `host:port`.
+    pub managers: Vec<String>,
 }
 
 /// How a server is emptied.

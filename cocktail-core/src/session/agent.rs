@@ -294,6 +294,11 @@ impl AgentEnd {
         }
     }
 
+    /// Until when everything may run, and what it gets to end in then.
+    pub fn lease(&self) -> Option<(AgentTime, Duration)> {
+        self.lease
+    }
+
     /// Every container that is known here.
     pub fn containers(&self) -> BTreeMap<ContainerId, Held> {
         self.containers.table()

@@ -64,6 +64,11 @@ impl Agents {
         Self(Arc::new(Inner { gate, lease, timing, clock, seats: Mutex::default() }))
     }
 
+    /// Where agents connect.
+    pub(crate) fn gate(&self) -> Arc<dyn Gate> {
+        self.0.gate.clone()
+    }
+
     /// Takes connections until the Manager ends.
     pub(crate) async fn run(self, shared: Shared) {
         let admission = Arc::new(StateAdmission::new(shared.clone()));

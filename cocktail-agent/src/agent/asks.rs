@@ -1,0 +1,71 @@
+//! Carries out what the Manager asks for beside the session.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cocktail_core::contract::{Known, RuntimeEvent};
+use cocktail_core::error::Result;
+use cocktail_core::id::ContainerId;
+use cocktail_core::session::{AgentFrame, Answer, Ask, Failure};
+
+use super::drive::Tools;
+use super::link::Sender;
+
+/// Answers one call. `said` is what probes and workers said last.
+pub(super) async fn answer(tools: Tools, sender: Sender, call: u64, ask: Ask, said: Vec<RuntimeEvent>) {
+    let recovers = matches!(ask, Ask::Recover(_));
+    let answer = carry_out(&tools, &sender, ask).await;
+    if recovers && answer.is_ok() {
+        for event in said {
+            sender.send(AgentFrame::Event(event));
+        }
+    }
+    let answer = answer.map_err(|error| Failure::from(&error));
+    sender.send(AgentFrame::Answer { call, answer });
+}
+
+async fn carry_out(tools: &Tools, sender: &Sender, ask: Ask) -> Result<Answer> {
+    let runtime = &tools.runtime;
+    match ask {
+        Ask::Recover(known) => recover(tools, known).await,
+        Ask::List => Ok(Answer::Listing(runtime.list().await?)),
+        Ask::Volumes => Ok(Answer::Volumes(runtime.volumes().await?)),
+        Ask::Check(template) => Ok(Answer::Problems(runtime.check(&template).await?)),
+        Ask::ReleasePorts(ports) => runtime.release_ports(&ports).await.map(|()| Answer::Done),
+        Ask::Assign(launch) => runtime.assign(&launch).await.map(|()| Answer::Done),
+        Ask::Unload(order) => runtime.unload(&order).await.map(|()| Answer::Done),
+        Ask::Logs { container, options, aside } => {
+            let lines = runtime.logs(&container, &options).await?;
+            sender.carry_logs(aside, lines);
+            Ok(Answer::Done)
+        }
+        Ask::Exec { container, spec, aside } => {
+            let session = runtime.exec(&container, &spec).await?;
+            sender.carry_exec(aside, session);
+            Ok(Answer::Done)
+        }
+    }
+}
+
+/// Has the runtime watch what it does not watch yet, and says what runs.
+async fn recover(tools: &Tools, known: Vec<Known>) -> Result<Answer> {
+    let is_new = |known: &Known| {
+        let watched = tools.watched.borrow();
+        let before = watched.get(&known.launch.container).map(|launch| launch.generation);
+        before != Some(known.launch.generation)
+    };
+    let mut new: Vec<Known> = known.into_iter().filter(is_new).collect();
+    for known in &mut new {
+        // They are of the Manager's host: what runs has them, and what is started has them from its order.
+        known.launch.env_from.clear();
+        known.launch.secrets.clear();
+    }
+    if new.is_empty() {
+        return Ok(Answer::Listing(tools.runtime.list().await?));
+    }
+    let seen = tools.runtime.recover(&new).await?;
+    let watched: BTreeMap<ContainerId, Arc<_>> =
+        new.into_iter().map(|known| (known.launch.container.clone(), Arc::new(known.launch))).collect();
+    tools.watched.send_modify(|all| all.extend(watched));
+    Ok(Answer::Listing(seen))
+}

@@ -1,0 +1,227 @@
+//! The port: TLS, who may connect, how many, and how long without saying who they are.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tracing::{debug, error, warn};
+
+use super::Shared;
+use super::service::GateService;
+use crate::wire::MESSAGE_LIMIT;
+use crate::wire::gate_server::GateServer;
+
+/// Pause after the system could not accept a connection.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Bytes that a stream, and a connection, may have under way before they are read.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bytes of all headers of a request.
+const HEADERS: u32 = 8 << 10;
+
+/// Serves until it is told to end.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    ends: CancellationToken,
+) {
+    let limits = shared.limits.clone();
+    let (ready, connections) = mpsc::channel(64);
+    tokio::spawn(ends.clone().run_until_cancelled_owned(accept(shared.clone(), listener, permits, ready)));
+    let service = GateServer::new(GateService::new(shared))
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
+    let served = Server::builder()
+        .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(HEADERS)
+        .http2_keepalive_interval(Some(limits.ping))
+        .http2_keepalive_timeout(Some(limits.pong))
+        .serve_with_incoming(service, ReceiverStream::new(connections));
+    tokio::select! {
+        () = ends.cancelled() => {}
+        served = served => if let Err(error) = served {
+            error!(%error, "agents are not served any more");
+        },
+    }
+}
+
+/// Strangers of each address.
+type Strangers = Arc<Mutex<BTreeMap<IpAddr, usize>>>;
+
+/// Accepts connections, and does TLS with each in a task of its own: a slow one keeps nobody waiting.
+async fn accept(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    ready: mpsc::Sender<io::Result<Guarded>>,
+) {
+    let strangers = Strangers::default();
+    loop {
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "an agent's connection was not accepted");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Some(stranger) = Stranger::enter(&strangers, peer.ip(), shared.limits.strangers) else {
+            debug!(%peer, "too many connections of that address have not said who they are");
+            continue;
+        };
+        let (tls, first, ready) = (shared.tls.borrow().clone(), shared.limits.first, ready.clone());
+        tokio::spawn(async move {
+            // Without it small frames wait for one another.
+            let _ = stream.set_nodelay(true);
+            match timeout(first, TlsAcceptor::from(tls).accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    // Without a reader the gate is closing.
+                    let _ = ready.send(Ok(Guarded::new(stream, peer, first, stranger, permit))).await;
+                }
+                Ok(Err(error)) => debug!(%peer, %error, "TLS failed"),
+                Err(_) => debug!(%peer, "TLS took too long"),
+            }
+        });
+    }
+}
+
+/// One of the connections of an address that have not said who they are.
+#[derive(Debug)]
+struct Stranger {
+    all: Strangers,
+    address: IpAddr,
+}
+
+impl Stranger {
+    fn enter(all: &Strangers, address: IpAddr, most: usize) -> Option<Self> {
+        let mut counts = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Self { all: all.clone(), address })
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut counts = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// The certificate that it has shown; TLS has made sure that it is of an authority of ours.
+    pub(super) certificate: Option<CertificateDer<'static>>,
+    known: Arc<AtomicBool>,
+    pub(super) cut: CancellationToken,
+}
+
+impl Peer {
+    /// It has said who it is.
+    pub(super) fn admit(&self) {
+        self.known.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A connection that ends when nobody has said in time who it is, or when it is cut.
+struct Guarded {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    late: Pin<Box<Sleep>>,
+    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
+    stranger: Option<Stranger>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Guarded {
+    fn new(
+        stream: TlsStream<TcpStream>,
+        address: SocketAddr,
+        first: Duration,
+        stranger: Stranger,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certificate = shown.map(|certificate| certificate.clone().into_owned());
+        let cut = CancellationToken::new();
+        let peer = Peer { address, certificate, known: Arc::default(), cut: cut.clone() };
+        let (late, cut) = (Box::pin(sleep(first)), Box::pin(cut.cancelled_owned()));
+        Self { stream, peer, late, cut, stranger: Some(stranger), _permit: permit }
+    }
+
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.cut.as_mut().poll(context).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer is not welcome any more"));
+        }
+        if self.peer.known.load(Ordering::Relaxed) {
+            self.stranger = None;
+        } else if self.late.as_mut().poll(context).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody said who this is"));
+        }
+        Ok(())
+    }
+}
+
+impl Connected for Guarded {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,58 @@
+//! What the agent of a server and the Manager say to each other, and how large it may be.
+//!
+//! The messages are documented in `proto/agent.proto`; what is in a frame is `cocktail_core::session`.
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "written by a generator; the documentation is that of the .proto"
+)]
+#[rustfmt::skip]
+mod generated;
+
+use std::fmt;
+
+use cocktail_core::error::{Error, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::generated::*;
+
+/// Bytes of the largest message of either end: some thousand containers of one server in one listing.
+pub const MESSAGE_LIMIT: usize = 4 << 20;
+
+impl fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("server", &self.server)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame").field("bytes", &self.json.len()).finish()
+    }
+}
+
+impl Frame {
+    /// A frame of this.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for one that is larger than any end takes.
+    pub fn of(frame: &impl Serialize) -> Result<Self> {
+        let json = serde_json::to_vec(frame).map_err(|error| Error::unexpected("a frame is no JSON").because(error))?;
+        if json.len() > MESSAGE_LIMIT - 64 {
+            return Err(Error::invalid(format!("a message of {} bytes is too large for an agent", json.len())));
+        }
+        Ok(Self { json })
+    }
+
+    /// What is in it; `None` for what this version does not know.
+    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&self.json).ok()
+    }
+}
