@@ -1,7 +1,8 @@
-//! The worker protocol from outside: what is generated, both ends against each other, and workers that mean harm.
+//! The worker protocol from outside: what is generated, both ends against each other, and workers that mean harm. And
+//! identities: who is let in, and who is not.
 
 #![cfg_attr(
-    all(feature = "hub", feature = "worker"),
+    any(feature = "identity", all(feature = "hub", feature = "worker")),
     expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")
 )]
 
@@ -10,6 +11,8 @@ mod endpoints;
 mod generated;
 #[cfg(all(feature = "hub", feature = "worker"))]
 mod hostile;
+#[cfg(feature = "identity")]
+mod identity;
 #[cfg(all(feature = "hub", feature = "worker"))]
 mod pair;
 #[cfg(all(feature = "hub", feature = "worker"))]
