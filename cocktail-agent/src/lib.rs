@@ -8,9 +8,11 @@
 //! - [`balance`] (feature `worker`): calls go to the container of a Unit that has least to do. Start at
 //!   [`balance::Balancer`].
 //! - [`hub`] (feature `hub`): whoever runs workers keeps their sessions. Start at [`hub::Hub`].
+//! - `identity` (feature `identity`): who is who between a Manager and the agents of its servers. Start at
+//!   `identity::Authority`.
 //! - [`protocol`]: what the two say, generated from `proto/worker.proto`. A worker in another language generates its own.
 //!
-//! Neither end knows what a Unit or a Manager is, so the crate depends on no other of ours.
+//! Neither end of the worker protocol knows what a Unit or a Manager is; only `identity` depends on another crate of ours.
 
 #[cfg(feature = "agent")]
 pub mod agent;
@@ -22,6 +24,8 @@ mod channel;
 pub mod gate;
 #[cfg(feature = "hub")]
 pub mod hub;
+#[cfg(feature = "identity")]
+pub mod identity;
 pub mod protocol;
 #[cfg(feature = "values")]
 pub mod values;

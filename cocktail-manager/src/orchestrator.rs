@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cocktail_core::command::{Command, Commanded, Count};
 use cocktail_core::contract::{
-    Gate, JoinTicket, Actor, Applied, EndpointSource as _, EndpointStream, EventFilter, ExecSession, ExecSpec, LogOptions, LogStream,
-    Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, EndpointSource as _, EndpointStream, EventFilter, ExecSession, ExecSpec, Gate, JoinTicket,
+    LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{Revision, ServerId, UnitId};

@@ -133,7 +133,6 @@ impl AgentGate {
         tokio::spawn(listen::serve(shared.clone(), listener, permits, ends.clone()));
         Ok(Self { shared, address, links: Mutex::new(Some(links)), _ends: ends.drop_guard() })
     }
-
 }
 
 impl Gate for AgentGate {

@@ -1,9 +1,19 @@
-//! The worker protocol from outside: what is generated, both ends against each other, and workers that mean harm.
+//! The worker protocol from outside: what is generated, both ends against each other, and workers that mean harm. And
+//! identities: who is let in, and who is not.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![cfg_attr(
+    any(feature = "identity", all(feature = "hub", feature = "worker")),
+    expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")
+)]
 
+#[cfg(all(feature = "hub", feature = "worker"))]
 mod endpoints;
 mod generated;
+#[cfg(all(feature = "hub", feature = "worker"))]
 mod hostile;
+#[cfg(feature = "identity")]
+mod identity;
+#[cfg(all(feature = "hub", feature = "worker"))]
 mod pair;
+#[cfg(all(feature = "hub", feature = "worker"))]
 mod support;

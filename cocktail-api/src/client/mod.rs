@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    Actor, Applied, EndpointStream, EventFilter, ExecSession, ExecSpec, JoinTicket, LogLine, LogOptions, LogStream, Manager,
-    ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, EndpointStream, EventFilter, ExecSession, ExecSpec, JoinTicket, LogLine, LogOptions, LogStream,
+    Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::Result;
 use cocktail_core::id::UnitId;
@@ -28,7 +28,9 @@ use cocktail_core::view::{
 use futures_util::stream::{BoxStream, StreamExt};
 use serde::Serialize;
 
-use crate::wire::{By, Count, Exec, Nothing, Output, Rearrange, Revoke, Rollback, Rotate, Shutdown, Sources, Steer, Token, exact_time};
+use crate::wire::{
+    By, Count, Exec, Nothing, Output, Rearrange, Revoke, Rollback, Rotate, Shutdown, Sources, Steer, Token, exact_time,
+};
 use http::{Call, object_path, query};
 
 /// A Manager behind a socket. Cheap to clone; opens a connection for each call.
@@ -160,7 +162,12 @@ impl Manager for Client {
     }
 
     async fn join_token(&self, server: &str, ttl: Duration, _: &Actor) -> Result<JoinTicket> {
-        self.post(object_path("token", server)?, &Token { ttl_millis: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX) })?.answer().await
+        self.post(
+            object_path("token", server)?,
+            &Token { ttl_millis: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX) },
+        )?
+        .answer()
+        .await
     }
 
     async fn revoke(&self, server: &str, because: Option<&str>, _: &Actor) -> Result<ServerView> {

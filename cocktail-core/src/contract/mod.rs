@@ -14,8 +14,8 @@ mod store;
 pub use agents::{Admission, Aside, AsideOutput, Gate, Link, LinkSender};
 pub use forwarder::{Backend, BackendTraffic, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
 pub use manager::{
-    Actor, Applied, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, JoinTicket, LogLine, LogOptions,
-    LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, JoinTicket, LogLine,
+    LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 pub use policy::{Candidate, InOrder, PlacementPolicy};
 pub use provider::{
