@@ -45,6 +45,7 @@ impl Place {
             }],
             probes: Vec::new(),
             worker: None,
+            artifact: None,
         }
     }
 }

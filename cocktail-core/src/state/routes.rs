@@ -119,6 +119,7 @@ impl State {
                     microservices: template.microservices.clone(),
                 }),
             }),
+            artifact: template.artifact.clone(),
         })
     }
 
