@@ -10,8 +10,14 @@
 //! - [`hub`] (feature `hub`): whoever runs workers keeps their sessions. Start at [`hub::Hub`].
 //! - [`protocol`]: what the two say, generated from `proto/worker.proto`. A worker in another language generates its own.
 //!
-//! Neither end knows what a Unit or a Manager is, so the crate depends on no other of ours.
+//! - [`artifact`] (feature `artifact`): a server that is not the Manager's own gets the files of a command. Start at
+//!   [`artifact::Artifacts`].
+//!
+//! Neither end of the protocol knows what a Unit or a Manager is, so they depend on no other crate of ours; `artifact` does, on
+//! the core.
 
+#[cfg(feature = "artifact")]
+pub mod artifact;
 #[cfg(feature = "worker")]
 pub mod balance;
 #[cfg(feature = "worker")]

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[cfg(feature = "artifact")]
+mod artifact;
 mod endpoints;
 mod generated;
 mod hostile;
