@@ -12,10 +12,18 @@
 //!   `identity::Authority`.
 //! - [`protocol`]: what the two say, generated from `proto/worker.proto`. A worker in another language generates its own.
 //!
-//! Neither end of the worker protocol knows what a Unit or a Manager is; only `identity` depends on another crate of ours.
+//! - `artifact` (feature `artifact`): a server that is not the Manager's own gets the files of a command. Start at
+//!   `artifact::Artifacts`.
+//! - `agent` (feature `agent`): the process on a server that the Manager drives. Start at `agent::Agent`.
+//! - `gate` (feature `gate`): where agents connect to the Manager. Start at `gate::AgentGate`.
+//!
+//! Neither end of the worker protocol knows what a Unit or a Manager is, so they depend on no other crate of ours; what is
+//! for the agents of servers depends on the core.
 
 #[cfg(feature = "agent")]
 pub mod agent;
+#[cfg(feature = "artifact")]
+pub mod artifact;
 #[cfg(feature = "worker")]
 pub mod balance;
 #[cfg(feature = "worker")]

@@ -248,6 +248,9 @@ pub struct Template {
     /// What the program is told to load, in this order, if it is a worker; empty for one that knows nothing of us.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub microservices: Vec<MicroserviceSpec>,
+    /// Where a server that is not the Manager's own gets the files of the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<Artifact>,
 }
 
 impl Template {
@@ -292,6 +295,26 @@ pub struct MicroserviceSpec {
     pub name: Name,
     /// What it is told, as JSON.
     pub config: String,
+}
+
+/// The files of a command, for a server that is not the Manager's own: an archive that is unpacked there and becomes the
+/// working directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Where it comes from.
+    pub source: ArtifactSource,
+    /// SHA-256 of the archive in 64 hexadecimal digits, in lower case. Nothing is unpacked that has another.
+    pub sha256: String,
+}
+
+/// Where an [`Artifact`] comes from. It is stored and shown, so it holds nothing secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ArtifactSource {
+    /// A file of the Manager's machine.
+    File(PathBuf),
+    /// An `http` or `https` URL that the server itself fetches.
+    Url(String),
 }
 
 /// Where a secret's value comes from. The value itself is never part of a spec.

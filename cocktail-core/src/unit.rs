@@ -112,7 +112,7 @@ impl Unit {
     pub fn take(&mut self, spec: UnitSpec, now: ManagerTime, at: WallTime, actor: &str) {
         let digest = digest(&spec.template);
         if digest == self.digest {
-            // What is not part of the digest (service ports, restart policy) takes effect without a replacement.
+            // What is not part of the digest (service ports, restart policy, …) takes effect without a replacement.
             self.templates.insert(self.revision, spec.template.clone());
         } else {
             self.supersede(at);
@@ -271,8 +271,8 @@ impl Unit {
     }
 }
 
-/// The identity of what a container is made from: service ports and restart policy can change without a replacement,
-/// so they are not part of it.
+/// The identity of what a container is made from: service ports, restart policy, and where an artifact comes from, as long
+/// as it is the same one, can change without a replacement, so they are not part of it.
 pub fn digest(template: &Template) -> String {
     let mut kept = template.clone();
     for port in &mut kept.ports {
@@ -287,6 +287,9 @@ pub fn digest(template: &Template) -> String {
         retries: 0,
         deadline: None,
     };
+    if let Some(artifact) = &mut kept.artifact {
+        artifact.source = crate::spec::ArtifactSource::Url(String::new());
+    }
     manifest::template_hash(&kept)
 }
 

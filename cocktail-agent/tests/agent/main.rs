@@ -2,10 +2,12 @@
 //! identities: who is let in, and who is not.
 
 #![cfg_attr(
-    any(feature = "identity", all(feature = "hub", feature = "worker")),
+    any(feature = "artifact", feature = "identity", all(feature = "hub", feature = "worker")),
     expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")
 )]
 
+#[cfg(feature = "artifact")]
+mod artifact;
 #[cfg(all(feature = "hub", feature = "worker"))]
 mod endpoints;
 mod generated;

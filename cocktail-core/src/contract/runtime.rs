@@ -14,7 +14,7 @@ use super::manager::{EndpointStream, ExecSession, ExecSpec, LogOptions, LogStrea
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ContainerId, Epoch, Generation, Revision, StoreId, UnitId};
 use crate::name::Name;
-use crate::spec::{Check, MicroserviceSpec, Resources, SecretSource, VolumeKind};
+use crate::spec::{Artifact, Check, MicroserviceSpec, Resources, SecretSource, VolumeKind};
 
 /// Who knows which containers serve.
 pub trait EndpointSource: fmt::Debug + Send + Sync {
@@ -189,6 +189,10 @@ pub struct Launch {
     /// It runs on when the lease of its server's agent ends, see [`Hold::keep`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outlives_lease: bool,
+    /// Where the files of the command come from on a server that is not the Manager's own. There the unpacked folder is the
+    /// working directory, instead of `cwd`. The Manager's own machine has no use for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<Artifact>,
 }
 
 fn no_sessions(container: &ContainerId) -> Error {

@@ -12,6 +12,7 @@
 //! The decoder is our own over the spans of `toml`, because a derived one stops at the first problem and cannot suggest.
 //! [`schema`] describes the same keys for editors; a test keeps the two sets equal.
 
+mod artifact;
 mod check;
 mod cron;
 mod diagnostic;

@@ -116,6 +116,7 @@ fn unit() -> Value {
                 }),
             ),
             ("cwd", text("Working directory, relative to the manifest's folder, which is the default.")),
+            ("artifact", artifact()),
             ("user", described(user, "User to run as.")),
             ("env", by_variable("Environment; ${…} is substituted.", json!({ "type": "string" }))),
             ("env_from", described(variables, "Variables that are taken from the Manager's environment at start.")),
@@ -236,6 +237,22 @@ fn secret() -> Value {
     secret["minProperties"] = json!(1);
     secret["maxProperties"] = json!(1);
     secret
+}
+
+fn artifact() -> Value {
+    let url = json!({ "type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@:][^/?#@]*([/?#].*)?$" });
+    let hash = json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" });
+    let mut artifact = object(
+        "The files of the command for a server that is not the Manager's own; exactly one of file and url.",
+        &[
+            ("file", text("A tar archive, plain or compressed by gzip or zstd, relative to the manifest's folder.")),
+            ("url", described(url, "The same from elsewhere, fetched by the server. Without user and password.")),
+            ("sha256", described(hash, "SHA-256 of the archive.")),
+        ],
+        &["sha256"],
+    );
+    artifact["oneOf"] = json!([{ "required": ["file"] }, { "required": ["url"] }]);
+    artifact
 }
 
 fn port() -> Value {

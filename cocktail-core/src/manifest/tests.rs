@@ -15,6 +15,7 @@ quota = {}
 [maps.prod.units.web]
 command = ["web"]
 scale = { max = 2, up = {}, down = {}, schedule = [{ cron = "* * * * *" }], metrics = { http = "/" } }
+artifact = { file = "dist.tar", sha256 = "0000000000000000000000000000000000000000000000000000000000000000" }
 resources = {}
 ready = {}
 live = {}

@@ -1,10 +1,11 @@
 //! Decodes one Unit. Start at [`decode`]; its count is in `scale`, ports and probes are in `network`, environment and
-//! secrets in `environment`, stop, restart and update in `policy`, volumes in `volume`.
+//! secrets in `environment`, stop, restart and update in `policy`, volumes in `volume`, where its files come from in
+//! `artifact`.
 
 use toml::de::DeValue;
 
 use super::table::{Item, Table, shown};
-use super::{environment, labels, network, policy, scale, volume, warm, worker};
+use super::{artifact, environment, labels, network, policy, scale, volume, warm, worker};
 use crate::name::Name;
 use crate::spec::{Resources, Template, UnitSpec};
 
@@ -68,6 +69,7 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
         rlimits: policy::decode_rlimits(table.take("rlimits")),
         ports,
         microservices,
+        artifact: artifact::decode(table.take("artifact")),
     };
     let update = policy::decode_update(table.take("update"));
     let place = policy::decode_place(table.take("place"));
@@ -81,7 +83,6 @@ fn refuse_future(table: &mut Table<'_>) -> bool {
     table.not_yet(&[
         ("image", "run a program of this machine with `command`"),
         ("build", "run a program of this machine with `command`"),
-        ("artifact", "leave it out: this machine runs the command from `cwd`"),
     ])
 }
 

@@ -120,6 +120,7 @@ impl State {
                     microservices: template.microservices.clone(),
                 }),
             }),
+            artifact: template.artifact.clone(),
         })
     }
 

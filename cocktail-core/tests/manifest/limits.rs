@@ -11,12 +11,10 @@ fn what_is_promised_but_not_there_yet_is_refused_by_name() {
     unit_refused(&[
         (
             r#"image = "nginx"
-build = { context = "." }
-artifact = { file = "x" }"#,
+build = { context = "." }"#,
             &[
                 "4:1: `image` is not supported yet (run a program of this machine with `command`)",
                 "5:1: `build` is not supported yet (run a program of this machine with `command`)",
-                "6:1: `artifact` is not supported yet (leave it out: this machine runs the command from `cwd`)",
             ],
         ),
         (

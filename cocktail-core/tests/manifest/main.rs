@@ -1,6 +1,7 @@
 //! Manifests, good and bad, with the exact words that a user reads about them.
 
 mod accepted;
+mod artifact;
 mod drawings;
 mod files;
 mod form;

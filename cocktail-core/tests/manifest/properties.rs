@@ -19,6 +19,7 @@ command = ["python3", "${PORT}", "größer"]
 env = { GREETING = "hi $$ ${CONTAINER}" }
 env_from = ["DATABASE_URL"]
 secrets.API_KEY = { file = "/run/key" }
+artifact = { url = "https://example.com/a.tar", sha256 = "0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef" }
 ports.http = { service = 8080, address = "0.0.0.0" }
 resources = { cpu = 0.25, memory = "64MiB" }
 ready = { http = "/", every = "200ms", timeout = "1s" }

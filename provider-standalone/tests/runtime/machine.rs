@@ -166,6 +166,7 @@ impl Machine {
             probes: Vec::new(),
             worker: None,
             outlives_lease: false,
+            artifact: None,
         }
     }
 

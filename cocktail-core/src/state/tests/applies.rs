@@ -4,6 +4,7 @@ use crate::container::ContainerState;
 use crate::event::Event;
 use crate::id::Revision;
 use crate::plan::preview;
+use crate::spec::{Artifact, ArtifactSource};
 use crate::state::State;
 use crate::world::{World, name, service};
 
@@ -93,6 +94,29 @@ fn a_changed_service_port_is_no_new_revision() {
     assert_eq!(world.unit("web").revision, Revision(1));
     assert_eq!(world.ids("web"), ids);
     assert_eq!(world.state.routing_table().routes[0].listen.port(), 8081);
+}
+
+#[test]
+fn another_artifact_is_a_new_revision_and_another_place_of_the_same_one_is_not() {
+    let with = |from: &str, digit: &str| {
+        shop("[\"job\"]", &format!("[\"job\"]\nartifact = {{ {from}, sha256 = \"{}\" }}", digit.repeat(64)))
+    };
+    let mut world = World::new();
+    apply(&mut world, SHOP);
+    world.settle();
+    let first = with("file = \"job.tar\"", "a");
+    assert_eq!(apply(&mut world, &first), said("replace", "shop/prod/job"));
+    world.settle();
+    assert_eq!(apply(&mut world, &with("file = \"job.tar\"", "b")), said("replace", "shop/prod/job"));
+    world.settle();
+    assert_eq!(world.unit("job").revision, Revision(3));
+    let ids = world.ids("job");
+    assert_eq!(apply(&mut world, &with("url = \"https://x/job.tar\"", "b")), said("configure", "shop/prod/job"));
+    world.settle();
+    assert_eq!((world.unit("job").revision, world.ids("job")), (Revision(3), ids.clone()));
+    let launch = world.state.launch(&ids[0]).expect("it can be launched");
+    let expected = Artifact { source: ArtifactSource::Url("https://x/job.tar".into()), sha256: "b".repeat(64) };
+    assert_eq!(launch.artifact, Some(expected), "the next start is told the new place");
 }
 
 #[test]
