@@ -3,6 +3,7 @@
 //! Only shapes and help texts live here; what a command does is in [`crate::commands`]. Wrong usage is answered by
 //! clap with exit code 2.
 
+mod agent;
 mod change;
 mod look;
 mod run;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use cocktail_core::quantity::parse_duration;
 
+pub(crate) use self::agent::{AgentArgs, RevokeArgs, RotateArgs, TokenArgs};
 pub(crate) use self::change::{
     ObjectArg, ObjectsArgs, RearrangeArgs, RollbackArgs, RolloutCommand, ScaleArgs, ServerArg, StepArgs, UnitArg,
 };
@@ -181,6 +183,26 @@ Examples:
   cocktail rearrange web-7 --deadline 10m --force  what has not moved by then is drained without a replacement
   cocktail rearrange web-7 --give-back             and the provider gets it back")]
     Rearrange(RearrangeArgs),
+    /// Run the agent of this machine: a Manager elsewhere runs containers here
+    #[command(after_help = "\
+The token is needed once: `cocktail token SERVER` on the Manager's host prints it. Without --data-dir everything is kept in \
+.cocktail-agent in the working directory. SIGTERM leaves containers running for the next agent, until the lease is over.
+
+Example:
+  cocktail agent --join manager.example.com:7443 --token-file token --address 10.0.0.7")]
+    Agent(AgentArgs),
+    /// Make a token with which the agent of a server may join, once; one from before is void
+    #[command(after_help = "Example:\n  cocktail token rack-1 > token")]
+    Token(TokenArgs),
+    /// Refuse the agent of a server from now on and cut its connection; what runs there ends with its lease
+    Revoke(RevokeArgs),
+    /// Let the agent of a server in again that was revoked
+    Allow(ServerArg),
+    /// Sign certificates of agents with a new authority from now on
+    #[command(after_help = "\
+Agents renew by themselves; when all have, `--finish` ends the trust in the old authority. Tokens that were made before have to be \
+made again then.")]
+    RotateCa(RotateArgs),
     /// Remove a Unit, a map or a Service with its containers; volumes stay
     Rm(ObjectsArgs),
     /// Remove everything, wait until it is gone, and end the Manager that `up -d` started

@@ -3,6 +3,7 @@
 //! Most take a [`cocktail_core::contract::Manager`], which may be one in this process or the client of another, and a
 //! [`crate::output::Ui`]. `up` and `serve`, which start a Manager, are in [`crate::up`] and [`crate::serve`].
 
+pub(crate) mod agent;
 pub(crate) mod apply;
 pub(crate) mod change;
 pub(crate) mod events;

@@ -37,7 +37,7 @@ use cocktail_core::contract::{Actor, Manager, ManifestSource, ShutdownMode};
 use crate::args::{Cli, Command, DownArgs, FilesArgs, Global, ManifestCommand};
 use crate::commands::change::{self, Verb};
 use crate::commands::{
-    apply, events, exec, inspect, list, logs, manifest, release, replay, rollout, server, version, volumes,
+    agent, apply, events, exec, inspect, list, logs, manifest, release, replay, rollout, server, version, volumes,
 };
 use crate::data_dir::{DataDir, Surroundings};
 use crate::failure::{Failure, Outcome};
@@ -136,6 +136,11 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         Command::Cordon(args) => server::cordon(&*connect().await?, &actor, &args.server, ui).await,
         Command::Uncordon(args) => server::uncordon(&*connect().await?, &actor, &args.server, ui).await,
         Command::Rearrange(args) => server::rearrange(&*connect().await?, &actor, args, ui).await,
+        Command::Agent(args) => agent::agent(args, global, ui).await,
+        Command::Token(args) => agent::token(&*connect().await?, &actor, &args, ui).await,
+        Command::Revoke(args) => agent::revoke(&*connect().await?, &actor, &args, ui).await,
+        Command::Allow(args) => agent::allow(&*connect().await?, &actor, &args.server, ui).await,
+        Command::RotateCa(args) => agent::rotate(&*connect().await?, &actor, &args, ui).await,
         Command::Rm(args) => change::objects(&*connect().await?, &actor, Verb::Remove, args, ui).await,
         Command::Down(args) => {
             let dir = DataDir::find(&from, false)?;

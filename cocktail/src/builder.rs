@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cocktail_core::contract::{Provider, Store};
+use cocktail_core::contract::{Gate, Provider, Store};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::name::Name;
 use cocktail_core::scaling::ScalingPolicy;
@@ -144,6 +144,7 @@ impl Builder {
         }
         let mut providers = self.providers;
         providers.extend(configured(&settings, &data_dir)?);
+        let gate = gate(&settings, &data_dir, &store).await?;
         let mut builder = Orchestrator::builder(store)
             .with_settings(settings)
             .with_data_dir(data_dir.path().to_path_buf())
@@ -151,10 +152,43 @@ impl Builder {
         for provider in providers {
             builder = builder.with_provider(provider);
         }
+        if let Some(gate) = gate {
+            builder = builder.with_gate(gate);
+        }
         if let Some(policy) = self.scaling {
             builder = builder.with_scaling_policy(policy);
         }
         Ok(Cocktail { orchestrator: builder.start().await?, data_dir })
+    }
+}
+
+/// How long certificates of agents are valid.
+#[cfg(feature = "agents")]
+const VALIDITY: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+
+/// Where agents connect, if the settings say so.
+#[cfg(feature = "agents")]
+async fn gate(settings: &Settings, data_dir: &DataDir, store: &Arc<dyn Store>) -> Result<Option<Arc<dyn Gate>>> {
+    use cocktail_agent::gate::{AgentGate, GateLimits};
+    let Some(listen) = settings.listen else { return Ok(None) };
+    let hosts = settings.advertise.iter().filter_map(|address| address.rsplit_once(':'));
+    let mut names: Vec<String> = hosts.map(|(host, _)| host.trim_matches(['[', ']']).to_owned()).collect();
+    names.push(listen.ip().to_string());
+    let letters = store.id().as_str().to_ascii_lowercase();
+    let cluster: String = letters.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
+    let dir = data_dir.path().join("authority");
+    let gate = AgentGate::open(listen, &dir, &format!("c{cluster}"), VALIDITY, names, GateLimits::default()).await?;
+    Ok(Some(Arc::new(gate)))
+}
+
+#[cfg(not(feature = "agents"))]
+async fn gate(settings: &Settings, _data_dir: &DataDir, _store: &Arc<dyn Store>) -> Result<Option<Arc<dyn Gate>>> {
+    match settings.listen {
+        Some(_) => {
+            let message = "this program cannot take agents: build it with the feature `agents`";
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+        None => Ok(None),
     }
 }
 

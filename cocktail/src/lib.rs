@@ -24,6 +24,8 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("cocktail runs workers through Linux's pidfds, sub-reapers and process groups: it is for Linux only");
 
+#[cfg(feature = "agents")]
+pub mod agent;
 mod bootstrap;
 mod builder;
 mod files;
@@ -32,8 +34,8 @@ mod release;
 #[cfg(feature = "api")]
 pub use cocktail_api as api;
 pub use cocktail_core::contract::{
-    Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, LogLine, LogOptions, LogStream,
-    Manager, ManifestSource, RolloutAction, ShutdownMode,
+    Actor, Applied, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, JoinTicket, LogLine, LogOptions,
+    LogStream, Manager, ManifestSource, RolloutAction, ShutdownMode,
 };
 pub use cocktail_core::error::{Error, ErrorKind, Result};
 pub use cocktail_core::settings::Settings;

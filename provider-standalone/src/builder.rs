@@ -91,6 +91,7 @@ impl StandaloneBuilder {
         if !self.data_dir.is_absolute() {
             return Err(Error::invalid(format!("the data dir {} is not absolute", self.data_dir.display())));
         }
+        check_servers(&self.name, &config)?;
         let machine = machine::capacity()?;
         let capacity = cocktail_core::spec::Resources {
             cpu: config.cpu.unwrap_or(machine.cpu),
@@ -115,4 +116,26 @@ impl StandaloneBuilder {
         };
         Ok(StandaloneProvider::new(fixed))
     }
+}
+
+/// The names of other machines: each once, and one that a certificate can have.
+fn check_servers(provider: &Name, config: &StandaloneConfig) -> Result<()> {
+    let wrong = |what: String| Err(Error::invalid(format!("[providers.{provider}]: {what}")));
+    let mut seen = std::collections::BTreeSet::new();
+    for server in &config.servers {
+        let name = server.name.as_str();
+        if Name::new(name).is_err() {
+            return wrong(format!("the server {name:?} has no name: one has small letters, digits and hyphens"));
+        }
+        if name == provider.as_str() {
+            return wrong(format!("the server {name:?} cannot have the provider's name: that is this machine"));
+        }
+        if !seen.insert(name) {
+            return wrong(format!("the server {name:?} is named twice"));
+        }
+    }
+    if config.servers.is_empty() && config.local == Some(false) {
+        return wrong("without this machine it needs `servers`".into());
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The options of `[providers.<name>]` with `kind = "standalone"`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -29,6 +30,56 @@ pub struct StandaloneConfig {
     /// How long a connection waits while no container is ready.
     #[serde(deserialize_with = "duration")]
     pub hold: Duration,
+    /// Whether this machine takes containers; where no other is named it does.
+    pub local: Option<bool>,
+    /// Other machines that take containers. On each of them runs an agent.
+    pub servers: Vec<StaticServer>,
+}
+
+/// A machine that is there, and has an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Written")]
+pub struct StaticServer {
+    /// Its name, which is the server's id.
+    pub name: String,
+    /// Where it stands.
+    pub zone: Option<String>,
+    /// More that is known, for people.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// As people write it: a name, or a table.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Name(String),
+    Table(Table),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    name: String,
+    #[serde(default)]
+    zone: Option<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl From<Written> for StaticServer {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Name(name) => Self { name, zone: None, labels: BTreeMap::new() },
+            Written::Table(Table { name, zone, labels }) => Self { name, zone, labels },
+        }
+    }
+}
+
+impl StandaloneConfig {
+    /// Whether this machine takes containers.
+    pub fn is_local(&self) -> bool {
+        self.local.unwrap_or(self.servers.is_empty())
+    }
 }
 
 /// Where the keeper runs.
@@ -52,6 +103,8 @@ impl Default for StandaloneConfig {
             idle_exit: Duration::from_secs(60),
             max_connections: 4096,
             hold: Duration::from_secs(5),
+            local: None,
+            servers: Vec::new(),
         }
     }
 }
@@ -92,6 +145,19 @@ mod tests {
         .unwrap();
         assert_eq!((config.cpu, config.memory), (Some(CpuMillis(1500)), Some(Bytes(2 << 30))));
         assert_eq!((config.keeper, config.idle_exit), (KeeperMode::InProcess, Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn other_machines_are_named_or_described() {
+        let servers = json!(["rack-1", { "name": "rack-2", "zone": "b", "labels": { "disk": "ssd" } }]);
+        let config: StandaloneConfig = serde_json::from_value(json!({ "servers": servers })).unwrap();
+        let (first, second) = (&config.servers[0], &config.servers[1]);
+        assert_eq!((first.name.as_str(), first.zone.as_deref()), ("rack-1", None));
+        assert_eq!((second.name.as_str(), second.zone.as_deref()), ("rack-2", Some("b")));
+        assert_eq!(second.labels["disk"], "ssd");
+        assert!(!config.is_local(), "whoever names others does not mean this one, unless told so");
+        let both: StandaloneConfig = serde_json::from_value(json!({ "servers": ["a"], "local": true })).unwrap();
+        assert!(both.is_local() && StandaloneConfig::default().is_local());
     }
 
     #[test]

@@ -1,21 +1,23 @@
 //! [`Provider`] for the one server that is always there.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
     ClaimOutcome, Connection, Forwarder, Lease, Offering, Provider, ProviderCapabilities, ProvisionCtx, Requirements,
-    ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
+    Runtime as _, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::ServerId;
 use cocktail_core::name::Name;
-use cocktail_core::spec::Template;
+use cocktail_core::spec::{Resources, Template};
 use cocktail_core::time::WallTime;
 
 use crate::check;
+use crate::config::StaticServer;
 use crate::forwarder::StandaloneForwarder;
 use crate::machine;
 use crate::runtime::StandaloneRuntime;
@@ -43,8 +45,22 @@ impl StandaloneProvider {
         ServerId::new(self.shared.fixed.name.as_str())
     }
 
+    fn local(&self) -> Result<ServerObservation> {
+        Ok(ServerObservation {
+            server: self.server(),
+            provider_id: machine::id(),
+            incarnation: machine::boot_id()?,
+            capacity: self.shared.fixed.capacity,
+            zone: None,
+            offering: "local".into(),
+            address: self.shared.fixed.config.address,
+            owner: None,
+            labels: BTreeMap::from([("host".to_owned(), machine::host_name())]),
+        })
+    }
+
     fn unsupported(&self, what: &str) -> Error {
-        let message = format!("this machine cannot be {what}: it is the one server of provider {}", self.name());
+        let message = format!("provider {} cannot be {what}: it has the machines that it has", self.name());
         Error::new(ErrorKind::Unsupported, message)
     }
 }
@@ -85,20 +101,17 @@ impl Provider for StandaloneProvider {
     }
 
     async fn list(&self) -> Result<ServerListing> {
-        let server = ServerObservation {
-            server: self.server(),
-            provider_id: machine::id(),
-            incarnation: machine::boot_id()?,
-            capacity: self.shared.fixed.capacity,
-            zone: None,
-            offering: "local".into(),
-            address: self.shared.fixed.config.address,
-            owner: None,
-            labels: BTreeMap::from([("host".to_owned(), machine::host_name())]),
-        };
+        let config = &self.shared.fixed.config;
+        let mut servers: Vec<ServerObservation> = config.servers.iter().map(remote).collect();
+        if config.is_local() {
+            servers.push(self.local()?);
+        } else {
+            // Nothing is asked of the keeper here but its forwarder, which takes no orders before somebody has looked.
+            StandaloneRuntime::new(Arc::clone(&self.shared)).recover(&[]).await?;
+        }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let as_of = WallTime(i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
-        Ok(ServerListing { servers: vec![server], complete: true, as_of })
+        Ok(ServerListing { servers, complete: true, as_of })
     }
 
     async fn can_terminate(&self, _server: &ServerId) -> Result<()> {
@@ -115,7 +128,11 @@ impl Provider for StandaloneProvider {
     /// `NotFound` for another server; `Refused` when the workers of the data dir belong to another store, to a newer
     /// Manager or to a newer copy of the data dir; `Unavailable` when no keeper can be started.
     async fn connect(&self, server: &ServerId) -> Result<Connection> {
-        if *server != self.server() {
+        let config = &self.shared.fixed.config;
+        if config.servers.iter().any(|other| other.name == server.as_str()) {
+            return Ok(Connection::Agent);
+        }
+        if *server != self.server() || !config.is_local() {
             return Err(Error::not_found(format!("provider {} has no server {server}", self.name())));
         }
         self.shared.any_client().await?;
@@ -124,5 +141,20 @@ impl Provider for StandaloneProvider {
 
     fn forwarder(&self) -> Option<Arc<dyn Forwarder>> {
         Some(Arc::new(StandaloneForwarder::new(Arc::clone(&self.shared))))
+    }
+}
+
+/// A machine with an agent: what it has, and which boot it is, the agent says.
+fn remote(server: &StaticServer) -> ServerObservation {
+    ServerObservation {
+        server: ServerId::new(server.name.as_str()),
+        provider_id: server.name.clone(),
+        incarnation: String::new(),
+        capacity: Resources::default(),
+        zone: server.zone.clone(),
+        offering: "static".into(),
+        address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        owner: None,
+        labels: server.labels.clone(),
     }
 }

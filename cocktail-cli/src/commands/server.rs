@@ -80,7 +80,7 @@ async fn late_report(manager: &dyn Manager, id: &str, view: &ServerView, deadlin
 }
 
 /// Tells where a server stands after a command.
-fn told(view: &ServerView, ui: &mut Ui) -> Outcome {
+pub(super) fn told(view: &ServerView, ui: &mut Ui) -> Outcome {
     match ui.format {
         Format::Json => ui.json(view),
         Format::Table => {
