@@ -38,6 +38,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How often a silent connection is tried, and how long an answer may take.
 const PING: Duration = Duration::from_secs(10);
 const PONG: Duration = Duration::from_secs(5);
+/// How long the other end of a stream may take to read what is left.
+const CLOSE: Duration = Duration::from_secs(10);
 /// Frames that wait to be sent.
 const OUTGOING: usize = 1_024;
 /// First and longest pause between two attempts.
@@ -92,16 +94,21 @@ impl Sender {
                 let mut inward = client.aside(ReceiverStream::new(frames)).await.ok()?.into_inner();
                 loop {
                     let line = tokio::select! {
-                        line = lines.next() => line?,
+                        line = lines.next() => line,
                         // Nobody reads any more.
-                        _ = inward.message() => return None,
+                        () = output.closed() => return None,
                     };
                     let kind = match line {
-                        Ok(line) => aside_frame::Kind::Line(serde_json::to_vec(&line).ok()?),
-                        Err(error) => failed(&error),
+                        Some(Ok(line)) => aside_frame::Kind::Line(serde_json::to_vec(&line).ok()?),
+                        Some(Err(error)) => failed(&error),
+                        None => break,
                     };
                     output.send(frame(kind)).await.ok()?;
                 }
+                drop(output);
+                // The other end closes its side when it has read all.
+                let _ = timeout(CLOSE, inward.message()).await;
+                None
             };
             let _: Option<Option<()>> = over.run_until_cancelled(carry).await;
         });
@@ -113,8 +120,9 @@ impl Sender {
         tokio::spawn(async move {
             let (output, frames) = mpsc::channel(64);
             let ExecSession { mut input, output: mut said } = session;
+            let (gone, mut output) = (output.clone(), Some(output));
             let carry = async {
-                output.send(frame(aside_frame::Kind::Number(number))).await.ok()?;
+                output.as_ref()?.send(frame(aside_frame::Kind::Number(number))).await.ok()?;
                 let mut inward = client.aside(ReceiverStream::new(frames)).await.ok()?.into_inner();
                 let typed = async {
                     while let Ok(Some(told)) = inward.message().await {
@@ -139,15 +147,29 @@ impl Sender {
                             Ok(ExecOutput::Exit(exit)) => aside_frame::Kind::Exit(serde_json::to_vec(&exit).ok()?),
                             Err(error) => failed(&error),
                         };
-                        output.send(frame(kind)).await.ok()?;
+                        output.as_ref()?.send(frame(kind)).await.ok()?;
                     }
+                    output.take();
                     Some(())
                 };
-                // Whoever asked has gone: the command ends with its session.
-                tokio::select! {
-                    () = typed => None,
-                    told = told => told,
+                tokio::pin!(typed);
+                tokio::pin!(told);
+                // Whoever types may go before whoever reads.
+                let mut types = true;
+                let told = loop {
+                    tokio::select! {
+                        told = &mut told => break told,
+                        () = &mut typed, if types => types = false,
+                        // Whoever asked has gone: the command ends with its session.
+                        () = gone.closed() => return None,
+                    }
+                };
+                drop(gone);
+                if types {
+                    // The other end closes its side when it has read all.
+                    let _ = timeout(CLOSE, typed).await;
                 }
+                told
             };
             let _: Option<Option<()>> = over.run_until_cancelled(carry).await;
         });

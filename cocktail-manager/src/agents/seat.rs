@@ -308,13 +308,15 @@ impl Runtime for Seat {
 
     async fn logs(&self, container: &ContainerId, options: &LogOptions) -> Result<LogStream> {
         let (container, options) = (container.clone(), options.clone());
-        let aside = self.aside(|aside| Ask::Logs { container, options, aside }).await?;
-        let lines = aside.output.filter_map(|output| async move {
-            match output {
+        let Aside { output, input } = self.aside(|aside| Ask::Logs { container, options, aside }).await?;
+        let lines = output.filter_map(move |output| {
+            // It ends with this: the agent takes that for somebody who has read all.
+            let _open = &input;
+            std::future::ready(match output {
                 Ok(AsideOutput::Line(line)) => Some(Ok(line)),
                 Ok(AsideOutput::Exec(_)) => None,
                 Err(error) => Some(Err(error)),
-            }
+            })
         });
         Ok(lines.boxed())
     }
