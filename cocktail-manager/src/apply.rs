@@ -155,7 +155,12 @@ async fn problems(shared: &Shared, template: &Template) -> Result<BTreeSet<(Stri
     }
     // Servers of one provider are alike; with several, a server that lacks the program says so when it starts it.
     if let [(_, runtime)] = &shared.servers.all()[..] {
-        problems.extend(runtime.check(template).await?);
+        match runtime.check(template).await {
+            Ok(found) => problems.extend(found),
+            // It says so when it starts it.
+            Err(error) if error.kind().is_transient() => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(problems)
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cocktail_core::contract::{Known, RuntimeEvent};
+use cocktail_core::contract::{Known, Runtime, RuntimeEvent};
 use cocktail_core::error::Result;
 use cocktail_core::id::ContainerId;
 use cocktail_core::session::{AgentFrame, Answer, Ask, Failure};
+use cocktail_core::spec::Template;
 
 use super::drive::Tools;
 use super::link::Sender;
@@ -30,7 +31,7 @@ async fn carry_out(tools: &Tools, sender: &Sender, ask: Ask) -> Result<Answer> {
         Ask::Recover(known) => recover(tools, known).await,
         Ask::List => Ok(Answer::Listing(runtime.list().await?)),
         Ask::Volumes => Ok(Answer::Volumes(runtime.volumes().await?)),
-        Ask::Check(template) => Ok(Answer::Problems(runtime.check(&template).await?)),
+        Ask::Check(template) => check(runtime, *template).await,
         Ask::ReleasePorts(ports) => runtime.release_ports(&ports).await.map(|()| Answer::Done),
         Ask::Assign(launch) => runtime.assign(&launch).await.map(|()| Answer::Done),
         Ask::Unload(order) => runtime.unload(&order).await.map(|()| Answer::Done),
@@ -45,6 +46,18 @@ async fn carry_out(tools: &Tools, sender: &Sender, ask: Ask) -> Result<Answer> {
             Ok(Answer::Done)
         }
     }
+}
+
+/// What this machine can say about a template: nothing about variables of the Manager's host, nor about files that come
+/// with an artifact.
+async fn check(runtime: &Arc<dyn Runtime>, mut template: Template) -> Result<Answer> {
+    template.env_from.clear();
+    template.secrets.clear();
+    let comes = template.artifact.is_some();
+    let of_files = |key: &str| matches!(key, "cwd" | "command" | "worker");
+    let mut problems = runtime.check(&template).await?;
+    problems.retain(|(key, _)| !(comes && of_files(key)));
+    Ok(Answer::Problems(problems))
 }
 
 /// Has the runtime watch what it does not watch yet, and says what runs.

@@ -14,6 +14,8 @@ use cocktail_core::id::{ContainerId, Generation};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
+use super::files::Files;
+
 /// Longest time for one call to the runtime that is not an end.
 const CALL: Duration = Duration::from_secs(30);
 /// Pause between two attempts to tell the runtime how long it may run.
@@ -36,16 +38,17 @@ pub(super) enum Done {
 #[derive(Debug)]
 pub(super) struct Hands {
     runtime: Arc<dyn Runtime>,
+    files: Arc<Files>,
     done: mpsc::Sender<Done>,
     turns: BTreeMap<ContainerId, Arc<Mutex<()>>>,
     hold: watch::Sender<Option<(Instant, Hold)>>,
 }
 
 impl Hands {
-    pub(super) fn new(runtime: Arc<dyn Runtime>, done: mpsc::Sender<Done>) -> Self {
+    pub(super) fn new(runtime: Arc<dyn Runtime>, files: Arc<Files>, done: mpsc::Sender<Done>) -> Self {
         let (hold, held) = watch::channel(None);
         tokio::spawn(keep_held(runtime.clone(), held));
-        Self { runtime, done, turns: BTreeMap::new(), hold }
+        Self { runtime, files, done, turns: BTreeMap::new(), hold }
     }
 
     /// Where what came of something is told.
@@ -65,8 +68,18 @@ impl Hands {
 
     pub(super) fn start(&mut self, launch: Arc<Launch>) {
         let (runtime, done, turn) = (self.runtime.clone(), self.done.clone(), self.turn(&launch.container));
+        let files = self.files.clone();
         tokio::spawn(async move {
             let _turn = turn.lock().await;
+            // How long that may take is limited there.
+            let launch = match files.place(launch.clone()).await {
+                Ok(placed) => placed,
+                Err(error) => {
+                    // Without a reader the agent ends.
+                    let _ = done.send(Done::StartFailed(launch, error)).await;
+                    return;
+                }
+            };
             let started = timeout(CALL, async {
                 runtime.prepare(&launch).await?;
                 runtime.start(&launch).await

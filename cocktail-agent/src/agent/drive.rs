@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use super::board::Board;
 use super::carry::{Done, Hands, SIGTERM};
+use super::files::Files;
 use super::link::{self, News};
 use super::{AgentConfig, Memory, asks};
 use crate::identity::AgentIdentity;
@@ -47,7 +48,10 @@ struct Drive {
     hands: Hands,
     tools: Tools,
     board: Board,
+    files: Arc<Files>,
     link: Option<(Connection, link::Sender)>,
+    /// The same, for files.
+    current: watch::Sender<Option<link::Sender>>,
     last: u64,
     /// Variables for starts that were ordered and have not begun.
     values: BTreeMap<ContainerId, Values>,
@@ -104,8 +108,12 @@ pub(super) async fn run(
     let _unlink = linked.clone().drop_guard();
     tokio::spawn(link::keep(config.clone(), identity, news, linked));
     let (watched, _) = watch::channel(BTreeMap::new());
+    let (current, sender) = watch::channel(None);
+    let files = Arc::new(Files::new(config.dir.join("artifacts"), sender)?);
     let mut drive = Drive {
-        hands: Hands::new(runtime.clone(), done),
+        hands: Hands::new(runtime.clone(), files.clone(), done),
+        files,
+        current,
         tools: Tools { runtime: runtime.clone(), watched },
         board: Board::default(),
         link: None,
@@ -197,6 +205,8 @@ impl Drive {
                     watched.remove(&container);
                 });
                 self.hands.forget(container);
+                let (files, watched) = (self.files.clone(), self.tools.watched.borrow().clone());
+                tokio::spawn(async move { files.prune(watched.into_values()).await });
             }
         }
     }
@@ -225,12 +235,14 @@ impl Drive {
                     host: self.config.host.clone(),
                     build: env!("CARGO_PKG_VERSION").to_owned(),
                 }));
+                self.current.send_replace(Some(sender.clone()));
                 self.link = Some((connection, sender));
                 let out = self.end.opened(now(), connection);
                 self.act(out)
             }
             News::Closed => {
                 let Some((connection, _)) = self.link.take() else { return Ok(()) };
+                self.current.send_replace(None);
                 let out = self.end.closed(now(), connection);
                 self.act(out)
             }

@@ -31,7 +31,9 @@ use tracing::{debug, info, warn};
 use super::AgentConfig;
 use crate::identity::{AgentIdentity, Role, pinned_config};
 use crate::wire::gate_client::GateClient;
-use crate::wire::{AsideFrame, Certificate, Frame, JoinRequest, MESSAGE_LIMIT, RenewRequest, Size, aside_frame};
+use crate::wire::{
+    AsideFrame, Certificate, Chunk, FetchRequest, Frame, JoinRequest, MESSAGE_LIMIT, RenewRequest, Size, aside_frame,
+};
 
 /// Longest time for connecting, with TLS.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -82,6 +84,13 @@ impl Sender {
 
     pub(super) fn close(&self) {
         self.over.cancel();
+    }
+
+    /// The bytes of an artifact that the Manager has.
+    pub(super) async fn fetch(&self, sha256: &str) -> Result<tonic::Streaming<Chunk>> {
+        let mut client = self.client.clone();
+        let asked = client.fetch(Request::new(FetchRequest { sha256: sha256.to_owned() })).await;
+        Ok(asked.map_err(|status| of_status(&status))?.into_inner())
     }
 
     /// Opens a stream beside the session for output of a container.

@@ -8,6 +8,7 @@ mod asks;
 mod board;
 mod carry;
 mod drive;
+mod files;
 mod link;
 mod memory;
 

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use cocktail_core::error::{Error, ErrorKind};
 use cocktail_core::id::ServerId;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
+use tokio_util::io::ReaderStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
@@ -15,7 +16,10 @@ use super::link;
 use super::listen::Peer;
 use crate::identity::{Identity, Pin as KeyPin, Role, Standing, standing};
 use crate::wire::gate_server::Gate;
-use crate::wire::{AsideFrame, Certificate, Frame, JoinRequest, RenewRequest};
+use crate::wire::{AsideFrame, Certificate, Chunk, FetchRequest, Frame, JoinRequest, RenewRequest};
+
+/// Bytes of an artifact in one message.
+const CHUNK: usize = 256 << 10;
 
 /// What goes back over a stream.
 type Back<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -103,6 +107,7 @@ fn status(error: &Error) -> Status {
 impl Gate for GateService {
     type SessionStream = Back<Frame>;
     type AsideStream = Back<AsideFrame>;
+    type FetchStream = Back<Chunk>;
 
     /// Anybody, with a secret.
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Certificate>, Status> {
@@ -158,6 +163,28 @@ impl Gate for GateService {
         let taken = self.shared.links.send(link).await;
         taken.map_err(|_| Status::unavailable("the manager is ending"))?;
         Ok(Response::new(Box::pin(back)))
+    }
+
+    /// Agents, for what containers of their own server need.
+    async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let (server, peer) = self.agent(&request, Needs::Valid).await?;
+        peer.admit();
+        let admission = self.shared.admission.get().ok_or_else(|| Status::unavailable("the manager is starting"))?;
+        let found = admission.artifact(&server, &request.into_inner().sha256).await;
+        let path = found.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Status::not_found(error.message()),
+            _ => status(&error),
+        })?;
+        let opened = tokio::fs::File::open(&path).await;
+        let file = opened.map_err(|error| {
+            warn!(path = %path.display(), %error, "an artifact cannot be read");
+            Status::not_found("the manager cannot read the artifact")
+        })?;
+        let chunks = ReaderStream::with_capacity(file, CHUNK).map(|bytes| match bytes {
+            Ok(bytes) => Ok(Chunk { bytes: bytes.to_vec() }),
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        });
+        Ok(Response::new(Box::pin(chunks)))
     }
 
     /// Agents, for streams of their own server.

@@ -1,6 +1,7 @@
 //! Where agents of servers that are not this machine come in.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -55,6 +56,12 @@ pub trait Admission: fmt::Debug + Send + Sync {
     /// `Denied` with the reason for one that was used, has run out or was never given; `Unavailable` while that cannot be
     /// made durable.
     async fn join(&self, server: &ServerId, number: u64, instance: &str) -> Result<()>;
+
+    /// The file of an artifact, by its hash, if a container of that server needs it.
+    ///
+    /// # Errors
+    /// `NotFound` for any other.
+    async fn artifact(&self, server: &ServerId, sha256: &str) -> Result<PathBuf>;
 
     /// Something about a server's identity is not as it should be: for the journal.
     async fn alert(&self, server: Option<&ServerId>, because: &str);

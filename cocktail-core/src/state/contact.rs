@@ -5,6 +5,7 @@
 //! place. What the session has proved is in `session/`; here only what follows from it for containers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::State;
 use crate::container::{Container, ContainerState, Step};
@@ -12,7 +13,7 @@ use crate::id::{ContainerId, ServerId, UnitId};
 use crate::operation::OperationState;
 use crate::server::ServerState;
 use crate::session::{Claim, Standing};
-use crate::spec::Partition;
+use crate::spec::{ArtifactSource, Partition};
 
 impl State {
     /// What the session with a server's agent must know of its containers: what was ever started there.
@@ -51,6 +52,18 @@ impl State {
     pub fn has_joined(&self, server: &ServerId, number: u64, instance: &str) -> bool {
         let token = self.servers.get(server).and_then(|record| record.tenure.token.as_ref());
         token.is_some_and(|token| token.number == number && token.used_by.as_deref() == Some(instance))
+    }
+
+    /// The file of an artifact, by its hash, if a container on that server is made from it.
+    pub fn artifact_for(&self, server: &ServerId, sha256: &str) -> Option<PathBuf> {
+        self.on(server).find_map(|record| {
+            let template = self.units.get(&record.unit)?.template(record.revision);
+            let artifact = template.artifact.as_ref().filter(|artifact| artifact.sha256 == sha256)?;
+            match &artifact.source {
+                ArtifactSource::File(path) => Some(path.clone()),
+                ArtifactSource::Url(_) => None,
+            }
+        })
     }
 
     /// Containers of a server that others have taken the place of.

@@ -1,5 +1,7 @@
 //! Who may join, by what the state knows.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use cocktail_core::contract::Admission;
 use cocktail_core::error::{Error, ErrorKind, Result};
@@ -34,6 +36,12 @@ impl Admission for StateAdmission {
         let (asked, of) = (server.clone(), instance.to_owned());
         let mine = self.shared.look(move |state: &State, _: &Health| state.has_joined(&asked, number, &of)).await?;
         if mine { Ok(()) } else { Err(Error::new(ErrorKind::Denied, "the token was used by another instance")) }
+    }
+
+    async fn artifact(&self, server: &ServerId, sha256: &str) -> Result<PathBuf> {
+        let (server, sha256) = (server.clone(), sha256.to_owned());
+        let found = self.shared.look(move |state: &State, _: &Health| state.artifact_for(&server, &sha256)).await?;
+        found.ok_or_else(|| Error::not_found("no container of this server needs an artifact with that hash"))
     }
 
     async fn alert(&self, server: Option<&ServerId>, because: &str) {
