@@ -15,6 +15,7 @@ mod faults;
 mod handover;
 mod jobs;
 mod manifests;
+mod net;
 mod production;
 mod python;
 mod rollouts;
