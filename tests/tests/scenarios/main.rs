@@ -25,6 +25,7 @@ mod services;
 mod shop;
 mod unit_table;
 mod warm;
+mod witness;
 mod workers;
 
 use cocktail_tests::Home;
