@@ -21,6 +21,10 @@ pub enum Condition {
     KernelWithoutPidfdInfo,
     /// A tmpfs cannot be mounted, so that a full disk cannot be simulated.
     NoTmpfsMount,
+    /// No network namespace with a virtual link in it can be made: not root, no `ip`, or a kernel without.
+    NoNetworkNamespaces,
+    /// Packets cannot be delayed: no network namespace, no `tc`, or a kernel without netem.
+    NoNetem,
     /// There is no `python3` on the `PATH`.
     NoPython3,
     /// Nobody says where a Python with grpcio-tools is (`COCKTAIL_GRPC_PYTHON`).
@@ -29,12 +33,14 @@ pub enum Condition {
 
 impl Condition {
     /// Every condition, in the order of the enum.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::NotRoot,
         Self::NoCgroupV2Controllers,
         Self::NoIpv6,
         Self::KernelWithoutPidfdInfo,
         Self::NoTmpfsMount,
+        Self::NoNetworkNamespaces,
+        Self::NoNetem,
         Self::NoPython3,
         Self::NoGrpcPython,
     ];
@@ -47,6 +53,8 @@ impl Condition {
             Self::NoIpv6 => "no-ipv6",
             Self::KernelWithoutPidfdInfo => "kernel-without-pidfd-info",
             Self::NoTmpfsMount => "no-tmpfs-mount",
+            Self::NoNetworkNamespaces => "no-network-namespaces",
+            Self::NoNetem => "no-netem",
             Self::NoPython3 => "no-python3",
             Self::NoGrpcPython => "no-grpc-python",
         }
@@ -65,6 +73,8 @@ impl Condition {
             Self::NoIpv6 => net::TcpListener::bind("[::1]:0").is_err(),
             Self::KernelWithoutPidfdInfo => kernel_release().is_none_or(|release| release < (6, 15)),
             Self::NoTmpfsMount => !can_mount_tmpfs(),
+            Self::NoNetworkNamespaces => !can_change_network("ip link add first type veth peer name second"),
+            Self::NoNetem => !can_change_network("tc qdisc add dev lo root netem delay 1ms"),
             Self::NoPython3 => find_program("python3").is_none(),
             Self::NoGrpcPython => env::var_os("COCKTAIL_GRPC_PYTHON").is_none(),
         }
@@ -122,9 +132,19 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 
 /// Mounts a tmpfs in a mount namespace of its own, so that no trace of the attempt remains.
 fn can_mount_tmpfs() -> bool {
-    Command::new("unshare")
-        .args(["--mount", "--", "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"])
-        .arg(env::temp_dir())
+    let folder = env::temp_dir();
+    succeeds(
+        Command::new("unshare").args(["--mount", "--", "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(folder),
+    )
+}
+
+/// Runs a command, given as words, in a network namespace of its own, so that no trace of the attempt remains.
+fn can_change_network(words: &str) -> bool {
+    succeeds(Command::new("unshare").args(["--net", "--"]).args(words.split(' ')))
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -15,6 +15,7 @@ mod faults;
 mod handover;
 mod jobs;
 mod manifests;
+mod net;
 mod production;
 mod python;
 mod rollouts;
@@ -24,6 +25,7 @@ mod services;
 mod shop;
 mod unit_table;
 mod warm;
+mod witness;
 mod workers;
 
 use cocktail_tests::Home;
