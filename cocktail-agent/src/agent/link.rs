@@ -36,7 +36,7 @@ use crate::wire::{
 };
 
 /// Longest time for connecting, with TLS.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(5);
 /// How often a silent connection is tried, and how long an answer may take.
 const PING: Duration = Duration::from_secs(10);
 const PONG: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ const CLOSE: Duration = Duration::from_secs(10);
 const OUTGOING: usize = 1_024;
 /// First and longest pause between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Pause between two attempts to renew a certificate.
 const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
