@@ -40,6 +40,7 @@ pub(super) fn check(context: &Context) -> Result<()> {
 fn broken_rules(metadata: &Value) -> Result<Vec<String>> {
     let names = names_by_id(metadata)?;
     let edges = edges_by_id(metadata)?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
     let members = metadata["workspace_members"].as_array().context("cargo metadata lists no members")?;
     let mut broken = Vec::new();
     let members: BTreeSet<&str> = members.iter().filter_map(Value::as_str).collect();
@@ -64,10 +65,15 @@ fn broken_rules(metadata: &Value) -> Result<Vec<String>> {
         if name == "cocktail-keeper" && below.contains("cocktail-core") {
             broken.push(format!("{name} outlives upgrades, so its protocol must not be made of cocktail-core's types"));
         }
-        if name == "cocktail-agent"
-            && let Some(ours) = direct.iter().find(|direct| direct.starts_with("cocktail"))
-        {
-            broken.push(format!("{name} is compiled into workers, which need nothing of {ours}"));
+        if name == "cocktail-agent" {
+            for ours in direct.iter().filter(|direct| direct.starts_with("cocktail") && **direct != "cocktail-core") {
+                broken.push(format!("{name} is the agent of any runtime, but depends on {ours}"));
+            }
+            // The core is for the agents of servers.
+            let package = packages.iter().find(|package| package["id"].as_str() == Some(id));
+            for feature in ["worker", "hub"].iter().filter(|feature| needs(package, feature, "dep:cocktail-core")) {
+                broken.push(format!("{name} is compiled into workers, but {feature} needs cocktail-core"));
+            }
         }
         if name.starts_with("cocktail")
             && !matches!(name, "cocktail-cli" | "cocktail-tests")
@@ -82,6 +88,19 @@ fn broken_rules(metadata: &Value) -> Result<Vec<String>> {
 fn names_by_id(metadata: &Value) -> Result<BTreeMap<&str, &str>> {
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
     Ok(packages.iter().filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?))).collect())
+}
+
+/// Whether a feature of a package enables something, by whatever features lie between.
+fn needs(package: Option<&Value>, feature: &str, what: &str) -> bool {
+    let enables = |name: &str| package.map_or(&Value::Null, |package| &package["features"][name]);
+    let (mut open, mut seen) = (vec![feature.to_owned()], BTreeSet::new());
+    while let Some(name) = open.pop() {
+        let enabled = enables(&name).as_array().into_iter().flatten().filter_map(Value::as_str);
+        for enabled in enabled.filter(|enabled| seen.insert((*enabled).to_owned())) {
+            open.push(enabled.to_owned());
+        }
+    }
+    seen.contains(what)
 }
 
 /// For each package the ids of those that it needs to run.
@@ -143,9 +162,21 @@ mod tests {
 
     #[test]
     fn what_workers_are_compiled_with_needs_no_other_crate_of_ours() {
-        let nodes = [node("cocktail-agent", &[("cocktail-core", None)]), node("cocktail-core", &[])];
-        let broken = broken_rules(&metadata(&nodes)).unwrap();
-        assert_eq!(broken, ["cocktail-agent is compiled into workers, which need nothing of cocktail-core"]);
+        let nodes = [
+            node("cocktail-agent", &[("cocktail-core", None), ("cocktail-manager", None)]),
+            node("cocktail-core", &[]),
+            node("cocktail-manager", &[]),
+        ];
+        let mut metadata = metadata(&nodes);
+        metadata["packages"][0]["features"] = json!({
+            "agent": ["dep:cocktail-core"], "hub": ["tokio/time"], "worker": ["channel"], "channel": ["agent"],
+        });
+        let broken = broken_rules(&metadata).unwrap();
+        let expected = [
+            "cocktail-agent is the agent of any runtime, but depends on cocktail-manager",
+            "cocktail-agent is compiled into workers, but worker needs cocktail-core",
+        ];
+        assert_eq!(broken, expected);
     }
 
     #[test]

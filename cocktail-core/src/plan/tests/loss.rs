@@ -111,7 +111,7 @@ fn what_ran_on_a_lost_server_is_replaced_and_ends_when_that_is_back() {
     assert_eq!(world.container(&gone).state, S::Fenced, "{}", world.describe());
     assert_eq!((world.ready("web"), backends(&world)), (3, 3), "{}", world.describe());
     assert_eq!(world.state.session_claims(&rack(1))[&gone].standing, Standing::Fenced);
-    assert_eq!(world.state.fenced_on(&rack(1)), [gone.clone()]);
+    assert_eq!(world.state.fenced_on(&rack(1)), std::slice::from_ref(&gone));
     // Nothing is told to it as long as it is away.
     world.pass(MINUTE * 60);
     assert_eq!(world.container(&gone).state, S::Fenced);
