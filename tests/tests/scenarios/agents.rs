@@ -4,6 +4,7 @@
 //! wanted, and in the end there are as many.
 
 mod rack;
+mod use_of_them;
 
 use std::fs;
 use std::time::Duration;

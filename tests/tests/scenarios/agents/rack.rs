@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 /// A worker that testifies that it runs.
-const WITNESS: &str = env!("CARGO_BIN_EXE_witness");
+pub(super) const WITNESS: &str = env!("CARGO_BIN_EXE_witness");
 
 /// Where agents connect.
 pub(super) const PORT: u16 = 7443;
