@@ -65,6 +65,7 @@ fn of_refusal(refusal: Refusal) -> Error {
         Refusal::NotPrepared { .. } | Refusal::Generation { .. } | Refusal::Running { .. } => {
             Error::new(ErrorKind::Conflict, refusal.to_string())
         }
+        Refusal::LeaseOver => Error::unavailable(refusal.to_string()),
         Refusal::Limit { .. } => Error::new(ErrorKind::Throttled { retry_after: None }, refusal.to_string()),
         Refusal::BadRequest { .. } => Error::unexpected("the keeper did not take a request").because(refusal),
         Refusal::Unkillable { .. } | Refusal::Gap { .. } | Refusal::Io { .. } | Refusal::Ending => {

@@ -13,6 +13,7 @@ use cocktail_core::error::Error;
 use cocktail_core::id::{ContainerId, Generation};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::files::Files;
 
@@ -41,6 +42,8 @@ pub(super) struct Hands {
     files: Arc<Files>,
     done: mpsc::Sender<Done>,
     turns: BTreeMap<ContainerId, Arc<Mutex<()>>>,
+    /// Starts that have not begun yet: whoever ends one says so.
+    begun: BTreeMap<ContainerId, CancellationToken>,
     hold: watch::Sender<Option<(Instant, Hold)>>,
 }
 
@@ -48,7 +51,7 @@ impl Hands {
     pub(super) fn new(runtime: Arc<dyn Runtime>, files: Arc<Files>, done: mpsc::Sender<Done>) -> Self {
         let (hold, held) = watch::channel(None);
         tokio::spawn(keep_held(runtime.clone(), held));
-        Self { runtime, files, done, turns: BTreeMap::new(), hold }
+        Self { runtime, files, done, turns: BTreeMap::new(), begun: BTreeMap::new(), hold }
     }
 
     /// Where what came of something is told.
@@ -68,11 +71,14 @@ impl Hands {
 
     pub(super) fn start(&mut self, launch: Arc<Launch>) {
         let (runtime, done, turn) = (self.runtime.clone(), self.done.clone(), self.turn(&launch.container));
-        let files = self.files.clone();
+        let (files, unwanted) = (self.files.clone(), CancellationToken::new());
+        self.begun.insert(launch.container.clone(), unwanted.clone());
         tokio::spawn(async move {
             let _turn = turn.lock().await;
             // How long that may take is limited there.
-            let launch = match files.place(launch.clone()).await {
+            let placed = unwanted.run_until_cancelled(files.place(launch.clone())).await;
+            let late = || Error::unavailable("it was ended before it began");
+            let launch = match placed.unwrap_or_else(|| Err(late())) {
                 Ok(placed) => placed,
                 Err(error) => {
                     // Without a reader the agent ends.
@@ -82,6 +88,9 @@ impl Hands {
             };
             let started = timeout(CALL, async {
                 runtime.prepare(&launch).await?;
+                if unwanted.is_cancelled() {
+                    return Err(late());
+                }
                 runtime.start(&launch).await
             });
             let late = |_| Error::unavailable("the start did not end in time");
@@ -101,6 +110,9 @@ impl Hands {
 
     pub(super) fn end(&mut self, order: StopOrder) {
         let (runtime, done, turn) = (self.runtime.clone(), self.done.clone(), self.turn(&order.container));
+        if let Some(begun) = self.begun.remove(&order.container) {
+            begun.cancel();
+        }
         tokio::spawn(async move {
             let _turn = turn.lock().await;
             let (container, generation) = (order.container.clone(), order.generation);
@@ -112,6 +124,7 @@ impl Hands {
     pub(super) fn forget(&mut self, container: ContainerId) {
         let (runtime, turn) = (self.runtime.clone(), self.turn(&container));
         self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        self.begun.remove(&container);
         tokio::spawn(async move {
             let _turn = turn.lock().await;
             for pause in pauses() {

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use cocktail_core::contract::{Admission, Gate, Launch, Link};
 use cocktail_core::error::{Error, Result};
@@ -30,6 +30,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::aside::Asides;
 use self::guess::Guesses;
 use crate::identity::{Authority, Revoked};
+
+/// How often it is told that one revoked server is turned away.
+const TELL_AGAIN: Duration = Duration::from_secs(600);
 
 /// Connections that wait for the Manager to take them.
 const LINKS: usize = 64;
@@ -88,6 +91,8 @@ struct Shared {
     links: mpsc::Sender<Link>,
     asides: Asides,
     guesses: Guesses,
+    /// When somebody was last told that a revoked server was turned away.
+    told: Mutex<BTreeMap<ServerId, Instant>>,
     /// Cuts the live connections of a server.
     live: Mutex<BTreeMap<ServerId, Vec<CancellationToken>>>,
     tls: watch::Sender<Arc<rustls::ServerConfig>>,
@@ -121,6 +126,7 @@ impl AgentGate {
             revoked,
             names,
             guesses: Guesses::new(limits.guesses),
+            told: Mutex::default(),
             admission: OnceLock::new(),
             links: sender,
             asides: Asides::default(),
@@ -178,6 +184,16 @@ impl Shared {
         let tls = self.authority.server_config(&self.names, SystemTime::now())?;
         self.tls.send_replace(tls);
         Ok(())
+    }
+
+    /// Whether it is time to tell again that a revoked server was turned away: it tries for as long as it runs.
+    fn tells(&self, server: &ServerId) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = told.get(server).is_none_or(|last| last.elapsed() >= TELL_AGAIN);
+        if again {
+            told.insert(server.clone(), Instant::now());
+        }
+        again
     }
 
     /// What cuts a connection of a server when that is revoked.

@@ -66,7 +66,9 @@ impl GateService {
         match self.shared.revoked.refuses(shown) {
             Ok(None) => {}
             Ok(Some(because)) => {
-                self.alert(Some(&server), format!("its agent was turned away: {because}")).await;
+                if self.shared.tells(&server) {
+                    self.alert(Some(&server), format!("its agent was turned away: {because}")).await;
+                }
                 return Err(Status::permission_denied("this server is revoked"));
             }
             Err(error) => return Err(refused(error.to_string()).await),

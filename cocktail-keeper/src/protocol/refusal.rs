@@ -95,6 +95,9 @@ pub enum Refusal {
     /// The worker could not be started.
     #[error(transparent)]
     Start(StartError),
+    /// The lease under which workers may run is over.
+    #[error("the lease under which workers may run is over")]
+    LeaseOver,
     /// The keeper does not know that container.
     #[error("container {container} is not known to the keeper")]
     NoSuchContainer {

@@ -236,6 +236,10 @@ pub(super) async fn start(server: Rc<Server>, request: Box<Start>) -> Result<Rep
             Phase::Starting | Phase::Ending(..) => changed.await,
         }
     }
+    // What runs when a lease ends is ended then: what would begin after that must not begin.
+    if super::lease::is_over(&server) {
+        return Err(Refusal::LeaseOver);
+    }
     let (job, spec, cgroup, cgroup_note) = plan(&server, &container, &request)?;
     {
         let mut record = container.record.borrow_mut();

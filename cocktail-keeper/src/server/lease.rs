@@ -52,6 +52,12 @@ pub(super) fn left(server: &Server) -> SetLease {
     }
 }
 
+/// Whether there was one, and its time has come without a renewal.
+pub(super) fn is_over(server: &Server) -> bool {
+    let now = since_boot();
+    server.lease.borrow().as_ref().is_some_and(|held| held.until <= now)
+}
+
 fn since_boot() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());

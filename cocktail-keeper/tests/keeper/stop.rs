@@ -1,6 +1,7 @@
 //! Ends: with grace, without, to the last grandchild.
 
-use cocktail_keeper::protocol::{ExitStatus, SetLease, StopPolicy};
+use cocktail_keeper::KeeperError;
+use cocktail_keeper::protocol::{ExitStatus, Refusal, SetLease, StopPolicy};
 use libtest_mimic::Trial;
 
 use crate::support::{Keeper, TERM, descriptors, lives, marked, test, until};
@@ -106,8 +107,8 @@ async fn an_expired_lease() {
     let lease = |ttl_ms| SetLease { ttl_ms, policy: TERM, ..SetLease::default() };
     keeper.client.set_lease(lease(Some(1))).await.unwrap();
     assert_eq!(keeper.exit_of("a").await.status, ExitStatus::Signal(15));
-    keeper.run("b", &["sleep", "600"]).await;
     keeper.client.set_lease(lease(Some(600_000))).await.unwrap();
+    keeper.run("b", &["sleep", "600"]).await;
     keeper.client.set_lease(lease(None)).await.unwrap();
     assert_eq!(keeper.client.stop("b", 1, TERM).await.unwrap().status, ExitStatus::Signal(15));
     // What is to be kept runs on, and what is left of the lease can be asked for.
@@ -122,5 +123,12 @@ async fn an_expired_lease() {
     keeper.client.set_lease(SetLease { ttl_ms: Some(1), ..keeping }).await.unwrap();
     assert_eq!(keeper.exit_of("c").await.status, ExitStatus::Signal(15));
     assert_eq!(keeper.client.lease().await.unwrap(), SetLease::default(), "it is over");
+    // Nothing begins after it, until it is set again.
+    keeper.prepare("e", 1).await;
+    let early = keeper.client.start(keeper.start("e", 1, &["sleep", "600"])).await;
+    assert!(matches!(early, Err(KeeperError::Refused(Refusal::LeaseOver))), "{early:?}");
+    keeper.client.set_lease(lease(Some(600_000))).await.unwrap();
+    keeper.run("e", &["sleep", "600"]).await;
+    assert_eq!(keeper.client.stop("e", 1, TERM).await.unwrap().status, ExitStatus::Signal(15));
     assert_eq!(keeper.client.stop("d", 1, TERM).await.unwrap().status, ExitStatus::Signal(15));
 }
