@@ -1,7 +1,7 @@
 //! Streams beside sessions: those that are waited for, and those that have come.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cocktail_core::contract::{Aside, AsideOutput, ExecInput, ExecOutput};
@@ -10,29 +10,37 @@ use cocktail_core::id::ServerId;
 use cocktail_core::session::Failure;
 use futures_util::{Stream, StreamExt as _, sink, stream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
 
 use crate::wire::{AsideFrame, Size, aside_frame};
 
 /// Longest time until a stream comes that an agent was asked for, or until somebody asks for one that came.
 const COME: Duration = Duration::from_secs(10);
-/// Streams that nobody has asked for yet.
-const EARLY: usize = 1_024;
+/// Streams of one server that nobody has asked for yet.
+const EARLY: usize = 64;
 
 /// One end of a stream that has come.
 type Came = (Streaming<AsideFrame>, mpsc::Sender<AsideFrame>);
 
-/// Streams by server and number: whoever comes first waits for the other.
-#[derive(Debug, Default)]
-pub(super) struct Asides(Mutex<Waiting>);
+/// Streams by server and number: whoever comes first waits for the other, but not for long.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asides(Arc<Mutex<Waiting>>);
 
 #[derive(Debug, Default)]
 struct Waiting {
     asked: BTreeMap<(ServerId, u64), oneshot::Sender<Came>>,
-    came: BTreeMap<(ServerId, u64), Came>,
+    /// With what ends the wait for whoever asks.
+    came: BTreeMap<(ServerId, u64), (Came, DropGuard)>,
+}
+
+impl Waiting {
+    /// How many streams of a server nobody has asked for.
+    fn early(&self, server: &ServerId) -> usize {
+        self.came.range((server.clone(), 0)..=(server.clone(), u64::MAX)).count()
+    }
 }
 
 impl Asides {
@@ -58,12 +66,29 @@ impl Asides {
         match waiting.asked.remove(&(server.clone(), number)) {
             // Whoever asked may have gone: the stream ends with that.
             Some(asked) => drop(asked.send(came)),
-            None if waiting.came.len() < EARLY => {
-                waiting.came.insert((server.clone(), number), came);
+            None if waiting.early(server) < EARLY => {
+                let key = (server.clone(), number);
+                let (ours, taken) = (came.1.clone(), CancellationToken::new());
+                waiting.came.insert(key.clone(), (came, taken.clone().drop_guard()));
+                tokio::spawn(self.clone().forget(key, ours, taken));
             }
             None => return Err(Status::resource_exhausted("nobody has asked for this stream")),
         }
         Ok(ReceiverStream::new(outgoing).map(Ok))
+    }
+
+    /// Lets a stream that came go when nobody asks for it in time, or whoever opened it has gone.
+    async fn forget(self, key: (ServerId, u64), ours: mpsc::Sender<AsideFrame>, taken: CancellationToken) {
+        tokio::select! {
+            () = taken.cancelled() => return,
+            () = ours.closed() => {}
+            () = sleep(COME) => {}
+        }
+        let mut waiting = self.lock();
+        // Another one may have come with its number.
+        if waiting.came.get(&key).is_some_and(|((_, back), _)| back.same_channel(&ours)) {
+            waiting.came.remove(&key);
+        }
     }
 
     /// The stream of that number.
@@ -72,7 +97,7 @@ impl Asides {
         let asked = {
             let mut waiting = self.lock();
             match waiting.came.remove(&key) {
-                Some(came) => return Ok(aside(came)),
+                Some((came, _)) => return Ok(aside(came)),
                 None => {
                     let (sender, asked) = oneshot::channel();
                     waiting.asked.insert(key.clone(), sender);

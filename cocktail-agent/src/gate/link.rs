@@ -29,18 +29,8 @@ pub(super) fn open(
     incoming: Streaming<Frame>,
 ) -> (Link, impl Stream<Item = Result<Frame, Status>> + Send + use<>) {
     let (frames, outgoing) = mpsc::channel(OUTGOING);
-    // Revoking the server cuts the whole connection.
-    let (over, alive, cut) = (CancellationToken::new(), shared.alive(&server), peer.cut.clone());
-    let watched = over.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            () = alive.cancelled() => {
-                cut.cancel();
-                watched.cancel();
-            }
-            () = watched.cancelled() => alive.cancel(),
-        }
-    });
+    // It ends with its connection at the latest.
+    let over = peer.cut.child_token();
     let guard = over.clone().drop_guard();
     let incoming = stream::unfold((incoming, over.clone(), guard), |(mut incoming, over, guard)| async move {
         loop {

@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tracing::{debug, error, warn};
@@ -143,6 +143,8 @@ pub(super) struct Peer {
     /// The certificate that it has shown; TLS has made sure that it is of an authority of ours.
     pub(super) certificate: Option<CertificateDer<'static>>,
     known: Arc<AtomicBool>,
+    noted: Arc<AtomicBool>,
+    /// Ends the connection, and is cancelled when that has ended.
     pub(super) cut: CancellationToken,
 }
 
@@ -150,6 +152,11 @@ impl Peer {
     /// It has said who it is.
     pub(super) fn admit(&self) {
         self.known.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this is the first to ask.
+    pub(super) fn is_new(&self) -> bool {
+        !self.noted.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -161,6 +168,7 @@ struct Guarded {
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     stranger: Option<Stranger>,
     _permit: OwnedSemaphorePermit,
+    _over: DropGuard,
 }
 
 impl Guarded {
@@ -174,9 +182,10 @@ impl Guarded {
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let certificate = shown.map(|certificate| certificate.clone().into_owned());
         let cut = CancellationToken::new();
-        let peer = Peer { address, certificate, known: Arc::default(), cut: cut.clone() };
+        let peer = Peer { address, certificate, known: Arc::default(), noted: Arc::default(), cut: cut.clone() };
+        let over = cut.clone().drop_guard();
         let (late, cut) = (Box::pin(sleep(first)), Box::pin(cut.cancelled_owned()));
-        Self { stream, peer, late, cut, stranger: Some(stranger), _permit: permit }
+        Self { stream, peer, late, cut, stranger: Some(stranger), _permit: permit, _over: over }
     }
 
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {

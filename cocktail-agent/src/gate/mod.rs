@@ -22,6 +22,7 @@ use cocktail_core::id::ServerId;
 use cocktail_core::session::Values;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -93,9 +94,18 @@ struct Shared {
     guesses: Guesses,
     /// When somebody was last told that a revoked server was turned away.
     told: Mutex<BTreeMap<ServerId, Instant>>,
-    /// Cuts the live connections of a server.
-    live: Mutex<BTreeMap<ServerId, Vec<CancellationToken>>>,
+    /// The live connections of each server.
+    live: Mutex<BTreeMap<ServerId, Vec<Live>>>,
     tls: watch::Sender<Arc<rustls::ServerConfig>>,
+}
+
+/// A connection that an agent has made a call on.
+#[derive(Debug)]
+struct Live {
+    /// What it has shown.
+    certificate: CertificateDer<'static>,
+    /// Cuts it; also done when it is over.
+    cut: CancellationToken,
 }
 
 impl AgentGate {
@@ -161,17 +171,20 @@ impl Gate for AgentGate {
         let Some(because) = because else { return self.shared.revoked.allow(server) };
         self.shared.revoked.revoke(server, because)?;
         let live = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner).remove(server);
-        live.into_iter().flatten().for_each(|connection| connection.cancel());
+        live.into_iter().flatten().for_each(|connection| connection.cut.cancel());
         Ok(())
     }
 
-    /// Every agent has to have renewed its certificate before a rotation is finished.
+    /// Every agent has to have renewed its certificate before a rotation is finished. Connections on which another one was
+    /// shown are cut then: an agent that has renewed in time is back with the new one at once.
     fn rotate(&self, finish: bool) -> Result<()> {
         match finish {
             false => self.shared.authority.rotate()?,
             true => self.shared.authority.retire_old()?,
         }
-        self.shared.renew_tls()
+        self.shared.renew_tls()?;
+        self.shared.cut_untrusted();
+        Ok(())
     }
 
     fn address(&self) -> SocketAddr {
@@ -196,14 +209,19 @@ impl Shared {
         again
     }
 
-    /// What cuts a connection of a server when that is revoked.
-    fn alive(&self, server: &ServerId) -> CancellationToken {
-        let token = CancellationToken::new();
+    /// Notes a connection of a server, so that it is cut when that is revoked.
+    fn note(&self, server: &ServerId, certificate: &CertificateDer<'static>, cut: &CancellationToken) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let connections = live.entry(server.clone()).or_default();
-        connections.retain(|connection| !connection.is_cancelled());
-        connections.push(token.clone());
-        token
+        connections.retain(|connection| !connection.cut.is_cancelled());
+        connections.push(Live { certificate: certificate.clone(), cut: cut.clone() });
+    }
+
+    /// Cuts the connections whose certificate no authority of ours has signed any more.
+    fn cut_untrusted(&self) {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let untrusted = live.values().flatten().filter(|connection| !self.authority.trusts(&connection.certificate));
+        untrusted.for_each(|connection| connection.cut.cancel());
     }
 }
 

@@ -63,6 +63,13 @@ impl GateService {
             Ok(Standing::Expired { .. }) if needs == Needs::EvenExpired => {}
             _ => return Err(Status::unauthenticated("the certificate is not valid now: renew it")),
         }
+        // Before it is asked who is refused: of a revocation and a call at once, one sees the other.
+        if peer.is_new() {
+            self.shared.note(&server, shown, &peer.cut);
+        }
+        if !self.shared.authority.trusts(shown) {
+            return Err(refused(format!("{server} shows a certificate of an authority of before")).await);
+        }
         match self.shared.revoked.refuses(shown) {
             Ok(None) => {}
             Ok(Some(because)) => {
@@ -123,9 +130,10 @@ impl Gate for GateService {
         let server = ServerId::new(server);
         if !self.shared.authority.check_join(&server, number, &secret) {
             let count = self.shared.guesses.count(address);
+            // What it calls itself may be anything, and as long as a message.
             let named = server.as_str().chars().take(64).collect::<String>();
             let because = format!("{address} tried to join as {named:?} with a wrong secret, for the {count}. time");
-            self.alert(Some(&server), because).await;
+            self.alert(Some(&server).filter(|server| server.as_str().len() <= 64), because).await;
             return Err(denied());
         }
         if self.shared.revoked.is_revoked(&server) {

@@ -120,6 +120,12 @@ impl Authority {
         tls::signed_by(certificate, &self.state().newest().certificate)
     }
 
+    /// Whether one of the authorities that are trusted now has signed a certificate. TLS asks that when a connection begins,
+    /// and a connection may outlive the authority that it began with.
+    pub fn trusts(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.state().signers.iter().any(|signer| tls::signed_by(certificate, &signer.certificate))
+    }
+
     /// Signs a certificate for the agent of `server`. The request must be signed with its own key, and nothing but that
     /// key is taken from it: whatever else it asks for is ignored.
     ///
