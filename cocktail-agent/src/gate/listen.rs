@@ -89,6 +89,7 @@ async fn accept(
             debug!(%peer, "too many connections of that address have not said who they are");
             continue;
         };
+        let patience = shared.limits.ping + shared.limits.pong;
         let (tls, first, ready) = (shared.tls.borrow().clone(), shared.limits.first, ready.clone());
         tokio::spawn(async move {
             // Without it small frames wait for one another.
@@ -96,7 +97,7 @@ async fn accept(
             match timeout(first, TlsAcceptor::from(tls).accept(stream)).await {
                 Ok(Ok(stream)) => {
                     // Without a reader the gate is closing.
-                    let _ = ready.send(Ok(Guarded::new(stream, peer, first, stranger, permit))).await;
+                    let _ = ready.send(Ok(Guarded::new(stream, peer, first, stranger, permit, patience))).await;
                 }
                 Ok(Err(error)) => debug!(%peer, %error, "TLS failed"),
                 Err(_) => debug!(%peer, "TLS took too long"),
@@ -169,6 +170,9 @@ struct Guarded {
     stranger: Option<Stranger>,
     _permit: OwnedSemaphorePermit,
     _over: DropGuard,
+    /// How long it may read nothing of what waits to be written, and since when it does.
+    patience: Duration,
+    stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl Guarded {
@@ -178,6 +182,7 @@ impl Guarded {
         first: Duration,
         stranger: Stranger,
         permit: OwnedSemaphorePermit,
+        patience: Duration,
     ) -> Self {
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let certificate = shown.map(|certificate| certificate.clone().into_owned());
@@ -185,7 +190,19 @@ impl Guarded {
         let peer = Peer { address, certificate, known: Arc::default(), noted: Arc::default(), cut: cut.clone() };
         let over = cut.clone().drop_guard();
         let (late, cut) = (Box::pin(sleep(first)), Box::pin(cut.cancelled_owned()));
-        Self { stream, peer, late, cut, stranger: Some(stranger), _permit: permit, _over: over }
+        let stranger = Some(stranger);
+        Self { stream, peer, late, cut, stranger, _permit: permit, _over: over, patience, stuck: None }
+    }
+
+    /// A connection that nobody reads from ends, also while it is being closed: it would hold its place for ever.
+    fn wrote<T>(&mut self, context: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if wrote.is_ready() {
+            self.stuck = None;
+            return wrote;
+        }
+        let patience = self.patience;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
+        stuck.as_mut().poll(context).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing")))
     }
 
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
@@ -223,14 +240,17 @@ impl AsyncRead for Guarded {
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.check(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let wrote = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(context, wrote)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let wrote = Pin::new(&mut self.stream).poll_flush(context);
+        self.wrote(context, wrote)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let wrote = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.wrote(context, wrote)
     }
 }
