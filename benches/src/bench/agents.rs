@@ -59,9 +59,10 @@ pub(crate) fn run(setup: &Setup) -> Result<Report> {
     report.figure("joined_s", begin.elapsed().as_secs_f64(), "from the first token until all servers take containers");
     let begin = Instant::now();
     let count = SERVERS * EACH;
-    let manifest = ours.manifest(&format!(
-        "service = \"bench\"\n[maps.bench.units.many]\ncommand = [\"worker\"]\nreplicas = {count}\ncwd = \"/\"\n"
-    ))?;
+    // A Unit has at most 10,000 containers.
+    let unit =
+        |name| format!("[maps.bench.units.{name}]\ncommand = [\"worker\"]\nreplicas = {}\ncwd = \"/\"\n", count / 2);
+    let manifest = ours.manifest(&format!("service = \"bench\"\n{}{}", unit("left"), unit("right")))?;
     ours.apply(&manifest)?;
     wait("the containers are ready", || Ok(ready(&ours)? == count))?;
     report.figure("placed_s", begin.elapsed().as_secs_f64(), format!("from the apply until all {count} run"));
