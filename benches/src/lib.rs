@@ -3,10 +3,12 @@
 //! `cargo xtask bench` builds the programs of this package and runs `cocktail-bench` (`src/bench/`), which starts the
 //! others: `bench-spawn`, a bare loop of `posix_spawn`; `bench-replace`, which replaces workers by hand; `bench-beacon`, a
 //! worker that says when it runs; `bench-worker`, an HTTP worker that costs next to nothing; `bench-load`, which asks it;
-//! `bench-event`, state and planner with many containers; `bench-manager`, a whole Manager with many containers.
+//! `bench-event`, state and planner with many containers; `bench-manager`, a whole Manager with many containers;
+//! `bench-agents`, many agents of simulated servers.
 //! Each is a process of its own, so that what is measured never shares a process with what measures. This library holds
 //! what two of them share.
 
+pub mod counting;
 pub mod load;
 pub mod poll;
 pub mod simulated;

@@ -13,12 +13,14 @@ pub(crate) use supervisord::Supervisord;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cocktail_benches::wave::complete;
+use serde_json::Value;
 
 /// Longest that an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,4 +69,21 @@ pub(crate) fn ask(mut stream: TcpStream, path: &str) -> Result<String> {
             Err(because) => bail!(because),
         }
     }
+}
+
+/// One call of the Manager's API.
+pub(crate) fn call(socket: &Path, method: &str, path: &str, body: &str) -> Result<Value> {
+    let mut stream = UnixStream::connect(socket).context("the Manager does not listen")?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: cocktail\r\nconnection: close\r\n{kind}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the Manager answers half")?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {answer}");
+    serde_json::from_str(body).with_context(|| format!("{method} {path} answers no JSON: {body}"))
 }

@@ -7,6 +7,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
+mod agents;
 mod autoscale;
 mod cluster;
 mod drivers;
@@ -16,6 +17,7 @@ mod forward;
 mod managed;
 mod place;
 mod proc;
+mod remote;
 mod report;
 mod respawn;
 mod rss;
@@ -88,7 +90,7 @@ fn installed<'a>(program: Option<&'a Path>, name: &str) -> Result<&'a Path> {
 
 type Bench = fn(&Setup) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 15] = [
+const BENCHES: [(&str, Bench); 17] = [
     ("spawn", spawn::run),
     ("respawn", respawn::run),
     ("forward", forward::run),
@@ -104,6 +106,8 @@ const BENCHES: [(&str, Bench); 15] = [
     ("sim", sim::run),
     ("scale", scale::run),
     ("steady", steady::run),
+    ("agents", agents::run),
+    ("remote", remote::run),
 ];
 
 fn main() -> Result<()> {

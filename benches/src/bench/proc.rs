@@ -32,6 +32,12 @@ pub(crate) fn stolen_since(before: Option<(f64, f64)>) -> Option<f64> {
     Some((stolen_now - stolen) * 100.0 / (all_now - all).max(1.0))
 }
 
+/// How many processes ran or wanted to, on average over the last minute.
+pub(crate) fn load() -> Result<String> {
+    let text = fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
+}
+
 /// An argument for `sleep` that no other process has: about six weeks, and a few seconds that differ from call to call.
 pub(crate) fn unique_sleep() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -149,6 +155,13 @@ pub(crate) fn pss_mib(pids: &[i32]) -> Result<f64> {
             .with_context(|| format!("{file} has no Pss"))?;
     }
     Ok(kib as f64 / 1024.0)
+}
+
+/// The resident memory of one process, in MiB.
+pub(crate) fn rss_mib(pid: i32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    Ok(kib.map(|kib: f64| kib / 1024.0).context("the process has no memory")?)
 }
 
 /// Waits until the processes use less than a fiftieth of a core over two seconds, at most for `patience`.

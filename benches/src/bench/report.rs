@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 /// The bars that the project set itself: the figure, whether it must be at least or at most the number, the number.
-const BARS: [(&str, &str, Bar); 39] = [
+const BARS: [(&str, &str, Bar); 45] = [
     ("spawn", "vs_bare", Bar::AtLeast(0.5)),
     ("spawn", "vs_supervisord", Bar::AtLeast(6.0)),
     ("respawn", "p50_ms", Bar::AtMost(5.0)),
@@ -48,6 +48,12 @@ const BARS: [(&str, &str, Bar); 39] = [
     ("scale", "flatness", Bar::AtMost(1.3)),
     ("steady", "cores", Bar::AtMost(1.0)),
     ("steady", "p99_ms", Bar::AtMost(10.0)),
+    ("agents", "cores", Bar::AtMost(1.0)),
+    ("agents", "mib", Bar::AtMost(200.0)),
+    ("agents", "back_s", Bar::AtMost(30.0)),
+    ("agents", "restarted", Bar::AtMost(0.0)),
+    ("remote", "vs_local_start", Bar::AtMost(1.5)),
+    ("remote", "vs_local", Bar::AtLeast(0.8)),
 ];
 
 #[derive(Debug, Clone, Copy)]

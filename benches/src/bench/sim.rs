@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use cocktail_testkit::sim::{Options, Planted, catch_all, run_many};
 
 use crate::Setup;
+use crate::proc;
 use crate::report::{Report, median};
 
 const SEEDS: u64 = 500;
@@ -18,7 +19,7 @@ const WITHIN: u64 = 200;
 pub(crate) fn run(_setup: &Setup) -> Result<Report> {
     let mut report = Report::new("sim");
     let threads = std::thread::available_parallelism().context("cannot count processors")?.get();
-    let load = std::fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
+    let load = proc::load()?;
     let options = Options::default();
 
     let begin = Instant::now();
@@ -40,6 +41,6 @@ pub(crate) fn run(_setup: &Setup) -> Result<Report> {
     report.figure("planted_caught", count as f64, meaning);
     let last = caught.iter().filter_map(|(_, outcome)| Some(outcome.as_ref()?.seed)).max().unwrap_or_default();
     report.figure("planted_last_seed", last as f64, "the seed that caught the one that hid best");
-    report.note(format!("load average when it began: {}", load.split(' ').next().unwrap_or_default()));
+    report.note(format!("load average when it began: {load}"));
     Ok(report)
 }

@@ -8,19 +8,17 @@
 
 mod overload;
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
 
 use self::overload::Overload;
 use crate::Setup;
-use crate::drivers::{self, Cocktail};
+use crate::drivers::{self, Cocktail, call};
 use crate::proc;
 use crate::report::{Report, median, quantile, ratios};
 
@@ -181,21 +179,4 @@ impl Stage {
     fn scale(&self, side: &Side, count: u32) -> Result<()> {
         call(&self.socket, "POST", &format!("/v1/scale/{}", side.unit), &format!("{{\"count\":{count}}}")).map(drop)
     }
-}
-
-/// One call of the Manager's API.
-fn call(socket: &Path, method: &str, path: &str, body: &str) -> Result<Value> {
-    let mut stream = UnixStream::connect(socket).context("the Manager does not listen")?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: cocktail\r\nconnection: close\r\n{kind}content-length: {}\r\n\r\n{body}",
-        body.len()
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the Manager answers half")?;
-    ensure!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {answer}");
-    serde_json::from_str(body).with_context(|| format!("{method} {path} answers no JSON: {body}"))
 }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use cocktail_benches::simulated::{Counting, Simulated};
+use cocktail_benches::counting::Counting;
+use cocktail_benches::simulated::Simulated;
 use cocktail_core::contract::{Actor, Manager as _, ManifestSource, ShutdownMode};
 use cocktail_core::error::Error;
 use cocktail_core::settings::Settings;

@@ -27,6 +27,8 @@ pub(crate) struct Cocktail {
     /// Program name and marker of the workers, which are killed at the end whatever happened.
     workers: (String, String),
     serving: Option<Owned>,
+    settings: Option<PathBuf>,
+    agents: Vec<Owned>,
 }
 
 impl Cocktail {
@@ -37,7 +39,16 @@ impl Cocktail {
         fs::copy(original, &program).with_context(|| format!("cannot copy {}", original.display()))?;
         // The kernel reports executables without symbolic links.
         let program = program.canonicalize()?;
-        Ok(Self { folder, program, workers: (workers.0.to_owned(), workers.1.to_owned()), serving: None })
+        let workers = (workers.0.to_owned(), workers.1.to_owned());
+        Ok(Self { folder, program, workers, serving: None, settings: None, agents: Vec::new() })
+    }
+
+    /// Settings for the Manager, from its next start on.
+    pub(crate) fn settle(&mut self, text: &str) -> Result<()> {
+        let file = self.folder.path().join("settings.toml");
+        fs::write(&file, text).context("cannot write the settings")?;
+        self.settings = Some(file);
+        Ok(())
     }
 
     /// A command on this data dir.
@@ -62,11 +73,48 @@ impl Cocktail {
     /// Starts a Manager without a manifest, and waits until it answers.
     pub(crate) fn serve(&mut self) -> Result<()> {
         let log = self.folder.path().join("serve.log");
-        self.serving = Some(super::start(&mut self.command(&["serve"]), &log)?);
+        let mut command = self.command(&["serve"]);
+        if let Some(settings) = &self.settings {
+            command.arg("--config").arg(settings);
+        }
+        self.serving = Some(super::start(&mut command, &log)?);
         let socket = self.data_dir().join("cocktail.sock");
         proc::wait_for("the Manager's socket", Duration::from_secs(20), || UnixStream::connect(&socket).is_ok())
             .with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
         self.json(&["units"]).map(drop)
+    }
+
+    /// The process of the Manager that was started last.
+    pub(crate) fn manager(&self) -> Result<i32> {
+        Ok(self.serving.as_ref().context("no Manager was started")?.pid())
+    }
+
+    /// Kills the Manager, and nothing else.
+    pub(crate) fn kill_manager(&mut self) {
+        self.serving = None;
+    }
+
+    /// One call of the API.
+    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> Result<Value> {
+        super::call(&self.data_dir().join("cocktail.sock"), method, path, body)
+    }
+
+    /// A token with which the agent of a server joins.
+    pub(crate) fn token(&self, server: &str) -> Result<String> {
+        let ticket = self.call("POST", &format!("/v1/token/{server}"), r#"{"ttl_millis":3600000}"#)?;
+        Ok(ticket["token"].as_str().context("a ticket has no token")?.to_owned())
+    }
+
+    /// Starts the agent of a server, on this machine. It ends with the value, and so does what it has started.
+    pub(crate) fn start_agent(&mut self, server: &str, manager: &str) -> Result<()> {
+        let file = self.folder.path().join(format!("{server}.token"));
+        fs::write(&file, self.token(server)?).context("cannot write a token")?;
+        let mut command = Command::new(&self.program);
+        command.arg("--data-dir").arg(self.folder.path().join(server)).args(["agent", "--join", manager]);
+        command.arg("--token-file").arg(&file).args(["--address", "127.0.0.1"]).current_dir(self.folder.path());
+        let log = self.folder.path().join(format!("{server}.log"));
+        self.agents.push(super::start(&mut command, &log)?);
+        Ok(())
     }
 
     /// Runs `apply FILE`.
@@ -94,7 +142,12 @@ impl Cocktail {
 
     /// Follows the journal: whatever happens after this has returned.
     pub(crate) fn follow(&self) -> Result<Events> {
-        let mut command = self.command(&["-o", "json", "events", "-f", "--tail", "1"]);
+        self.follow_from(1)
+    }
+
+    /// Follows the journal from that many events before its end.
+    pub(crate) fn follow_from(&self, before: usize) -> Result<Events> {
+        let mut command = self.command(&["-o", "json", "events", "-f", "--tail", &before.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = Owned(command.spawn().context("cannot follow the events")?);
         let output = child.0.stdout.take().context("the events have no output")?;
@@ -107,7 +160,7 @@ impl Cocktail {
                 }
             }
         });
-        // The last event that was there says that it listens.
+        // An event that was there says that it listens.
         lines.recv_timeout(Duration::from_secs(20)).context("the journal shows nothing")?;
         Ok(Events { lines, _child: child })
     }
@@ -139,6 +192,8 @@ pub(crate) struct Events {
 /// One event, with the time at which it was seen.
 pub(crate) struct Event {
     pub(crate) at: Instant,
+    /// When it happened, as the journal has it.
+    pub(crate) happened: jiff::Timestamp,
     pub(crate) kind: String,
     pub(crate) object: String,
     pub(crate) reason: String,
@@ -178,6 +233,7 @@ fn event(at: Instant, line: &str) -> Result<Event> {
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
     Ok(Event {
         at,
+        happened: text("at").parse().context("an event has no time")?,
         kind: text("kind"),
         object: text("object"),
         reason: text("reason"),
