@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 /// What waits for the task of a session; senders wait beyond that.
 const INPUTS: usize = 1_024;
-/// Events that a reader may lag behind.
-const EVENTS: usize = 4_096;
+/// Events that a reader may lag behind; the room for them is taken for each server at once.
+const EVENTS: usize = 256;
 /// Longest that an agent may take to answer a call that does not wait for a worker.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How much longer than its grace a worker may take to close what it has loaded, until the answer counts as lost.
