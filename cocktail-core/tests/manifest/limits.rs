@@ -37,11 +37,32 @@ url = "x""#,
         ),
         (
             r#"[manager]
-heartbeat = "1s"
-listen = "0.0.0.0:80""#,
+startup_grace = "1s"
+registration_deadline = "1s""#,
             &[
-                "2:1: `heartbeat` is not supported yet (leave it out: this version runs on one machine, without agents)",
-                "3:1: `listen` is not supported yet (leave it out: commands come through the socket in the data dir)",
+                "2:1: `startup_grace` is not supported yet (leave it out: after a start each server has the whole of `server_lost_after`)",
+                "3:1: `registration_deadline` is not supported yet (write it below the provider: [providers.NAME])",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn spans_of_sessions_are_safe_together_and_addresses_are_addresses() {
+    let help = "each of heartbeat, silent_after, lease and server_lost_after is longer than the one before: \"3s\", \"10s\", \
+                \"30s\", \"40s\"";
+    let hasty = format!("2:16: silent_after of 4s is not two beats of 3s ({help})");
+    let early = format!(
+        "3:21: replace_after of 35s is not longer than 36.035017509s, when an agent surely has ended all ({help})"
+    );
+    file_refused(&[
+        ("[manager]\nsilent_after = \"4s\"", &[hasty.as_str()]),
+        ("[manager]\nlease = \"30s\"\nserver_lost_after = \"35s\"", &[early.as_str()]),
+        (
+            "[manager]\nlisten = \"manager:7443\"\nadvertise = [\"manager\", \"manager:7443\"]",
+            &[
+                "2:10: is no IP address with a port (write listen = \"0.0.0.0:7443\")",
+                "3:14: is no host with a port (write advertise = [\"manager.example.com:7443\"])",
             ],
         ),
     ]);
