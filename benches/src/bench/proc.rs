@@ -161,7 +161,7 @@ pub(crate) fn pss_mib(pids: &[i32]) -> Result<f64> {
 pub(crate) fn rss_mib(pid: i32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
     let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok());
-    Ok(kib.map(|kib: f64| kib / 1024.0).context("the process has no memory")?)
+    kib.map(|kib: f64| kib / 1024.0).context("the process has no memory")
 }
 
 /// Waits until the processes use less than a fiftieth of a core over two seconds, at most for `patience`.
