@@ -319,6 +319,9 @@ pub struct Container {
     /// What is known of its program, if that is a worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<Box<WorkerRecord>>,
+    /// Its last start was told to run on when the lease of its server's agent ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outlives_lease: bool,
     /// Decisions about it.
     #[serde(default)]
     pub why: WhyLog,

@@ -11,7 +11,7 @@ use cocktail_core::error::Result;
 use cocktail_core::id::ContainerId;
 use cocktail_core::session::{
     AgentConfig as SessionConfig, AgentEnd, AgentFrame, AgentOutput, AgentTime, Connection, Effect, Facts, Failure,
-    LeaseEnd, ManagerFrame, Order, Readings, Survivor, Survivors, ToAgent, Values,
+    Held, LeaseEnd, ManagerFrame, Order, Phase, Readings, Survivor, Survivors, ToAgent, Values,
 };
 use cocktail_core::view::EndpointView;
 use futures_util::{StreamExt as _, stream};
@@ -179,7 +179,12 @@ impl Drive {
                 self.hands.hold(Hold { span: until - now(), grace: fence, keep: self.keep.clone() });
             }
             Effect::Run { launch, at_lease_end } => {
-                if at_lease_end == LeaseEnd::Keep && self.keep.insert(launch.container.clone()) {
+                let changed = match at_lease_end {
+                    LeaseEnd::Keep => self.keep.insert(launch.container.clone()),
+                    // An earlier start of it may have been told otherwise.
+                    LeaseEnd::End => self.keep.remove(&launch.container),
+                };
+                if changed {
                     self.hold_on();
                 }
                 let mut launch = launch;
@@ -312,7 +317,9 @@ impl Drive {
                 warn!(why, "the containers of this machine are looked at again");
                 self.hands.hold_again();
                 let watched = self.tools.watched.borrow().clone();
-                let running: Vec<_> = self.end.containers().into_iter().filter(|(_, held)| held.is_alive()).collect();
+                // What is being started or ended is answered by whoever does that.
+                let runs = |held: &Held| held.phase == Phase::Running && held.older.is_none();
+                let running: Vec<_> = self.end.containers().into_iter().filter(|(_, held)| runs(held)).collect();
                 let (runtime, hands) = (self.tools.runtime.clone(), self.hands.done());
                 tokio::spawn(async move {
                     let known = |launch: &Arc<Launch>| Known { launch: (**launch).clone(), handle: None };

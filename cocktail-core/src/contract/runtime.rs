@@ -86,7 +86,7 @@ pub trait Runtime: fmt::Debug + Send + Sync {
         Err(Error::new(ErrorKind::Unsupported, "this runtime holds nothing by a lease"))
     }
 
-    /// What is left of the time that [`Runtime::hold`] gave last; `None` when it is over, or nothing was given.
+    /// What is left of the time that [`Runtime::hold`] gave last, zero when it is over; `None` when nothing was given.
     async fn held(&self) -> Result<Option<Hold>> {
         Ok(None)
     }

@@ -142,6 +142,15 @@ pub enum FleetEvent {
         /// For how long, in words.
         because: String,
     },
+    /// The agent of a server that is there says anew what containers can use, and where they are reached.
+    Described {
+        /// The server.
+        server: ServerId,
+        /// What containers can use.
+        capacity: Resources,
+        /// Where its containers are reached.
+        address: IpAddr,
+    },
     /// A server is heard again in time.
     Heard {
         /// The server.
@@ -277,6 +286,9 @@ impl FleetEvent {
                 ("session-recorded", server.to_string(), format!("session {session}"))
             }
             Self::Quiet { server, because } => ("server-quiet", server.to_string(), because.clone()),
+            Self::Described { server, address, .. } => {
+                ("server-described", server.to_string(), format!("its containers are reached at {address}"))
+            }
             Self::Heard { server } => ("server-heard", server.to_string(), "it is heard again".into()),
             Self::TokenMade { server, actor, .. } => {
                 ("token-made", server.to_string(), format!("asked for by {actor}"))

@@ -178,6 +178,9 @@ pub struct Tenure {
     /// The token that was made last for its agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenRecord>,
+    /// It is lost, and a user does not wait for it: what ran there is replaced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
     /// Since when nothing is heard of its agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet: Option<ManagerTime>,

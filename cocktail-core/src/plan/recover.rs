@@ -91,12 +91,16 @@ fn answers(state: &State, server: &ServerId) -> bool {
 fn lost(draft: &mut Draft<'_>, unit: &Unit, container: &Container, told: bool) -> Option<Hold> {
     let (state, id, server) = (draft.state, &container.id, &container.server);
     let hold = |because: String, cause: &str| (!told).then(|| Hold::new(because, cause));
-    let asked = state.servers.get(server).is_some_and(|record| record.tenure.rearrangement.is_some());
+    // One that is back has not said yet what runs there.
+    let record = state.servers.get(server).filter(|record| record.state == ServerState::Lost)?;
+    let asked = record.tenure.given_up;
     match unit.spec.place.partition {
-        _ if asked => {}
-        Partition::Wait => {
+        // It may run for as long as it likes, whatever the Unit wants by now.
+        _ if container.outlives_lease => {
             return hold(format!("{id} runs on alone, or has ended: it is waited for until {server} is back"), "waits");
         }
+        _ if asked => {}
+        Partition::Wait => {}
         Partition::Stop => return hold(format!("{id} is started again when {server} is back"), "stopped"),
         Partition::Replace => {}
     }

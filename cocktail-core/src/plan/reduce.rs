@@ -90,6 +90,10 @@ fn replace<'a>(
         if left <= stay {
             break;
         }
+        if census.goal > 0 && container.state == ContainerState::Lost && container.outlives_lease {
+            // It may run: it is waited for.
+            continue;
+        }
         let because = if census.goal == 0 {
             gone(draft, unit, census)
         } else {

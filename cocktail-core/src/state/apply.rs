@@ -17,7 +17,7 @@ use crate::id::{ContainerId, Generation, OperationId, UnitId};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::PortPool;
 use crate::server::Server;
-use crate::spec::ServiceSpec;
+use crate::spec::{Partition, ServiceSpec};
 use crate::text::Text;
 use crate::unit::{Unit, pool};
 
@@ -354,6 +354,7 @@ impl State {
             last_exit: None,
             completed: false,
             finish_by,
+            outlives_lease: false,
             worker,
             why: crate::why::WhyLog::default(),
             usage: None,
@@ -391,6 +392,8 @@ impl State {
             match &operation.kind {
                 OperationKind::Start => {
                     record.generation = operation.generation;
+                    let unit = state.units.get(&record.unit);
+                    record.outlives_lease = unit.is_some_and(|unit| unit.spec.place.partition == Partition::Wait);
                     if let Some(worker) = &mut record.worker {
                         worker.late = false;
                     }

@@ -5,6 +5,7 @@
 //! place. What the session has proved is in `session/`; here only what follows from it for containers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::State;
@@ -13,7 +14,7 @@ use crate::id::{ContainerId, ServerId, UnitId};
 use crate::operation::OperationState;
 use crate::server::ServerState;
 use crate::session::{Claim, Standing};
-use crate::spec::{ArtifactSource, Partition};
+use crate::spec::{ArtifactSource, Resources};
 
 impl State {
     /// What the session with a server's agent must know of its containers: what was ever started there.
@@ -72,16 +73,20 @@ impl State {
         fenced.map(|record| record.id.clone()).collect()
     }
 
-    pub(crate) fn partition(&self, container: &ContainerId) -> Partition {
-        let unit = self.containers.get(container).and_then(|record| self.units.get(&record.unit));
-        unit.map(|unit| unit.spec.place.partition).unwrap_or_default()
-    }
-
     /// Servers that agents drive, and how many of them are lost or about to be.
     pub(crate) fn agents(&self) -> (usize, usize) {
         let agents = || self.servers.values().filter(|server| server.tenure.by_agent);
         let lost = agents().filter(|server| server.state == ServerState::Lost || server.tenure.quiet.is_some());
         (agents().count(), lost.count())
+    }
+
+    /// Its agent has told anew what it has, and where its containers are reached.
+    pub(super) fn described(&mut self, server: &ServerId, capacity: Resources, address: IpAddr) {
+        let Some(record) = self.servers.get_mut(server) else { return };
+        (record.capacity, record.address) = (capacity, address);
+        self.rank(server);
+        self.touch_held();
+        self.soft.routes_changed = true;
     }
 
     pub(super) fn fell_quiet(&mut self, server: &ServerId, because: &str) {
@@ -143,6 +148,10 @@ impl State {
             record.operation = None;
             record.deadline = None;
             record.usage = None;
+            if record.outlives_lease {
+                // It may run: nobody takes its place, whatever was asked for before.
+                record.replace = None;
+            }
             state.step(record, Step::Silent, because.to_owned());
             record.why.record(state.at, "lost", because, &[]);
         });

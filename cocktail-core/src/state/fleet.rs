@@ -94,6 +94,7 @@ impl State {
                     record.tenure.deadline = None;
                     record.tenure.missing = None;
                     record.tenure.quiet = None;
+                    record.tenure.given_up = false;
                     record.tenure.empty = (record.containers == 0).then_some(now);
                 });
                 let provider = self.servers.get(server).map(|record| record.provider.clone());
@@ -123,7 +124,9 @@ impl State {
                 if rearrangement.as_ref().is_some_and(|it| it.give_back == Some(TerminateReason::Interrupted)) {
                     self.short_of(server);
                 }
-                if self.servers.get(server).is_some_and(|record| record.state == ServerState::Lost) {
+                let lost = |record: &&mut Server| record.state == ServerState::Lost;
+                if let Some(record) = self.servers.get_mut(server).filter(lost) {
+                    record.tenure.given_up = rearrangement.is_some();
                     self.touch_units_on(server, ContainerState::Lost);
                 }
             }
@@ -184,6 +187,7 @@ impl State {
                 }
             }
             FleetEvent::Quiet { server, because } => self.fell_quiet(server, because),
+            FleetEvent::Described { server, capacity, address } => self.described(server, *capacity, *address),
             FleetEvent::Heard { server } => self.heard_again(server),
             FleetEvent::TokenMade { server, number, until, .. } => {
                 if let Some(record) = self.servers.get_mut(server) {

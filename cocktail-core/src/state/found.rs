@@ -25,6 +25,11 @@ impl State {
                 continue;
             };
             if seen.generation != record.generation {
+                // Its last start was never heard of there, and the one before has ended.
+                let over = seen.generation < record.generation && !matches!(seen.sighting, Sighting::Running(_));
+                if record.state == ContainerState::Lost && listing.complete && over {
+                    events.push(exited(Exit::Unknown));
+                }
                 continue;
             }
             match &seen.sighting {

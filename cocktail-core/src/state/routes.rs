@@ -16,7 +16,7 @@ use crate::id::{ContainerId, ServerId};
 use crate::manifest;
 use crate::name::Name;
 use crate::operation::{Operation, OperationKind};
-use crate::spec::{Check, Partition, Probe, Template, VolumeKind, VolumeSpec};
+use crate::spec::{Check, Probe, Template, VolumeKind, VolumeSpec};
 
 impl State {
     /// Every service port with its ready containers, in the order of Units and ports.
@@ -111,7 +111,7 @@ impl State {
             rlimits: template.rlimits.clone(),
             volumes,
             probes,
-            outlives_lease: self.partition(container) == Partition::Wait,
+            outlives_lease: record.outlives_lease,
             worker: record.worker.as_ref().map(|worker| LaunchWorker {
                 assignment: (!worker.spare).then(|| LaunchAssignment {
                     number: worker.assignment,

@@ -188,7 +188,7 @@ impl KeeperClient {
         self.done(Request::SetLease(request)).await
     }
 
-    /// What is left of the lease that was set last; `ttl_ms: None` where there is none, or where it is over.
+    /// What is left of the lease that was set last; `ttl_ms: None` where there is none, zero where it is over.
     pub async fn lease(&self) -> Result<SetLease> {
         match self.connection.call(Request::Lease).await? {
             Reply::Lease(lease) => Ok(lease),

@@ -217,7 +217,7 @@ pub enum Reply {
     Listen(Vec<BindOutcome>),
     /// To [`Request::Connections`].
     Connections(Vec<ServiceInfo>),
-    /// To [`Request::Lease`]: without a time where there is none, or where it is over.
+    /// To [`Request::Lease`]: without a time where there is none, and with zero where it is over.
     Lease(SetLease),
 }
 

@@ -47,8 +47,9 @@ pub(super) fn set(server: &Rc<Server>, request: SetLease) -> Result<Reply, Refus
 pub(super) fn left(server: &Server) -> SetLease {
     let now = since_boot();
     match &*server.lease.borrow() {
-        Some(held) if held.until > now => SetLease { ttl_ms: Some(held.until - now), ..held.set.clone() },
-        _ => SetLease::default(),
+        // What is to be kept is to be kept also when it is over.
+        Some(held) => SetLease { ttl_ms: Some(held.until.saturating_sub(now)), ..held.set.clone() },
+        None => SetLease::default(),
     }
 }
 

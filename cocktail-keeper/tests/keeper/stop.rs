@@ -120,9 +120,10 @@ async fn an_expired_lease() {
     let left = keeper.client.lease().await.unwrap();
     assert!(left.ttl_ms.is_some_and(|left| left > 500_000 && left <= 600_000), "{left:?}");
     assert_eq!(left, SetLease { ttl_ms: left.ttl_ms, ..keeping.clone() });
-    keeper.client.set_lease(SetLease { ttl_ms: Some(1), ..keeping }).await.unwrap();
+    keeper.client.set_lease(SetLease { ttl_ms: Some(1), ..keeping.clone() }).await.unwrap();
     assert_eq!(keeper.exit_of("c").await.status, ExitStatus::Signal(15));
-    assert_eq!(keeper.client.lease().await.unwrap(), SetLease::default(), "it is over");
+    let over = SetLease { ttl_ms: Some(0), ..keeping };
+    assert_eq!(keeper.client.lease().await.unwrap(), over, "it is over, and says what it keeps");
     // Nothing begins after it, until it is set again.
     keeper.prepare("e", 1).await;
     let early = keeper.client.start(keeper.start("e", 1, &["sleep", "600"])).await;

@@ -413,9 +413,14 @@ async fn attach(shared: &Shared, seat: &Arc<Seat>, facts: &Facts, address: std::
         let before = observe::ids_on(state, &id);
         let record = state.servers.get(&id);
         let joins = record.is_some_and(|it| matches!(it.state, ServerState::Booting | ServerState::Lost));
-        (state.now, before, state.known(&id), joins)
+        let described = record.map(|it| (it.capacity, it.address));
+        (state.now, before, state.known(&id), joins, described)
     };
-    let (asked, before, known, joins) = shared.look(look).await?;
+    let (asked, before, known, joins, described) = shared.look(look).await?;
+    if !joins && described.is_some_and(|before| before != (facts.capacity, address)) {
+        let event = FleetEvent::Described { server: server.clone(), capacity: facts.capacity, address };
+        shared.observe(Observation::Event(event.into())).await;
+    }
     let listing = seat.recover(&known).await?;
     let event = match joins {
         true => FleetEvent::Joined {

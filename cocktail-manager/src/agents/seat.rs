@@ -168,6 +168,9 @@ impl Seat {
                         () = self.ended.cancelled() => return Err(Error::not_found(format!("{} is gone", self.server))),
                     }
                 }
+                Err(_) if self.ended.is_cancelled() => {
+                    return Err(Error::not_found(format!("{} is gone", self.server)));
+                }
                 outcome => return outcome,
             }
         }

@@ -237,3 +237,58 @@ fn what_is_fenced_counts_against_no_quota() {
     let record = Record::default();
     assert_eq!(world.state.servers[&rack(1)].tenure.session.as_deref(), Some(&record), "{}", actor());
 }
+
+#[test]
+fn what_was_told_to_run_on_is_never_replaced_while_it_may_run_whatever_its_unit_wants_by_now() {
+    let mut world = world(3, "place = { partition = \"wait\" }\n");
+    let id = on(&world, &rack(1)).remove(0);
+    // It was started to run on; the Unit changes its mind, and nothing starts anew for that.
+    world.apply(&web(""));
+    world.turn(vec![lost(&rack(1))]);
+    world.settle();
+    assert_eq!(world.container(&id).state, S::Lost, "{}", world.describe());
+    let options = RearrangeOptions::default();
+    world.command(&Command::Rearrange { server: "rack-1".into(), options }).unwrap();
+    world.settle();
+    assert_eq!((world.container(&id).state, world.ids("web").len()), (S::Lost, 3), "also when it is given up");
+}
+
+#[test]
+fn what_runs_on_alone_is_not_replaced_because_its_server_was_being_emptied() {
+    let mut world = world(3, "place = { partition = \"wait\" }\n");
+    let id = on(&world, &rack(1)).remove(0);
+    // It finds no room elsewhere, and stays for now.
+    for server in ["here", "rack-2"] {
+        world.command(&Command::Cordon { server: server.into(), cordoned: true }).unwrap();
+    }
+    let rearrange = Command::Rearrange { server: "rack-1".into(), options: RearrangeOptions::default() };
+    world.command(&rearrange).unwrap();
+    world.turn(vec![lost(&rack(1))]);
+    for server in ["here", "rack-2"] {
+        world.command(&Command::Cordon { server: server.into(), cordoned: false }).unwrap();
+    }
+    world.settle();
+    assert_eq!((world.container(&id).state, world.ids("web").len()), (S::Lost, 3), "{}", world.describe());
+}
+
+#[test]
+fn a_start_that_never_arrived_is_over_when_the_server_is_back_with_an_earlier_one() {
+    let mut world = world(3, "place = { partition = \"stop\" }\n");
+    let id = on(&world, &rack(1)).remove(0);
+    world.exit(&id, crate::contract::Exit::Code(1));
+    world.pass(MINUTE);
+    assert_eq!(world.container(&id).generation.0, 2, "{}", world.describe());
+    world.turn(vec![lost(&rack(1))]);
+    assert_eq!(world.container(&id).state, S::Lost);
+    let (back, asked) = (joined(&world, &rack(1)), world.now());
+    world.turn(vec![back]);
+    let seen = Observation {
+        generation: crate::id::Generation(1),
+        sighting: Sighting::Exited(crate::contract::Exit::Code(1)),
+    };
+    let listing = Listing { containers: [(id.clone(), seen)].into(), complete: true, descended: false };
+    let found = world.state.found(&rack(1), asked, &listing);
+    assert_eq!(found.len(), 1);
+    world.turn(found);
+    assert!(matches!(world.container(&id).state, S::Backoff { .. }), "{}", world.describe());
+}
