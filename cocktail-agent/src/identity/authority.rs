@@ -27,7 +27,8 @@ const SHORTEST: Duration = Duration::from_secs(60);
 /// The Manager's own certificate authority, in a folder that nobody else can look into.
 ///
 /// # Rotation
-/// An authority is replaced in two steps, and the connections of the agents need not end for either.
+/// An authority is replaced in two steps. The first ends no connection; whoever serves may cut at the second one what still
+/// shows a certificate of the old authority, since whoever has renewed comes back with the new one.
 ///
 /// 1. [`rotate`](Self::rotate) makes a new authority. From here on it signs what agents and users get, and both are trusted.
 ///    The Manager keeps showing a certificate of the **old** one, which an agent with the old and one with the new list of

@@ -31,17 +31,17 @@ impl Scene {
 
     fn with(limits: Limits) -> Self {
         let outside = tempfile::tempdir().unwrap();
-        let artifacts = Artifacts::new(outside.path().join("root"), limits).unwrap();
+        let artifacts = Artifacts::new(outside.path().join("shelf"), limits).unwrap();
         Self { outside, artifacts }
     }
 
     fn root(&self) -> std::path::PathBuf {
-        self.outside.path().join("root")
+        self.outside.path().join("shelf")
     }
 
     /// Nothing is there that was not asked for.
     fn assert_only(&self, hashes: &[&str]) {
-        assert_eq!(names(self.outside.path()), ["root"]);
+        assert_eq!(names(self.outside.path()), ["shelf"]);
         let mut expected: Vec<_> = hashes.iter().map(ToString::to_string).collect();
         expected.sort();
         assert_eq!(names(&self.root()), expected);
@@ -206,7 +206,7 @@ async fn what_a_crash_left_is_removed_and_what_was_finished_stays() {
     let (artifact, source) = of(site().end());
     scene.artifacts.ready(&artifact, &source).await.unwrap();
     let Scene { outside, artifacts } = scene;
-    let root = outside.path().join("root");
+    let root = outside.path().join("shelf");
     let other = Artifacts::new(root.clone(), Limits::default()).unwrap_err();
     assert_eq!(*other.kind(), ErrorKind::Conflict, "what another process is at work on is not removed");
     drop(artifacts);

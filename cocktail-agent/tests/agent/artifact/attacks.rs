@@ -72,7 +72,7 @@ async fn links_that_lead_outside_are_refused() {
             (t().pax("linkpath", &"x/".repeat(3_000)).link("a", "x"), "`a` is a link that is too long"),
             (t().pax("linkpath", "/etc").link("a", "x"), "`a` is a link to an absolute path"),
             (t().second_name("a", "/etc/passwd"), "`a` is a second name of something outside"),
-            (t().second_name("a", "../root/.draft-0/archive"), "`a` is a second name of something outside"),
+            (t().second_name("a", "../shelf/.draft-0/archive"), "`a` is a second name of something outside"),
             (t().second_name("a", "b"), "`a` is a second name of something that is no file"),
             (t().second_name("a", "."), "`a` is a second name of something that is no file"),
             (t().folder("b", 0o755).second_name("a", "b"), "`a` is a second name of something that is no file"),
