@@ -104,17 +104,14 @@ impl Reader {
     }
 
     async fn page(&mut self) -> Result<()> {
-        let rows = self.shared.store.read(self.next, PAGE).await?;
-        let Some(last) = rows.last().map(|row| row.seq) else {
-            self.next = self.durable.next();
-            return Ok(());
-        };
-        let durable = self.durable;
-        for row in rows.iter().filter(|row| row.seq <= durable) {
+        let mut rows = self.shared.store.read(self.next, PAGE).await?;
+        // What the store has beyond comes live: to go on behind it would be to leave it out.
+        rows.retain(|row| row.seq <= self.durable);
+        for row in &rows {
             let turn = decode(row)?;
             self.take(turn.events.iter().map(|event| event.view(row.seq, row.at)));
         }
-        self.next = last.next();
+        self.next = rows.last().map_or(self.durable, |row| row.seq).next();
         Ok(())
     }
 

@@ -249,6 +249,36 @@ async fn a_manifest_that_cannot_work_here_changes_nothing() {
     assert_eq!(manager.about().await.expect("about").seq, before);
 }
 
+/// Between what the journal had and what comes live nothing is left out, whenever somebody begins to follow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_follows_the_journal_while_it_grows_misses_nothing() {
+    let (store, machine) = (store(), Machine::new());
+    let manager = start(&store, &machine).await;
+    manager.apply(&[workers(1)], &Actor::embedder()).await.expect("applied");
+    ready(&manager, 1).await;
+    let growing = tokio::spawn({
+        let manager = manager.clone();
+        async move {
+            for count in 0..400 {
+                manager.scale("worker", 1 + count % 2, &Actor::embedder()).await.expect("scaled");
+            }
+        }
+    });
+    while !growing.is_finished() {
+        let filter = EventFilter { follow: true, tail: Some(3), ..EventFilter::default() };
+        let mut events = manager.events(&filter).await.expect("events");
+        let mut seen: Vec<u64> = Vec::new();
+        while seen.len() < 12 && !growing.is_finished() {
+            let next = tokio::time::timeout(Duration::from_millis(50), events.next()).await;
+            let Ok(Some(event)) = next else { break };
+            seen.push(event.expect("an event").seq);
+        }
+        let gap = seen.windows(2).find(|pair| pair[1] > pair[0] + 1);
+        assert_eq!(gap, None, "{seen:?}");
+    }
+    growing.await.expect("no panic");
+}
+
 #[tokio::test(start_paused = true)]
 async fn followers_see_the_journal_and_then_what_happens() {
     let (store, machine) = (store(), Machine::new());
