@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cocktail_core::contract::{
-    Connection, Gate, Manager as _, Provider, Runtime, RuntimeEvent, ServerListing, ServerObservation, ShutdownMode,
-    Store,
+    Connection, Gate, Manager as _, Provider, Runtime, RuntimeEvent, ServerObservation, ShutdownMode, Store,
 };
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Turn};
-use cocktail_core::fleet::{FleetEvent, Late, Rearrangement, Tenure};
+use cocktail_core::fleet::Tenure;
 use cocktail_core::id::{Seq, ServerId};
 use cocktail_core::name::Name;
 use cocktail_core::scaling::ScalingPolicy;
@@ -166,7 +165,7 @@ impl Builder {
                 continue;
             }
             let listing = provider.list().await?;
-            given_up.extend(no_longer_listed(&state, provider.name(), &listing));
+            given_up.extend(state.named(provider.name(), &listing));
             for seen in listing.servers {
                 let connection = provider.connect(&seen.server).await?;
                 let by_agent = matches!(connection, Connection::Agent);
@@ -292,28 +291,6 @@ async fn load(store: &Arc<dyn Store>) -> Result<(State, Seq)> {
         seq = row.seq;
     }
     Ok((state, seq))
-}
-
-/// What becomes of servers that a provider had and does not list any more: they are emptied, and forgotten when they are.
-fn no_longer_listed(state: &State, provider: &Name, listing: &ServerListing) -> Vec<Event> {
-    let listed = |server: &Server| listing.servers.iter().any(|seen| seen.server == server.id);
-    let gone = state.servers.values().filter(|it| it.provider == *provider && it.tenure.by_agent && !listed(it));
-    let because = format!("{provider} names it no longer");
-    gone.flat_map(|server| {
-        let id = server.id.clone();
-        if server.containers == 0 {
-            return vec![FleetEvent::Gone { server: id, because: because.clone() }.into()];
-        }
-        let rearrangement = Rearrangement {
-            because: because.clone(),
-            deadline: None,
-            late: Late::Cancel,
-            give_back: None,
-            cleared: false,
-        };
-        vec![FleetEvent::Rearranging { server: id, rearrangement: Some(rearrangement) }.into()]
-    })
-    .collect()
 }
 
 /// The record of a server that a provider lists.

@@ -437,6 +437,9 @@ impl State {
                     if next == ContainerState::Ready {
                         self.turned_ready(record);
                     }
+                    if !next.is_live() {
+                        self.touch_left(&record.server);
+                    }
                 }
                 record.state = next;
                 record.reason = reason;

@@ -463,6 +463,12 @@ impl State {
         self.on(server).map(|it| it.id.clone()).collect()
     }
 
+    /// Something has changed for good on a server that may be as good as gone.
+    pub(super) fn touch_left(&mut self, server: &ServerId) {
+        let lost = self.servers.get(server).is_some_and(|record| record.state == ServerState::Lost);
+        self.soft.fleet_dirty |= lost;
+    }
+
     /// Whether servers or providers are to be looked at; taken.
     pub(crate) fn take_fleet_dirty(&mut self) -> bool {
         std::mem::take(&mut self.soft.fleet_dirty)

@@ -257,6 +257,7 @@ impl State {
                 self.soft.fleet_dirty = true;
             }
         }
+        self.touch_left(&record.server);
         self.touch_held();
         self.touch(&record.unit);
     }

@@ -175,6 +175,33 @@ impl State {
         events
     }
 
+    /// What follows from the machines with an agent that a provider names which buys none: one that it names no longer is
+    /// emptied, and forgotten when nothing is left there; one that it names again takes containers again.
+    pub fn named(&self, provider: &Name, listing: &ServerListing) -> Vec<Event> {
+        let mut events = Vec::new();
+        for server in self.servers.values().filter(|it| it.provider == *provider && it.tenure.by_agent) {
+            let present = listing.servers.iter().any(|seen| seen.server == server.id);
+            if present == server.tenure.missing.is_none() {
+                continue;
+            }
+            let rearrangement = (!present).then(|| Rearrangement {
+                because: format!("{provider} names it no longer"),
+                deadline: None,
+                late: Late::Cancel,
+                give_back: None,
+                cleared: false,
+            });
+            let id = server.id.clone();
+            events.push(FleetEvent::Listed { server: id.clone(), present }.into());
+            events.push(FleetEvent::Rearranging { server: id.clone(), rearrangement }.into());
+            if present && server.state == ServerState::Draining {
+                let because = format!("{provider} names it again");
+                events.push(FleetEvent::Stepped { server: id, step: server.step_back(), because }.into());
+            }
+        }
+        events
+    }
+
     fn seen_again(
         &self,
         provider: &Name,

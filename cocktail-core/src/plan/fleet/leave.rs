@@ -6,6 +6,7 @@ use crate::contract::TerminateReason;
 use crate::event::Event;
 use crate::fleet::{FleetEvent, Late, Rearrangement, ServerOperation, ServerOperationKind};
 use crate::server::{Server, ServerState, ServerStep};
+use crate::state::State;
 use crate::time::human;
 
 /// The next step of one server, if one is due.
@@ -34,6 +35,10 @@ pub(super) fn step(draft: &mut Draft<'_>, server: &Server) {
         ServerState::Gone if server.containers == 0 && server.tenure.operation.is_none() => {
             draft.push(FleetEvent::Forgotten { server: server.id.clone() });
         }
+        ServerState::Lost | ServerState::Draining | ServerState::Booting if is_left(state, server) => {
+            let because = server.tenure.rearrangement.as_ref().map(|it| it.because.clone()).unwrap_or_default();
+            draft.push(FleetEvent::Gone { server: server.id.clone(), because });
+        }
         ServerState::Ready | ServerState::Cordoned | ServerState::Draining => {
             if let Some(rearrangement) = &server.tenure.rearrangement {
                 empty_out(draft, server, rearrangement);
@@ -41,6 +46,22 @@ pub(super) fn step(draft: &mut Draft<'_>, server: &Server) {
         }
         _ => {}
     }
+}
+
+/// Whether nothing is expected any more of a server that its provider neither gives back nor names: nothing is left there, or
+/// only what nobody waits for, on a machine that may never come back.
+fn is_left(state: &State, server: &Server) -> bool {
+    let grows = state.providers.get(&server.provider).is_some_and(|provider| provider.grows);
+    if server.tenure.missing.is_none() || grows {
+        return false;
+    }
+    let over = |container: &Container| match container.state {
+        ContainerState::Stopped | ContainerState::Failed | ContainerState::Fenced => true,
+        // With the lease all of it is over but what was told to run on.
+        ContainerState::Draining => !container.outlives_lease,
+        _ => false,
+    };
+    server.containers == 0 || server.state == ServerState::Lost && state.on(&server.id).all(over)
 }
 
 /// Makes others serve first what runs here; what is left at the deadline stays or goes, as was said.

@@ -1,10 +1,14 @@
 //! Servers that fall silent, are lost and come back: what becomes of their containers, by the policy of the Unit.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::command::Command;
 use crate::container::ContainerState as S;
-use crate::contract::{Handle, Listing, Observation, ProbeKind, RearrangeOptions, Sighting};
+use crate::contract::{
+    Handle, Listing, Observation, ProbeKind, RearrangeOptions, ServerListing, ServerObservation, Sighting,
+};
 use crate::event::Event;
 use crate::fleet::FleetEvent;
 use crate::id::{ContainerId, ServerId};
@@ -12,6 +16,7 @@ use crate::operation::OperationState;
 use crate::server::{ServerState, ServerStep};
 use crate::session::{Record, Standing};
 use crate::spec::Resources;
+use crate::time::WallTime;
 use crate::world::{World, actor, server_id};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -291,4 +296,73 @@ fn a_start_that_never_arrived_is_over_when_the_server_is_back_with_an_earlier_on
     assert_eq!(found.len(), 1);
     world.turn(found);
     assert!(matches!(world.container(&id).state, S::Backoff { .. }), "{}", world.describe());
+}
+
+/// What follows when the provider names these at a Manager's start.
+fn named(world: &World, servers: &[ServerId]) -> Vec<Event> {
+    let seen = |server: &ServerId| ServerObservation {
+        server: server.clone(),
+        provider_id: server.to_string(),
+        incarnation: String::new(),
+        capacity: Resources::default(),
+        zone: None,
+        offering: "static".into(),
+        address: Ipv4Addr::LOCALHOST.into(),
+        owner: None,
+        labels: BTreeMap::new(),
+    };
+    let listing = ServerListing { servers: servers.iter().map(seen).collect(), complete: true, as_of: WallTime(0) };
+    world.state.named(&world.state.servers[&server_id()].provider, &listing)
+}
+
+#[test]
+fn a_machine_that_is_named_no_longer_is_emptied_and_forgotten() {
+    let mut world = world(3, "");
+    let all = [server_id(), rack(1), rack(2)];
+    assert_eq!(named(&world, &all), [], "nothing follows from what is as it was");
+    let events = named(&world, &[server_id(), rack(2)]);
+    world.turn(events);
+    world.settle();
+    assert!(!world.state.servers.contains_key(&rack(1)), "{}", world.describe());
+    assert_eq!((world.ready("web"), world.ids("web").len()), (3, 3));
+}
+
+#[test]
+fn a_machine_that_burned_is_forgotten_with_what_was_replaced_and_only_then() {
+    let mut world = world(3, "");
+    world.turn(vec![lost(&rack(1))]);
+    world.settle();
+    assert_eq!(states(&world, &rack(1)), [S::Fenced]);
+    let events = named(&world, &[server_id(), rack(2)]);
+    world.turn(events);
+    world.settle();
+    assert!(!world.state.servers.contains_key(&rack(1)), "{}", world.describe());
+    assert_eq!((world.ready("web"), world.ids("web").len()), (3, 3));
+}
+
+#[test]
+fn a_machine_on_which_something_may_run_alone_is_not_forgotten() {
+    let mut world = world(3, "place = { partition = \"wait\" }\n");
+    world.turn(vec![lost(&rack(1))]);
+    let events = named(&world, &[server_id(), rack(2)]);
+    world.turn(events);
+    world.settle();
+    world.pass(MINUTE * 60);
+    assert_eq!(states(&world, &rack(1)), [S::Lost], "{}", world.describe());
+}
+
+#[test]
+fn a_machine_that_is_named_again_takes_containers_again() {
+    let mut world = world(2, "");
+    let here = on(&world, &rack(1)).len();
+    let events = named(&world, &[server_id()]);
+    world.turn(events);
+    assert_eq!(world.state.servers[&rack(1)].state, ServerState::Draining, "{}", world.describe());
+    let events = named(&world, &[server_id(), rack(1)]);
+    world.turn(events);
+    world.settle();
+    assert_eq!(world.state.servers[&rack(1)].state, ServerState::Ready, "{}", world.describe());
+    world.scale("web", 8).unwrap();
+    world.settle();
+    assert!(on(&world, &rack(1)).len() > here, "{}", world.describe());
 }
