@@ -32,7 +32,8 @@ use super::AgentConfig;
 use crate::identity::{AgentIdentity, Role, pinned_config};
 use crate::wire::gate_client::GateClient;
 use crate::wire::{
-    AsideFrame, Certificate, Chunk, FetchRequest, Frame, JoinRequest, MESSAGE_LIMIT, RenewRequest, Size, aside_frame,
+    AsideFrame, Certificate, Chunk, FetchRequest, Incoming, JoinRequest, MESSAGE_LIMIT, Outgoing, RenewRequest, Size,
+    aside_frame, parts,
 };
 
 /// Longest time for connecting, with TLS.
@@ -42,8 +43,6 @@ const PING: Duration = Duration::from_secs(10);
 const PONG: Duration = Duration::from_secs(5);
 /// How long the other end of a stream may take to read what is left.
 const CLOSE: Duration = Duration::from_secs(10);
-/// Frames that wait to be sent.
-const OUTGOING: usize = 1_024;
 /// First and longest pause between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -64,7 +63,7 @@ pub(super) enum News {
 /// Sends over one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Sender {
-    frames: mpsc::Sender<Frame>,
+    frames: Outgoing,
     client: GateClient<Channel>,
     over: CancellationToken,
 }
@@ -72,13 +71,11 @@ pub(super) struct Sender {
 impl Sender {
     /// Sends a frame, or closes a connection that does not keep up.
     pub(super) fn send(&self, frame: AgentFrame) {
-        match Frame::of(&frame) {
-            Ok(frame) => {
-                if self.frames.try_send(frame).is_err() {
-                    self.over.cancel();
-                }
-            }
-            Err(error) => warn!(error = error.chain(), "a message was not sent"),
+        let Err(error) = self.frames.send(&frame) else { return };
+        match error.kind() {
+            // It does not keep up, or is gone.
+            ErrorKind::Unavailable => self.over.cancel(),
+            _ => warn!(error = error.chain(), "a message was not sent"),
         }
     }
 
@@ -291,9 +288,9 @@ async fn serve(
         *identity = renew(config, &mut client).await?;
         client = dial(address, identity.client_config()?).await?;
     }
-    let (frames, outgoing) = mpsc::channel(OUTGOING);
+    let (frames, outgoing) = parts();
     let over = CancellationToken::new();
-    let opened = timeout(CONNECT, client.session(ReceiverStream::new(outgoing))).await;
+    let opened = timeout(CONNECT, client.session(outgoing)).await;
     let opened = opened.map_err(|_| Error::unavailable("the manager did not answer in time"))?;
     let mut incoming = opened.map_err(|status| of_status(&status))?.into_inner();
     let sender = Sender { frames, client: client.clone(), over: over.clone() };
@@ -316,18 +313,20 @@ async fn serve(
         }
     };
     let carry = async {
+        let mut whole = Incoming::default();
         loop {
-            match incoming.message().await {
-                Ok(Some(frame)) => match frame.read::<ManagerFrame>() {
-                    Some(frame) => {
-                        if news.send(News::Frame(Box::new(frame))).await.is_err() {
-                            return Ok(());
-                        }
-                    }
-                    None => debug!("a frame of a later version was left out"),
-                },
+            let part = match incoming.message().await {
+                Ok(Some(part)) => part,
                 Ok(None) => return Ok(()),
                 Err(status) => return Err(of_status(&status)),
+            };
+            let Some(message) = whole.take(part)? else { continue };
+            let Ok(frame) = serde_json::from_slice::<ManagerFrame>(&message) else {
+                debug!("a message of a later version was left out");
+                continue;
+            };
+            if news.send(News::Frame(Box::new(frame))).await.is_err() {
+                return Ok(());
             }
         }
     };

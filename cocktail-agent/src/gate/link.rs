@@ -5,21 +5,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{Aside, Link, LinkSender};
-use cocktail_core::error::Result;
+use cocktail_core::error::{ErrorKind, Result};
 use cocktail_core::id::ServerId;
 use cocktail_core::session::{AgentFrame, ManagerFrame};
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::{debug, warn};
 
 use super::Shared;
 use super::listen::Peer;
-use crate::wire::Frame;
-
-/// Frames that wait to be sent to one agent.
-const OUTGOING: usize = 1_024;
+use crate::wire::{Frame, Incoming, Outgoing, parts};
 
 /// A link, and what goes back over the call.
 pub(super) fn open(
@@ -28,22 +24,28 @@ pub(super) fn open(
     peer: &Peer,
     incoming: Streaming<Frame>,
 ) -> (Link, impl Stream<Item = Result<Frame, Status>> + Send + use<>) {
-    let (frames, outgoing) = mpsc::channel(OUTGOING);
+    let (frames, outgoing) = parts();
     // It ends with its connection at the latest.
     let over = peer.cut.child_token();
     let guard = over.clone().drop_guard();
-    let incoming = stream::unfold((incoming, over.clone(), guard), |(mut incoming, over, guard)| async move {
+    let start = (incoming, Incoming::default(), over.clone(), guard);
+    let incoming = stream::unfold(start, |(mut incoming, mut whole, over, guard)| async move {
         loop {
             let next = tokio::select! {
                 () = over.cancelled() => return None,
                 next = incoming.message() => next,
             };
-            match next {
-                Ok(Some(frame)) => match frame.read::<AgentFrame>() {
-                    Some(frame) => return Some((frame, (incoming, over, guard))),
-                    None => debug!("a frame of a later version was left out"),
+            let Ok(Some(part)) = next else { return None };
+            match whole.take(part) {
+                Ok(None) => {}
+                Ok(Some(message)) => match serde_json::from_slice::<AgentFrame>(&message) {
+                    Ok(frame) => return Some((frame, (incoming, whole, over, guard))),
+                    Err(_) => debug!("a message of a later version was left out"),
                 },
-                Ok(None) | Err(_) => return None,
+                Err(error) => {
+                    warn!(error = error.chain(), "a session is over");
+                    return None;
+                }
             }
         }
     });
@@ -52,7 +54,7 @@ pub(super) fn open(
     let back = stream::unfold((outgoing, over), |(mut outgoing, over)| async move {
         tokio::select! {
             biased;
-            frame = outgoing.recv() => Some((Ok(frame?), (outgoing, over))),
+            part = outgoing.next() => Some((Ok(part?), (outgoing, over))),
             () = over.cancelled() => None,
         }
     });
@@ -62,7 +64,7 @@ pub(super) fn open(
 struct GateLink {
     shared: Arc<Shared>,
     server: ServerId,
-    frames: mpsc::Sender<Frame>,
+    frames: Outgoing,
     over: CancellationToken,
 }
 
@@ -75,14 +77,11 @@ impl fmt::Debug for GateLink {
 #[async_trait]
 impl LinkSender for GateLink {
     fn send(&self, frame: ManagerFrame) {
-        match Frame::of(&frame) {
-            Ok(frame) => {
-                if self.frames.try_send(frame).is_err() {
-                    // It does not keep up, or is gone.
-                    self.over.cancel();
-                }
-            }
-            Err(error) => warn!(server = %self.server, error = error.chain(), "a message was not sent"),
+        let Err(error) = self.frames.send(&frame) else { return };
+        match error.kind() {
+            // It does not keep up, or is gone.
+            ErrorKind::Unavailable => self.over.cancel(),
+            _ => warn!(server = %self.server, error = error.chain(), "a message was not sent"),
         }
     }
 

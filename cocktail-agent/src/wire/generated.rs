@@ -28,13 +28,16 @@ pub struct Certificate {
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub bundle: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
-/// One frame as JSON: `AgentFrame` from an agent, `ManagerFrame` to it. The session's hello says which versions it speaks; what
-/// an end does not know it ignores.
+/// A message as JSON, or a part of one: `AgentFrame` from an agent, `ManagerFrame` to it. The session's hello says which versions
+/// it speaks; what an end does not know it ignores.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Frame {
     #[prost(bytes = "vec", tag = "1")]
     pub json: ::prost::alloc::vec::Vec<u8>,
+    /// The next frame goes on with it.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FetchRequest {

@@ -11,17 +11,16 @@
 )]
 #[rustfmt::skip]
 mod generated;
+mod parts;
 
 use std::fmt;
 
-use cocktail_core::error::{Error, Result};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 pub use self::generated::*;
+pub use self::parts::LARGEST;
+pub(crate) use self::parts::{Incoming, Outgoing, parts};
 
-/// Bytes of the largest message of either end: some thousand containers of one server in one listing.
-pub const MESSAGE_LIMIT: usize = 4 << 20;
+/// Bytes of the largest message of gRPC; those of a session come in smaller parts.
+pub const MESSAGE_LIMIT: usize = 1 << 20;
 
 impl fmt::Debug for JoinRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,24 +34,5 @@ impl fmt::Debug for JoinRequest {
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Frame").field("bytes", &self.json.len()).finish()
-    }
-}
-
-impl Frame {
-    /// A frame of this.
-    ///
-    /// # Errors
-    /// `InvalidConfig` for one that is larger than any end takes.
-    pub fn of(frame: &impl Serialize) -> Result<Self> {
-        let json = serde_json::to_vec(frame).map_err(|error| Error::unexpected("a frame is no JSON").because(error))?;
-        if json.len() > MESSAGE_LIMIT - 64 {
-            return Err(Error::invalid(format!("a message of {} bytes is too large for an agent", json.len())));
-        }
-        Ok(Self { json })
-    }
-
-    /// What is in it; `None` for what this version does not know.
-    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
-        serde_json::from_slice(&self.json).ok()
     }
 }

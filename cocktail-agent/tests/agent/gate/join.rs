@@ -118,7 +118,7 @@ async fn a_name_as_long_as_a_message_is_not_repeated_in_the_journal() {
     let house = House::open().await;
     let token: JoinToken = house.token("a");
     let mut client = house.client(house.stranger()).await;
-    let asked = JoinRequest { server: "a".repeat(3 << 20), ..asks(&token, &csr()) };
+    let asked = JoinRequest { server: "a".repeat(900 << 10), ..asks(&token, &csr()) };
     assert_eq!(Refusal::of(client.join(asked).await.unwrap_err()), DENIED);
     let alerts = house.book.alerts();
     let named = alerts.iter().map(|(server, because)| server.as_ref().map_or(0, |s| s.as_str().len()) + because.len());
