@@ -18,7 +18,8 @@ use cocktail_core::operation::{Failure, Operation, OperationKind};
 use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, info_span, warn};
 
@@ -38,19 +39,41 @@ pub(crate) struct Executor {
     shared: Shared,
     clock: Clock,
     limits: BTreeMap<ServerId, Arc<Semaphore>>,
-    running: JoinSet<()>,
+    running: Calls,
     /// Calls that end something. They may take as long as a worker's grace.
-    ending: JoinSet<()>,
+    ending: Calls,
+}
+
+/// Calls on their way. One that has come to its end takes no memory any more.
+#[derive(Debug, Default)]
+struct Calls {
+    tasks: TaskTracker,
+    given_up: CancellationToken,
+}
+
+impl Calls {
+    fn spawn(&self, call: impl Future<Output = ()> + Send + 'static) {
+        // On the heap once; else each of the futures around it holds it anew.
+        let (given_up, call) = (self.given_up.clone(), Box::pin(call));
+        self.tasks.spawn(async move {
+            given_up.run_until_cancelled(call).await;
+        });
+    }
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        self.given_up.cancel();
+    }
 }
 
 impl Executor {
     pub(crate) fn new(shared: Shared, clock: Clock) -> Self {
-        Self { shared, clock, limits: BTreeMap::new(), running: JoinSet::new(), ending: JoinSet::new() }
+        Self { shared, clock, limits: BTreeMap::new(), running: Calls::default(), ending: Calls::default() }
     }
 
     /// Sends the call of an operation that is durable.
     pub(crate) fn send(&mut self, state: &State, operation: &Operation) {
-        while self.running.try_join_next().is_some() || self.ending.try_join_next().is_some() {}
         let Some(record) = state.containers.get(&operation.container) else { return };
         if record.operation != Some(operation.id) {
             // It has ended meanwhile, while its turn was being written: its server is gone, or a listing told of its end.
@@ -63,18 +86,19 @@ impl Executor {
         };
         let limit = self.limits.entry(record.server.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
         let span = span(record, operation);
-        let call = Call {
+        // Thousands may be on their way, and a future holds what it is given more than once.
+        let call = Box::new(Call {
             shared: self.shared.clone(),
             runtime,
             limit: limit.clone(),
             operation: operation.id,
             container: operation.container.clone(),
-        };
+        });
         match &operation.kind {
             OperationKind::Start => match state.launch(&operation.container) {
                 Ok(launch) => {
                     let deadline = self.clock.instant(operation.deadline.unwrap_or(ManagerTime(u64::MAX / 2)));
-                    self.running.spawn(call.start(launch, deadline).instrument(span));
+                    self.running.spawn(call.start(Box::new(launch), deadline).instrument(span));
                 }
                 Err(error) => {
                     self.running.spawn(async move { call.failed(&error).await }.instrument(span));
@@ -104,11 +128,11 @@ impl Executor {
     /// Waits for calls that begin something, up to `limit`. The next Manager repeats what still runs then, and what ends
     /// something: that may take long, and one of those calls may be waiting for this very program to end.
     pub(crate) async fn finish(&mut self, limit: Duration) {
-        self.ending.abort_all();
-        let all = async { while self.running.join_next().await.is_some() {} };
-        if tokio::time::timeout(limit, all).await.is_err() {
-            warn!(calls = self.running.len(), "calls still run; the next manager repeats them");
-            self.running.abort_all();
+        self.ending.given_up.cancel();
+        self.running.tasks.close();
+        if tokio::time::timeout(limit, self.running.tasks.wait()).await.is_err() {
+            warn!(calls = self.running.tasks.len(), "calls still run; the next manager repeats them");
+            self.running.given_up.cancel();
         }
     }
 }
@@ -144,7 +168,7 @@ struct Call {
 }
 
 impl Call {
-    async fn start(self, launch: Launch, deadline: tokio::time::Instant) {
+    async fn start(self: Box<Self>, launch: Box<Launch>, deadline: tokio::time::Instant) {
         let permit = self.limit.clone().acquire_owned().await;
         let outcome = self.until(deadline, || self.try_start(&launch)).await;
         drop(permit);
@@ -152,7 +176,7 @@ impl Call {
             None => {}
             Some(Ok(handle)) => {
                 ended("done");
-                let (container, generation) = (launch.container, launch.generation);
+                let (container, generation) = (launch.container.clone(), launch.generation);
                 self.shared.observe(Observation::Event(Event::Started { container, generation, handle })).await;
             }
             Some(Err(error)) => self.failed(&error).await,
@@ -196,7 +220,7 @@ impl Call {
         self.runtime.start(launch).await
     }
 
-    async fn stop(self, order: StopOrder) {
+    async fn stop(self: Box<Self>, order: StopOrder) {
         let _permit = self.limit.clone().acquire_owned().await;
         let exit = self.until_done("stop", || self.runtime.stop(&order)).await.unwrap_or(Exit::Unknown);
         ended("done");
@@ -204,14 +228,14 @@ impl Call {
         self.shared.observe(Observation::Event(event)).await;
     }
 
-    async fn remove(self) {
+    async fn remove(self: Box<Self>) {
         let _permit = self.limit.clone().acquire_owned().await;
         self.until_done("remove", || self.runtime.remove(&self.container)).await;
         ended("done");
         self.shared.observe(Observation::Removed(self.container.clone())).await;
     }
 
-    async fn assign(self, launch: Result<Launch, Error>, deadline: tokio::time::Instant) {
+    async fn assign(self: Box<Self>, launch: Result<Launch, Error>, deadline: tokio::time::Instant) {
         let permit = self.limit.clone().acquire_owned().await;
         let outcome = match &launch {
             Ok(launch) => self.until(deadline, || self.runtime.assign(launch)).await,
@@ -229,7 +253,7 @@ impl Call {
     }
 
     /// It is not repeated: a worker that does not unload ends.
-    async fn unload(self, order: UnloadOrder) {
+    async fn unload(self: Box<Self>, order: UnloadOrder) {
         let permit = self.limit.clone().acquire_owned().await;
         let outcome = self.runtime.unload(&order).await;
         drop(permit);

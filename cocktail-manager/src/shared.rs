@@ -202,7 +202,8 @@ impl std::fmt::Debug for Request {
 impl Shared {
     /// Runs something beside the writer that ends with it, so that nothing keeps the store open.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let ended = self.ended.clone();
+        // On the heap once; else each of the futures around it holds it anew.
+        let (ended, task) = (self.ended.clone(), Box::pin(task));
         tokio::spawn(async move { ended.run_until_cancelled(task).await });
     }
 
@@ -269,7 +270,9 @@ impl Shared {
 
     /// Tells the writer something; lost only when the Manager has ended.
     pub(crate) async fn observe(&self, observation: Observation) {
-        let _ = self.observations.send(observation).await;
+        if let Ok(room) = self.observations.reserve().await {
+            room.send(observation);
+        }
     }
 }
 

@@ -159,7 +159,10 @@ fn sessions(ours: &Cocktail, after: Timestamp) -> Result<Vec<Timestamp>> {
     let until = Instant::now() + PATIENCE;
     let (mut seen, mut times) = (BTreeSet::new(), Vec::new());
     while times.len() < SERVERS {
-        let event = events.next(until).with_context(|| format!("only {} of {SERVERS} are back", times.len()))?;
+        let event = events.next(until).with_context(|| {
+            let there = servers(ours).unwrap_or_default();
+            format!("the journal tells of {} sessions, and {there} of {SERVERS} servers take containers", times.len())
+        })?;
         if event.kind == "session-recorded" && event.happened > after && seen.insert(event.object) {
             times.push(event.happened);
         }

@@ -152,7 +152,7 @@ impl Drive {
                 // Without a task the Manager is ending.
                 let _ = inputs.send(Input::Closed(connection)).await;
             };
-            ended.run_until_cancelled(pass_on).await;
+            ended.run_until_cancelled(std::pin::pin!(pass_on)).await;
         });
     }
 

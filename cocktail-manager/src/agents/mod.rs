@@ -6,6 +6,7 @@
 
 mod admission;
 mod drive;
+mod events;
 mod seat;
 
 use std::collections::BTreeMap;

@@ -22,16 +22,15 @@ use cocktail_core::session::{
 use cocktail_core::spec::Template;
 use cocktail_core::view::EndpointView;
 use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use futures_util::stream::BoxStream;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::events::Events;
+
 /// What waits for the task of a session; senders wait beyond that.
 const INPUTS: usize = 1_024;
-/// Events that a reader may lag behind; the room for them is taken for each server at once.
-const EVENTS: usize = 256;
 /// Longest that an agent may take to answer a call that does not wait for a worker.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How much longer than its grace a worker may take to close what it has loaded, until the answer counts as lost.
@@ -62,7 +61,7 @@ pub(crate) struct Seat {
     pub(super) server: ServerId,
     gate: Arc<dyn Gate>,
     inputs: mpsc::Sender<Input>,
-    events: broadcast::Sender<RuntimeEvent>,
+    events: Events,
     /// How often the agent is expected to tell what everything uses.
     every: Duration,
     pub(super) ended: CancellationToken,
@@ -82,13 +81,12 @@ struct Told {
 impl Seat {
     pub(super) fn new(server: ServerId, gate: Arc<dyn Gate>, every: Duration) -> (Self, mpsc::Receiver<Input>) {
         let (inputs, queue) = mpsc::channel(INPUTS);
-        let (events, _) = broadcast::channel(EVENTS);
         let (connected, _) = watch::channel(None);
         let seat = Self {
             server,
             gate,
             inputs,
-            events,
+            events: Events::default(),
             every,
             ended: CancellationToken::new(),
             connected,
@@ -118,7 +116,7 @@ impl Seat {
 
     pub(super) fn emit(&self, event: RuntimeEvent) {
         // Without a reader nobody has attached yet, and a listing will tell.
-        let _ = self.events.send(event);
+        self.events.emit(&event);
     }
 
     pub(super) fn take_readings(&self, readings: Readings) {
@@ -282,16 +280,7 @@ impl Runtime for Seat {
     }
 
     fn events(&self) -> BoxStream<'static, RuntimeEvent> {
-        stream::unfold(self.events.subscribe(), |mut receiver| async move {
-            match receiver.recv().await {
-                Ok(event) => Some((event, receiver)),
-                Err(RecvError::Lagged(missed)) => {
-                    Some((RuntimeEvent::Resync { why: format!("{missed} events were missed") }, receiver))
-                }
-                Err(RecvError::Closed) => None,
-            }
-        })
-        .boxed()
+        self.events.read()
     }
 
     async fn usage(&self) -> Result<BTreeMap<ContainerId, UsageReading>> {

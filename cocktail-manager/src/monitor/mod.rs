@@ -1,9 +1,10 @@
 //! The monitor: what every container does, for the scaling policy, for people, and for an hour.
 //!
 //! Start at [`Monitor::run`]. Each interval it reads cpu and memory, the forwarder's counters and what workers say of
-//! themselves, tells the writer (`Soft::Sampled`), and keeps an hour of points per Unit and container. Servers are read
-//! at once, each with a limit of time; scraping goes on beside it. Nothing is stored: an hour that a restart of the
-//! Manager cuts off is gone. Containers that are gone are forgotten with their points; a Unit's stay as long as it does.
+//! themselves, tells the writer (`Soft::Sampled`), and keeps an hour of points per Unit and container; of containers less
+//! when there are many. Servers are read at once, each with a limit of time; scraping goes on beside it. Nothing is stored:
+//! an hour that a restart of the Manager cuts off is gone. Containers that are gone are forgotten with their points; a
+//! Unit's stay as long as it does.
 
 mod compose;
 mod exposition;
@@ -38,6 +39,8 @@ use crate::shared::{Observation, Shared};
 
 /// What is kept.
 const KEPT: Duration = Duration::from_secs(3600);
+/// Points of all containers together, of 14 bytes each: an hour of 5,000 containers, and a quarter of one of 20,000.
+const POINTS: usize = 1_800_000;
 /// Shortest time of one point.
 const SHORTEST: Duration = Duration::from_secs(10);
 /// Longest time for reading one server or the forwarder; longer ones are left out of a sample.
@@ -61,6 +64,8 @@ pub(crate) struct Monitor {
 struct Kept {
     /// When the monitor started by the wall clock, as that clock says now.
     started: WallTime,
+    /// Points of each container.
+    each: usize,
     report: Arc<UsageReport>,
     units: BTreeMap<UnitId, Ring>,
     containers: BTreeMap<ContainerId, Ring>,
@@ -100,6 +105,7 @@ impl Monitor {
     pub(crate) fn new(interval: Duration) -> Self {
         let kept = Kept {
             started: Clock::wall(),
+            each: 0,
             report: Arc::default(),
             units: BTreeMap::new(),
             containers: BTreeMap::new(),
@@ -119,9 +125,9 @@ impl Monitor {
         let now = self.slot_now();
         let started = self.started_at();
         let kept = self.lock();
-        let (object, ring) = match whose {
-            Whose::Unit(id) => (id.to_string(), kept.units.get(id)),
-            Whose::Container(id) => (id.to_string(), kept.containers.get(id)),
+        let (object, ring, slots) = match whose {
+            Whose::Unit(id) => (id.to_string(), kept.units.get(id), self.slots()),
+            Whose::Container(id) => (id.to_string(), kept.containers.get(id), kept.each),
         };
         let slot_us = i64::try_from(self.slot.as_micros()).unwrap_or(i64::MAX);
         let view = |point: ring::Shown| {
@@ -140,7 +146,7 @@ impl Monitor {
         HistoryView {
             object,
             interval_ms: u64::try_from(self.slot.as_millis()).unwrap_or(u64::MAX),
-            points: ring.map(|ring| ring.points(now).map(view).collect()).unwrap_or_default(),
+            points: ring.map(|ring| ring.points(now, slots).map(view).collect()).unwrap_or_default(),
         }
     }
 
@@ -171,17 +177,18 @@ impl Monitor {
 
     fn keep(&self, scene: &Scene, round: Round) {
         let slot = self.slot_now();
-        let slots = usize::try_from(KEPT.as_millis() / self.slot.as_millis().max(1)).unwrap_or(1);
+        let slots = self.slots();
         let mut kept = self.lock();
         let kept = &mut *kept;
         kept.units.retain(|unit, _| scene.units.contains(unit));
         kept.containers.retain(|container, _| scene.containers.contains_key(container));
         kept.requests.retain(|unit, _| scene.units.contains(unit));
         for (unit, reading) in &round.units {
-            kept.units.entry(unit.clone()).or_insert_with(|| Ring::new(slots)).add(slot, reading);
+            kept.units.entry(unit.clone()).or_default().add(slot, reading, slots);
         }
+        kept.each = slots.min(POINTS / round.containers.len().max(1));
         for (container, reading) in &round.containers {
-            kept.containers.entry(container.clone()).or_insert_with(|| Ring::new(slots)).add(slot, reading);
+            kept.containers.entry(container.clone()).or_default().add(slot, reading, kept.each);
         }
         let mut report = round.report;
         for unit in &scene.units {
@@ -191,6 +198,11 @@ impl Monitor {
             usage.requests_total = *total;
         }
         kept.report = Arc::new(report);
+    }
+
+    /// Slots of the hour.
+    fn slots(&self) -> usize {
+        usize::try_from(KEPT.as_millis() / self.slot.as_millis().max(1)).unwrap_or(1)
     }
 
     fn slot_now(&self) -> u64 {

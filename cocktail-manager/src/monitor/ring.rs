@@ -1,10 +1,15 @@
-//! An hour of points in a fixed amount of memory.
+//! The last points of an object, in little memory.
 //!
 //! Start at [`Ring`]. Readings that fall into the same slot of time are averaged into one point. A point takes 14 bytes:
 //! its numbers are small floats ([`Small`]), exact as long as they are small, so that an hour of 300 containers stays
-//! below 2 MB. A ring knows slots and no clock.
+//! below 2 MB. A ring grows with what it holds, up to what it is allowed at each reading. It knows slots and no clock.
+
+use std::collections::VecDeque;
 
 use super::latency::{Buckets, percentile};
+
+/// Points for which room is taken at once.
+const BLOCK: usize = 15;
 
 /// What one look at an object found.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,44 +39,54 @@ pub(super) struct Shown {
 }
 
 /// The last slots of one object, and the one that is still being filled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ring {
-    points: Box<[Point]>,
+    /// The slots before the open one, without a gap.
+    points: VecDeque<Point>,
     open: Open,
 }
 
 impl Ring {
-    /// Keeps `slots` slots, at least one.
-    pub(super) fn new(slots: usize) -> Self {
-        Self { points: vec![Point::NONE; slots.max(1)].into(), open: Open::default() }
-    }
-
-    /// Adds a reading. A slot before the last one counts as the last one: time does not go back.
-    pub(super) fn add(&mut self, slot: u64, reading: &Reading) {
+    /// Adds a reading, and forgets all but the last `slots` slots, the open one included: at least that one is kept. A slot
+    /// before the last one counts as the last one: time does not go back.
+    pub(super) fn add(&mut self, slot: u64, reading: &Reading, slots: usize) {
+        let most = slots.saturating_sub(1);
         if slot > self.open.slot {
             let left = self.open.slot;
-            let at = self.at(left);
-            self.points[at] = self.open.close();
-            // What was not looked at is unknown, not what it was an hour ago.
-            for skipped in (left + 1..slot).take(self.points.len()) {
-                let at = self.at(skipped);
-                self.points[at] = Point::NONE;
+            if self.open.looks > 0 {
+                self.push(self.open.close());
+                // What was not looked at is unknown, not what it was an hour ago.
+                for _ in (left + 1..slot).take(most) {
+                    self.push(Point::NONE);
+                }
             }
             self.open = Open { slot, ..Open::default() };
+        }
+        let over = self.points.len().saturating_sub(most);
+        if over > 0 {
+            self.points.drain(..over);
+            if self.points.capacity() > most + 2 * BLOCK {
+                self.points.shrink_to(most + BLOCK);
+            }
         }
         self.open.add(reading);
     }
 
-    /// The points of the slots that end with `now`, oldest first.
-    pub(super) fn points(&self, now: u64) -> impl Iterator<Item = Shown> + '_ {
-        let first = (now + 1).saturating_sub(self.points.len() as u64);
-        let closed = (first..self.open.slot).filter_map(|slot| self.points[self.at(slot)].shown(slot));
-        let open = (self.open.slot >= first).then(|| self.open.close().shown(self.open.slot)).flatten();
-        closed.chain(open)
+    /// The points of the slots that end with `now`, as long as they are not older than `slots` slots, oldest first.
+    pub(super) fn points(&self, now: u64, slots: usize) -> impl Iterator<Item = Shown> + '_ {
+        let first = (now + 1).saturating_sub(slots.max(1) as u64);
+        let before = self.points.iter().rev().zip(1..);
+        let closed = before.filter_map(|(point, back)| point.shown(self.open.slot.checked_sub(back)?));
+        let open = self.open.close().shown(self.open.slot);
+        let shown: Vec<_> = open.into_iter().chain(closed).take_while(|shown| shown.slot >= first).collect();
+        shown.into_iter().rev()
     }
 
-    fn at(&self, slot: u64) -> usize {
-        (slot % self.points.len() as u64) as usize
+    fn push(&mut self, point: Point) {
+        if self.points.len() == self.points.capacity() {
+            self.points.reserve_exact(BLOCK);
+        }
+        self.points.push_back(point);
     }
 }
 
@@ -203,7 +218,7 @@ mod tests {
     }
 
     fn cpu(ring: &Ring, now: u64) -> Vec<(u64, f64)> {
-        ring.points(now).map(|point| (point.slot, point.cpu_millis)).collect()
+        ring.points(now, 4).map(|point| (point.slot, point.cpu_millis)).collect()
     }
 
     #[test]
@@ -224,10 +239,10 @@ mod tests {
 
     #[test]
     fn readings_of_one_slot_are_averaged() {
-        let mut ring = Ring::new(4);
-        ring.add(7, &reading(100));
-        ring.add(7, &Reading { requests: 150, ..reading(300) });
-        let points: Vec<Shown> = ring.points(7).collect();
+        let mut ring = Ring::default();
+        ring.add(7, &reading(100), 4);
+        ring.add(7, &Reading { requests: 150, ..reading(300) }, 4);
+        let points: Vec<Shown> = ring.points(7, 4).collect();
         let [point] = points[..] else { panic!("one point: {points:?}") };
         assert_eq!((point.cpu_millis, point.memory_bytes, point.ready), (200.0, f64::from(64 << 20), 2.0));
         assert!((point.rps - 100.0).abs() < 0.05, "{point:?}");
@@ -235,23 +250,38 @@ mod tests {
 
     #[test]
     fn the_oldest_slots_make_room_and_what_was_not_looked_at_is_left_out() {
-        let mut ring = Ring::new(4);
+        let mut ring = Ring::default();
         for slot in 1..=6 {
-            ring.add(slot, &reading(slot * 10));
+            ring.add(slot, &reading(slot * 10), 4);
         }
         assert_eq!(cpu(&ring, 6), [(3, 30.0), (4, 40.0), (5, 50.0), (6, 60.0)]);
         assert_eq!(cpu(&ring, 8), [(5, 50.0), (6, 60.0)], "time goes on without readings");
-        ring.add(8, &reading(80));
+        ring.add(8, &reading(80), 4);
         assert_eq!(cpu(&ring, 8), [(5, 50.0), (6, 60.0), (8, 80.0)]);
-        ring.add(1_000, &reading(1));
+        ring.add(1_000, &reading(1), 4);
         assert_eq!(cpu(&ring, 1_000), [(1_000, 1.0)], "nothing of an hour ago comes back");
-        ring.add(999, &reading(3));
+        ring.add(999, &reading(3), 4);
         assert_eq!(cpu(&ring, 1_000), [(1_000, 2.0)], "time does not go back");
     }
 
     #[test]
+    fn a_ring_that_is_allowed_less_gives_its_room_back() {
+        let mut ring = Ring::default();
+        for slot in 0..1_000 {
+            ring.add(slot, &reading(slot), 360);
+        }
+        assert_eq!((ring.points.len(), ring.points(999, 360).count()), (359, 360));
+        assert!(ring.points.capacity() < 360 + BLOCK, "{}", ring.points.capacity());
+        ring.add(1_000, &reading(1_000), 60);
+        assert_eq!((ring.points.len(), ring.points(1_000, 60).next().map(|point| point.slot)), (59, Some(941)));
+        assert!(ring.points.capacity() <= 60 + 2 * BLOCK, "{}", ring.points.capacity());
+        ring.add(1_001, &reading(1), 0);
+        assert_eq!(ring.points(1_001, 0).count(), 1, "the last one is always there");
+    }
+
+    #[test]
     fn an_hour_of_three_hundred_containers_takes_less_than_two_megabytes() {
-        let one = size_of::<Ring>() + 360 * size_of::<Point>();
-        assert!(300 * one < 1_700_000, "{one} bytes each");
+        let one = size_of::<Ring>() + (360 + BLOCK) * size_of::<Point>();
+        assert!(300 * one < 1_800_000, "{one} bytes each");
     }
 }
