@@ -26,13 +26,20 @@ pub(super) struct Rack {
     pub(super) net: Net,
     pub(super) manager: Option<Manager>,
     pub(super) agents: Vec<Option<Manager>>,
+    /// Lines of `[manager]` for how long silence may last; none for the defaults.
+    spans: &'static str,
 }
 
 impl Rack {
     /// A Manager with so many servers, whose agents have all joined.
     pub(super) fn new(servers: usize) -> Self {
-        let rack = Self::without_agents(servers);
-        let mut rack = rack;
+        Self::with_spans(servers, SPANS)
+    }
+
+    /// The same with other spans.
+    pub(super) fn with_spans(servers: usize, spans: &'static str) -> Self {
+        let mut rack = Self::without_agents(servers);
+        rack.spans = spans;
         rack.serve();
         for number in 1..=servers {
             rack.join(number);
@@ -44,7 +51,7 @@ impl Rack {
     pub(super) fn without_agents(servers: usize) -> Self {
         let (home, net) = (Home::new(), Net::new(servers).unwrap());
         fs::create_dir(home.base().join("testimony")).unwrap();
-        Self { home, net, manager: None, agents: (0..=servers).map(|_| None).collect() }
+        Self { home, net, manager: None, agents: (0..=servers).map(|_| None).collect(), spans: SPANS }
     }
 
     /// What witnesses have written.
@@ -59,9 +66,10 @@ impl Rack {
     pub(super) fn settings(&self) -> String {
         let names: Vec<String> = (1..self.agents.len()).map(|number| format!("\"rack-{number}\"")).collect();
         let (ports, address) = (self.home.port_range(), self.net.host(Net::MANAGER).address());
+        let spans = self.spans;
         format!(
             "[manager]\nport_range = \"{ports}\"\nport_hold_down = \"100ms\"\ndrain = \"1s\"\nrelist = \"1s\"\n\
-             listen = \"{address}:{PORT}\"\n{SPANS}[providers.rack]\nkind = \"standalone\"\nservers = [{}]\n",
+             listen = \"{address}:{PORT}\"\n{spans}[providers.rack]\nkind = \"standalone\"\nservers = [{}]\n",
             names.join(", ")
         )
     }
