@@ -4,6 +4,7 @@
 //! wanted, and in the end there are as many.
 
 mod rack;
+mod sdk;
 mod use_of_them;
 
 use std::time::{Duration, Instant};

@@ -221,13 +221,19 @@ impl Rack {
         events.into_iter().filter(|event| event["kind"] == kind).collect()
     }
 
-    /// What every test ends with: no two copies of a container, and never more than were wanted; then everything goes.
-    pub(super) fn finish(mut self, most: usize) {
+    /// What every test with witnesses ends with: no two copies of a container, and never more than were wanted; then
+    /// everything goes.
+    pub(super) fn finish(self, most: usize) {
         let oracle = self.oracle();
         oracle.nobody_met_themselves();
         let (at_once, at) = oracle.most_at_once();
         assert!(at_once <= most, "{at_once} lived at once at {at:?}, and {most} were wanted\n{oracle}");
         assert!(oracle.lives().len() >= most, "few have testified:\n{oracle}");
+        self.end();
+    }
+
+    /// Ends everything and makes sure that nothing is left.
+    pub(super) fn end(mut self) {
         self.home.ok(&["rm", "shop", "--wait"]);
         self.home.eventually("no worker is left", || self.home.workers().is_empty());
         self.agents.clear();
