@@ -5,6 +5,7 @@
 
 mod rack;
 mod sdk;
+mod urls;
 mod use_of_them;
 
 use std::time::{Duration, Instant};
