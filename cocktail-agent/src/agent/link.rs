@@ -32,7 +32,8 @@ use super::AgentConfig;
 use crate::identity::{AgentIdentity, Role, pinned_config};
 use crate::wire::gate_client::GateClient;
 use crate::wire::{
-    AsideFrame, Certificate, Chunk, FetchRequest, Frame, JoinRequest, MESSAGE_LIMIT, RenewRequest, Size, aside_frame,
+    AsideFrame, Certificate, Chunk, FetchRequest, Frame, JoinRequest, MESSAGE_LIMIT, RenewRequest, STREAM_WINDOW, Size,
+    aside_frame, connection_window,
 };
 
 /// Longest time for connecting, with TLS.
@@ -42,6 +43,8 @@ const PING: Duration = Duration::from_secs(10);
 const PONG: Duration = Duration::from_secs(5);
 /// How long the other end of a stream may take to read what is left.
 const CLOSE: Duration = Duration::from_secs(10);
+/// Streams that a gate lets one connection have.
+const STREAMS: u32 = 100;
 /// Frames that wait to be sent.
 const OUTGOING: usize = 1_024;
 /// First and longest pause between two attempts.
@@ -360,6 +363,8 @@ async fn renew(config: &AgentConfig, client: &mut GateClient<Channel>) -> Result
 /// A client of one address.
 async fn dial(address: &str, tls: Arc<ClientConfig>) -> Result<GateClient<Channel>> {
     let endpoint = Endpoint::from_static("http://manager")
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(connection_window(STREAMS))
         .http2_keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .keep_alive_while_idle(true);

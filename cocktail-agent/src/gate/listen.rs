@@ -24,14 +24,11 @@ use tracing::{debug, error, warn};
 
 use super::Shared;
 use super::service::GateService;
-use crate::wire::MESSAGE_LIMIT;
 use crate::wire::gate_server::GateServer;
+use crate::wire::{MESSAGE_LIMIT, STREAM_WINDOW, connection_window};
 
 /// Pause after the system could not accept a connection.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Bytes that a stream, and a connection, may have under way before they are read.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Bytes of all headers of a request.
 const HEADERS: u32 = 8 << 10;
 
@@ -51,7 +48,7 @@ pub(super) async fn serve(
     let served = Server::builder()
         .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window(limits.streams))
         .http2_max_header_list_size(HEADERS)
         .http2_keepalive_interval(Some(limits.ping))
         .http2_keepalive_timeout(Some(limits.pong))

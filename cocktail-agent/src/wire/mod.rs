@@ -23,6 +23,17 @@ pub use self::generated::*;
 /// Bytes of the largest message of either end: some thousand containers of one server in one listing.
 pub const MESSAGE_LIMIT: usize = 4 << 20;
 
+/// Bytes that one stream of a connection may have under way before they are read.
+pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
+
+/// Bytes that all streams of a connection may have under way before they are read: what each of them may. So those that
+/// nobody reads take nothing from the session, on which the lease of all containers hangs.
+pub(crate) fn connection_window(streams: u32) -> u32 {
+    /// What HTTP/2 can say.
+    const MOST: u32 = (1 << 31) - 1;
+    STREAM_WINDOW.saturating_mul(streams).min(MOST)
+}
+
 impl fmt::Debug for JoinRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinRequest")
