@@ -3,6 +3,7 @@
 //! Whatever happens to hosts, lines, agents and keepers: no container ever lives twice, there are never more than were
 //! wanted, and in the end there are as many.
 
+mod hostile;
 mod rack;
 mod sdk;
 mod urls;

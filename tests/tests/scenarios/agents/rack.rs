@@ -38,13 +38,19 @@ impl Rack {
 
     /// The same with other spans.
     pub(super) fn with_spans(servers: usize, spans: &'static str) -> Self {
+        Self::with_agents(servers, servers, spans)
+    }
+
+    /// The same, with agents only on the first ones.
+    pub(super) fn with_agents(servers: usize, agents: usize, spans: &'static str) -> Self {
         let mut rack = Self::without_agents(servers);
         rack.spans = spans;
         rack.serve();
-        for number in 1..=servers {
+        for number in 1..=agents {
             rack.join(number);
         }
-        rack.home.eventually("all servers take containers", || rack.states().iter().all(|state| state == "ready"));
+        let all_are_ready = || rack.states()[..agents].iter().all(|state| state == "ready");
+        rack.home.eventually("all servers with agents take containers", all_are_ready);
         rack
     }
 
