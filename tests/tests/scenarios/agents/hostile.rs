@@ -241,9 +241,7 @@ fn hostile_peers_cost_the_manager_little_memory_and_nobody_else_anything() {
     rack.kill_agent(2);
     let identity = AgentIdentity::load(&rack.agent_dir(2).join("identity")).unwrap().unwrap();
     let agent = identity.client_config().unwrap();
-    let sessions =
-        |rack: &Rack| rack.events("session-recorded").iter().filter(|event| event["object"] == "rack-1").count();
-    let session = sessions(&rack);
+    let session = rack.sessions(1);
     let manager = Process::find(rack.manager.as_ref().unwrap().pid()).unwrap();
     let user = User::of(&rack);
     user.answered(&rack, 50);
@@ -284,11 +282,11 @@ fn hostile_peers_cost_the_manager_little_memory_and_nobody_else_anything() {
     assert!(peak < before + MORE, "{} KiB before, and {more} KiB more at the most", before >> 10);
 
     // The honest agent is in the session in which it was, and obeys.
-    assert_eq!(sessions(&rack), session, "{}", rack.home.report());
+    assert_eq!(rack.sessions(1), session, "{}", rack.home.report());
     assert_eq!(rack.home.pids("witness"), container, "nothing was touched");
     rack.home.ok(&["scale", "witness", "2"]);
     rack.settled(2);
-    assert_eq!(sessions(&rack), session);
+    assert_eq!(rack.sessions(1), session);
     drop((tls, runtimes, sockets, deaf));
     rack.finish(2);
 }
@@ -301,8 +299,7 @@ fn commands_that_read_nothing_of_what_is_typed_silence_no_server() {
     rack.witnesses(1, "");
     let container = rack.home.pids("witness");
     let id = container.keys().next().unwrap();
-    let sessions = || rack.events("session-recorded").len();
-    let (session, typed) = (sessions(), Arc::new(AtomicU64::new(0)));
+    let (session, typed) = (rack.sessions(1), Arc::new(AtomicU64::new(0)));
     let deaf = || {
         let mut command = rack.home.command(&["exec", "-i", id, "--", "sleep", "1000"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -327,7 +324,7 @@ fn commands_that_read_nothing_of_what_is_typed_silence_no_server() {
     assert_eq!(said.stdout, "hello\n");
     rack.home.ok(&["scale", "witness", "2"]);
     rack.settled(2);
-    assert_eq!(sessions(), session, "the session is the same");
+    assert_eq!(rack.sessions(1), session, "the session is the same");
     assert!(rack.home.pids("witness").contains_key(id));
     for child in &mut all {
         child.kill().unwrap();

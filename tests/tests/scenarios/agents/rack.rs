@@ -227,6 +227,12 @@ impl Rack {
         events.into_iter().filter(|event| event["kind"] == kind).collect()
     }
 
+    /// How often something of the sessions of a server was written down: at each new one, and besides.
+    pub(super) fn sessions(&self, number: usize) -> usize {
+        let server = format!("rack-{number}");
+        self.events("session-recorded").iter().filter(|event| event["object"] == server).count()
+    }
+
     /// What every test with witnesses ends with: no two copies of a container, and never more than were wanted; then
     /// everything goes.
     pub(super) fn finish(self, most: usize) {
