@@ -2,6 +2,9 @@
 //!
 //! The messages are documented in `proto/agent.proto`; what is in a frame is `cocktail_core::session`.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -24,10 +27,12 @@ pub use self::generated::*;
 pub const MESSAGE_LIMIT: usize = 4 << 20;
 
 /// Bytes that one stream of a connection may have under way before they are read.
+#[cfg(any(feature = "agent", feature = "gate"))]
 pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
 
 /// Bytes that all streams of a connection may have under way before they are read: what each of them may. So those that
 /// nobody reads take nothing from the session, on which the lease of all containers hangs.
+#[cfg(any(feature = "agent", feature = "gate"))]
 pub(crate) fn connection_window(streams: u32) -> u32 {
     /// What HTTP/2 can say.
     const MOST: u32 = (1 << 31) - 1;
