@@ -37,7 +37,7 @@ pub mod identity;
 pub mod protocol;
 #[cfg(feature = "values")]
 pub mod values;
-#[cfg(any(feature = "agent", feature = "gate"))]
+#[cfg(any(feature = "agent", feature = "fuzzing", feature = "gate"))]
 pub mod wire;
 #[cfg(feature = "worker")]
 pub mod worker;

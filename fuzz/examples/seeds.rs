@@ -68,6 +68,15 @@ fn main() {
     for (number, frame) in cocktail_keeper::fuzzing::seeds().into_iter().enumerate() {
         fs::write(frames.join(number.to_string()), frame).unwrap();
     }
+    for (name, lines) in cocktail_agent::wire::fuzzing::seeds() {
+        let mut words = BTreeSet::new();
+        let frames = lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+        frames.for_each(|frame| keys(&frame, &mut words));
+        // Numbers that count further than they may.
+        words.extend([u64::MAX, u64::MAX - 1, 0].map(|number| number.to_string()));
+        write_words(&folder.join(format!("{name}.dict")), &words);
+        fs::write(target(name).join("0"), lines).unwrap();
+    }
     let mut manifest_words = BTreeSet::new();
     keys(&manifest::schema(), &mut manifest_words);
     write_words(&folder.join("manifest.dict"), &manifest_words);

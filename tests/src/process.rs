@@ -97,6 +97,33 @@ impl Process {
         kibibytes.unwrap_or_default() * 1024
     }
 
+    /// What is resident of it, in bytes: 0 for one that has gone.
+    pub fn resident(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most that was resident of it at once since [`Process::forget_peak`], in bytes, however short that was: 0 for one
+    /// that has gone.
+    pub fn peak(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// Lets its peak be what is resident now.
+    ///
+    /// # Panics
+    /// When the kernel does not let us.
+    pub fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.pid), "5").expect("a peak of a child can be forgotten");
+    }
+
+    /// A number of kibibytes that its status tells, in bytes.
+    fn status(&self, name: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let kibibytes: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+        kibibytes.unwrap_or_default() * 1024
+    }
+
     /// What its descriptors lead to, by number.
     pub fn descriptors(&self) -> Vec<(u32, String)> {
         let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", self.pid)) else { return Vec::new() };

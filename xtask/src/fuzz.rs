@@ -15,7 +15,7 @@ use crate::context::{Context, output, run as run_command};
 use crate::setup::{self, Tool};
 
 /// The targets, as in `fuzz/Cargo.toml`.
-const TARGETS: [&str; 6] = ["manifest", "journal", "snapshot", "store", "keeper", "worker"];
+const TARGETS: [&str; 8] = ["manifest", "journal", "snapshot", "store", "keeper", "worker", "from_agent", "to_agent"];
 
 /// Longest input. More bytes reach no further code and cost rounds.
 const MAX_LEN: usize = 32 << 10;

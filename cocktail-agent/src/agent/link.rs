@@ -32,8 +32,8 @@ use super::AgentConfig;
 use crate::identity::{AgentIdentity, Role, pinned_config};
 use crate::wire::gate_client::GateClient;
 use crate::wire::{
-    AsideFrame, Certificate, Chunk, FetchRequest, Incoming, JoinRequest, MESSAGE_LIMIT, Outgoing, RenewRequest, Size,
-    aside_frame, parts,
+    AsideFrame, Certificate, Chunk, FetchRequest, Incoming, JoinRequest, MESSAGE_LIMIT, Outgoing, RenewRequest,
+    STREAM_WINDOW, Size, aside_frame, connection_window, parts,
 };
 
 /// Longest time for connecting, with TLS.
@@ -43,6 +43,8 @@ const PING: Duration = Duration::from_secs(10);
 const PONG: Duration = Duration::from_secs(5);
 /// How long the other end of a stream may take to read what is left.
 const CLOSE: Duration = Duration::from_secs(10);
+/// Streams that a gate lets one connection have.
+const STREAMS: u32 = 100;
 /// First and longest pause between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -359,6 +361,8 @@ async fn renew(config: &AgentConfig, client: &mut GateClient<Channel>) -> Result
 /// A client of one address.
 async fn dial(address: &str, tls: Arc<ClientConfig>) -> Result<GateClient<Channel>> {
     let endpoint = Endpoint::from_static("http://manager")
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(connection_window(STREAMS))
         .http2_keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .keep_alive_while_idle(true);

@@ -24,14 +24,14 @@ use tracing::{debug, error, warn};
 
 use super::Shared;
 use super::service::GateService;
-use crate::wire::MESSAGE_LIMIT;
 use crate::wire::gate_server::GateServer;
+use crate::wire::{MESSAGE_LIMIT, STREAM_WINDOW, connection_window};
 
 /// Pause after the system could not accept a connection.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Bytes that a stream, and a connection, may have under way before they are read.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bytes that the connections of one address may bring before it is known who they are. A message is kept until it is
+/// whole, and a request to join has about a kilobyte; an agent is known by the beginning of its first call.
+const STRANGE: usize = 8 * MESSAGE_LIMIT;
 /// Bytes of all headers of a request.
 const HEADERS: u32 = 8 << 10;
 
@@ -51,7 +51,7 @@ pub(super) async fn serve(
     let served = Server::builder()
         .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window(limits.streams))
         .http2_max_header_list_size(HEADERS)
         .http2_keepalive_interval(Some(limits.ping))
         .http2_keepalive_timeout(Some(limits.pong))
@@ -65,7 +65,15 @@ pub(super) async fn serve(
 }
 
 /// Strangers of each address.
-type Strangers = Arc<Mutex<BTreeMap<IpAddr, usize>>>;
+type Strangers = Arc<Mutex<BTreeMap<IpAddr, Crowd>>>;
+
+/// All strangers of one address.
+#[derive(Debug, Default)]
+struct Crowd {
+    count: usize,
+    /// What those that are there have brought.
+    bytes: usize,
+}
 
 /// Accepts connections, and does TLS with each in a task of its own: a slow one keeps nobody waiting.
 async fn accept(
@@ -111,26 +119,37 @@ async fn accept(
 struct Stranger {
     all: Strangers,
     address: IpAddr,
+    bytes: usize,
 }
 
 impl Stranger {
     fn enter(all: &Strangers, address: IpAddr, most: usize) -> Option<Self> {
         let mut counts = all.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= most {
+        let crowd = counts.entry(address).or_default();
+        if crowd.count >= most {
             return None;
         }
-        *count += 1;
-        Some(Self { all: all.clone(), address })
+        crowd.count += 1;
+        Some(Self { all: all.clone(), address, bytes: 0 })
+    }
+
+    /// It has brought that many more bytes; returns whether its address may.
+    fn brings(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        let mut counts = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let crowd = counts.entry(self.address).or_default();
+        crowd.bytes += bytes;
+        crowd.bytes <= STRANGE
     }
 }
 
 impl Drop for Stranger {
     fn drop(&mut self) {
         let mut counts = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(crowd) = counts.get_mut(&self.address) {
+            crowd.count -= 1;
+            crowd.bytes -= self.bytes;
+            if crowd.count == 0 {
                 counts.remove(&self.address);
             }
         }
@@ -233,7 +252,16 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let brought = buffer.filled().len() - before;
+        if let Some(stranger) = &mut self.stranger
+            && !stranger.brings(brought)
+        {
+            let error = io::Error::new(io::ErrorKind::ConnectionAborted, "it says much, and not who it is");
+            return Poll::Ready(Err(error));
+        }
+        read
     }
 }
 

@@ -3,11 +3,14 @@
 //! Whatever happens to hosts, lines, agents and keepers: no container ever lives twice, there are never more than were
 //! wanted, and in the end there are as many.
 
+mod hostile;
 mod rack;
+mod sdk;
+mod urls;
 mod use_of_them;
 
-use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use cocktail_tests::Net;
 use rustix::process::Signal;
@@ -16,6 +19,9 @@ use self::rack::Rack;
 
 /// Containers on four servers.
 const MANY: usize = 40;
+
+/// How long packets vanish that nobody is told of.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Whether the server is lost and all that ran there is replaced.
 fn replaced(rack: &Rack, number: usize, count: usize) -> bool {
@@ -50,6 +56,40 @@ fn a_server_that_is_cut_off_past_the_deadline_is_replaced_and_fenced_when_it_is_
     );
     assert_eq!(rack.events("fenced").len(), 10);
     rack.finish(MANY);
+}
+
+/// The spans that everybody has who sets none: a server is lost after 40 s.
+#[test]
+fn packets_that_vanish_for_a_minute_are_survived_with_the_spans_that_nobody_set() {
+    xtask::skip_if!(NoNetworkNamespaces);
+    let rack = Rack::with_spans(4, "");
+    rack.witnesses(MANY, "");
+    assert_eq!(rack.ready(), [10, 10, 10, 10]);
+    let (before, since) = (rack.home.pids("witness"), Instant::now());
+    rack.net.drop_silently(2, true);
+    rack.home.eventually("what ran there is replaced", || replaced(&rack, 2, MANY));
+    // Before anything was made elsewhere, everything there had ended by itself.
+    assert!(rack.workers(2).is_empty());
+    // The fault itself has a length; nothing is judged by it.
+    thread::sleep(MINUTE.saturating_sub(since.elapsed()));
+    assert_eq!(rack.state(2), "lost");
+    rack.net.heal(2);
+    as_wanted(&rack, MANY);
+    let after = rack.home.pids("witness");
+    assert_eq!(
+        before.iter().filter(|(id, pid)| after.get(*id) == Some(pid)).count(),
+        30,
+        "the others were not touched"
+    );
+    assert_eq!(rack.events("fenced").len(), 10);
+    let oracle = rack.oracle();
+    assert_eq!(oracle.most_at_once().0, MANY, "{oracle}");
+    assert_eq!(oracle.lives().len(), MANY + 10, "each was replaced once:\n{oracle}");
+    // It has come back to serve.
+    rack.home.ok(&["scale", "witness", &(MANY + 4).to_string()]);
+    rack.settled(MANY + 4);
+    assert!(rack.ready()[1] > 0, "{:?}", rack.ready());
+    rack.finish(MANY + 4);
 }
 
 #[test]
@@ -87,11 +127,10 @@ fn a_killed_agent_is_followed_by_one_that_adopts_what_runs_within_the_lease_and_
     let mut rack = Rack::new(4);
     rack.witnesses(MANY, "");
     let before = rack.home.pids("witness");
+    let sessions = rack.sessions(1);
     rack.kill_agent(1);
     rack.start(1);
-    rack.home.eventually("the next one has joined", || {
-        rack.events("session-recorded").iter().filter(|event| event["object"] == "rack-1").count() == 2
-    });
+    rack.home.eventually("the next one has joined", || rack.sessions(1) > sessions);
     rack.settled(MANY);
     assert_eq!(rack.home.pids("witness"), before, "nothing was touched");
     // This time nobody follows.
@@ -112,7 +151,7 @@ fn a_killed_keeper_is_followed_by_one_that_adopts_what_runs() {
     let keeper = rack.keeper(1).unwrap();
     keeper.signal(Signal::KILL);
     rack.home.eventually("there is another one", || rack.keeper(1).is_some_and(|other| other.pid != keeper.pid));
-    std::thread::sleep(Duration::from_secs(8));
+    thread::sleep(Duration::from_secs(8));
     rack.settled(6);
     assert_eq!(rack.home.pids("witness"), before, "nothing was touched");
     // The new one knows the lease.
@@ -165,7 +204,7 @@ fn two_agents_never_serve_as_the_same_server() {
     let command = rack.elsewhere(1, 3, &copy, &boot);
     let mut twin = rack.home.spawn_command(command);
     rack.home.eventually("somebody is told", || !rack.events("server-alert").is_empty());
-    std::thread::sleep(Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(3));
     twin.must_run();
     twin.kill();
     rack.settled(9);
@@ -185,7 +224,7 @@ fn a_managers_restart_replaces_nothing_and_a_long_absence_ends_what_nobody_answe
         rack.serve();
         rack.home.eventually("all are back", || rack.ready() == [10, 10, 10, 10]);
     }
-    std::thread::sleep(Duration::from_secs(10));
+    thread::sleep(Duration::from_secs(10));
     assert_eq!(rack.home.pids("witness"), before, "nothing was touched");
     rack.finish(MANY);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cocktail_agent::gate::GateLimits;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -56,6 +56,29 @@ async fn a_length_prefix_of_two_gigabytes_is_not_believed() {
         // OUT_OF_RANGE, before any of it was waited for.
         assert_eq!(status, "11", "{call}");
         served.abort();
+    }
+    house.goes_on().await;
+}
+
+/// Messages are kept until they are whole: a stranger may not begin as many as a connection takes streams.
+#[tokio::test]
+async fn a_stranger_that_says_much_is_cut_whatever_time_it_has() {
+    let mut house = House::with(GateLimits { first: 100 * LONG, ..GateLimits::default() }).await;
+    let stream = TokioIo::new(tls(house.address(), house.stranger(), HERE).await.unwrap());
+    let (mut send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        // Nearly all of a message that is nearly as large as any may be.
+        let size: u32 = (1 << 20) - 64;
+        let pieces = (0..size >> 16).map(|_| Bytes::from(vec![7; 1 << 16]));
+        let pieces = std::iter::once([&[0][..], &size.to_be_bytes()].concat().into()).chain(pieces);
+        let frames = pieces.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+        let body = StreamBody::new(stream::iter(frames).chain(stream::pending()));
+        calls.spawn(send.send_request(request("Join", body)));
+    }
+    while let Some(answer) = timeout(LONG, calls.join_next()).await.expect("it is cut") {
+        assert!(answer.unwrap().is_err(), "nobody answers half a request");
     }
     house.goes_on().await;
 }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cocktail_agent::gate::GateLimits;
 use cocktail_agent::wire::gate_client::GateClient;
-use cocktail_agent::wire::{AsideFrame, aside_frame};
+use cocktail_agent::wire::{AsideFrame, Frame, aside_frame};
 use cocktail_core::contract::ExecInput;
+use cocktail_core::session::{AgentFrame, Readings};
 use futures_util::{SinkExt as _, StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -85,6 +87,35 @@ async fn an_agent_that_says_more_than_anybody_reads_has_to_wait() {
         pieces += 1;
     }
     assert_eq!(pieces, 100 * MIB / PIECE);
+}
+
+/// What an agent says over a stream as long as somebody reads, counted.
+fn endless(number: u64, sent: &Arc<AtomicUsize>) -> impl futures_util::Stream<Item = AsideFrame> + Send + use<> {
+    let counted = sent.clone();
+    let output = stream::repeat_with(move || {
+        counted.fetch_add(PIECE, Ordering::Relaxed);
+        AsideFrame { kind: Some(aside_frame::Kind::Stdout(vec![7; PIECE])) }
+    });
+    stream::iter([opening(number)]).chain(output)
+}
+
+/// Each of them is within its own bounds. The lease of all containers hangs on what is said beside them.
+#[tokio::test]
+async fn no_number_of_streams_that_nobody_reads_silences_a_session() {
+    let mut house = House::open().await;
+    let (mut session, mut link) = house.session(house.agent("a").calls()).await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let mut unread = Vec::new();
+    // With the session they are as many as there may be.
+    for number in 1..u64::from(GateLimits::default().streams) {
+        let opened = session.client.aside(endless(number, &sent)).await.unwrap();
+        unread.push((opened, link.sender.aside(number).await.unwrap()));
+    }
+    timeout(LONG, settled(&sent)).await.expect("they stand still");
+    let json = serde_json::to_vec(&AgentFrame::Readings(Readings::default())).unwrap();
+    session.say.send(Frame { json, more: false }).await.unwrap();
+    let heard = timeout(LONG, link.frames.next()).await.expect("the session is heard");
+    assert_eq!(heard, Some(AgentFrame::Readings(Readings::default())));
 }
 
 /// Opens streams that nobody asks for until one is refused, over one connection after the other.

@@ -176,16 +176,16 @@ impl Agent {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) client: GateClient<Channel>,
-    /// Keeps its side open.
-    _say: mpsc::Sender<Frame>,
+    /// Its side, which ends with it.
+    pub(crate) say: mpsc::Sender<Frame>,
     pub(crate) told: Streaming<Frame>,
 }
 
 impl Session {
     pub(crate) async fn open(mut client: GateClient<Channel>) -> Result<Self, Refusal> {
-        let (_say, frames) = mpsc::channel(16);
+        let (say, frames) = mpsc::channel(16);
         let told = client.session(ReceiverStream::new(frames)).await.map_err(Refusal::of)?.into_inner();
-        Ok(Self { client, told, _say })
+        Ok(Self { client, told, say })
     }
 
     /// Waits until it is over.

@@ -168,7 +168,9 @@ impl ManagerEnd {
         let connection = live.connection;
         self.heard(false, out);
         for (number, report) in (first..=u64::MAX).zip(reports) {
-            let Some(live) = self.live.as_mut().filter(|live| number == live.received + 1) else { continue };
+            // What was received is the agent's own number: it may be the last that there is.
+            let is_next = |live: &&mut Live| live.received.checked_add(1) == Some(number);
+            let Some(live) = self.live.as_mut().filter(is_next) else { continue };
             live.received = number;
             match report {
                 Report::Changed { container, held } => {

@@ -8,8 +8,8 @@ use crate::contract::{Exit, StopOrder};
 use crate::id::{ContainerId, Generation, OperationId, ServerId};
 use crate::session::{
     AgentConfig, AgentEnd, AgentMemory, AgentOutput, AgentTime, BootId, Connection, Contact, Effect, Fact, LeaseEnd,
-    ManagerEnd, ManagerOutput, Order, OrderError, OrderRefusal, Outcome, Phase, Record, Refusal, Survivor, Survivors,
-    ToAgent, ToManager,
+    ManagerEnd, ManagerOutput, Order, OrderError, OrderRefusal, Outcome, Phase, Record, Refusal, Report, Survivor,
+    Survivors, ToAgent, ToManager,
 };
 use crate::time::ManagerTime;
 
@@ -164,6 +164,26 @@ fn orders_that_overtake_one_another_are_done_in_order() {
     let both = ToAgent::Orders { session, first: 1, orders: vec![first, second] };
     let out = pair.agent.received(AgentTime(1), WIRE, both);
     assert!(matches!(out.effects[..], [Effect::Run { .. }, Effect::End { .. }]));
+}
+
+/// What an agent has told before it confirms is a number that it chooses.
+#[test]
+fn no_report_follows_the_last_number_that_there_is() {
+    let (mut agent, _) = agent("first", AgentMemory::default(), Survivors::default(), 0);
+    let mut manager = manager(1, Record::default(), 0);
+    let (_, hello) = agent.opened(AgentTime(0), WIRE).messages.remove(0);
+    let (_, welcome) = manager.received(ManagerTime(0), WIRE, hello).messages.remove(0);
+    let ToAgent::Welcome(welcome) = welcome else { panic!("{welcome:?}") };
+    let (session, as_of, containers) = (welcome.session, u64::MAX, BTreeMap::new());
+    let joined = manager.received(ManagerTime(0), WIRE, ToManager::Confirm { session, as_of, containers });
+    assert!(joined.facts.iter().any(|fact| matches!(fact, Fact::Joined { .. })));
+    for first in [0, 1, u64::MAX] {
+        let report = Report::Outcome { order: 1, outcome: Outcome::Started };
+        let reports = ToManager::Reports { session, taken: u64::MAX, first, reports: vec![report] };
+        let answered = manager.received(ManagerTime(0), WIRE, reports);
+        assert_eq!(answered.messages, [(WIRE, ToAgent::Received { session, received: as_of })]);
+        assert_eq!(answered.facts, []);
+    }
 }
 
 #[test]

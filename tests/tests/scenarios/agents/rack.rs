@@ -26,25 +26,38 @@ pub(super) struct Rack {
     pub(super) net: Net,
     pub(super) manager: Option<Manager>,
     pub(super) agents: Vec<Option<Manager>>,
+    /// Lines of `[manager]` for how long silence may last; none for the defaults.
+    spans: &'static str,
 }
 
 impl Rack {
     /// A Manager with so many servers, whose agents have all joined.
     pub(super) fn new(servers: usize) -> Self {
-        let rack = Self::without_agents(servers);
-        let mut rack = rack;
+        Self::with_spans(servers, SPANS)
+    }
+
+    /// The same with other spans.
+    pub(super) fn with_spans(servers: usize, spans: &'static str) -> Self {
+        Self::with_agents(servers, servers, spans)
+    }
+
+    /// The same, with agents only on the first ones.
+    pub(super) fn with_agents(servers: usize, agents: usize, spans: &'static str) -> Self {
+        let mut rack = Self::without_agents(servers);
+        rack.spans = spans;
         rack.serve();
-        for number in 1..=servers {
+        for number in 1..=agents {
             rack.join(number);
         }
-        rack.home.eventually("all servers take containers", || rack.states().iter().all(|state| state == "ready"));
+        let all_are_ready = || rack.states()[..agents].iter().all(|state| state == "ready");
+        rack.home.eventually("all servers with agents take containers", all_are_ready);
         rack
     }
 
     pub(super) fn without_agents(servers: usize) -> Self {
         let (home, net) = (Home::new(), Net::new(servers).unwrap());
         fs::create_dir(home.base().join("testimony")).unwrap();
-        Self { home, net, manager: None, agents: (0..=servers).map(|_| None).collect() }
+        Self { home, net, manager: None, agents: (0..=servers).map(|_| None).collect(), spans: SPANS }
     }
 
     /// What witnesses have written.
@@ -59,9 +72,10 @@ impl Rack {
     pub(super) fn settings(&self) -> String {
         let names: Vec<String> = (1..self.agents.len()).map(|number| format!("\"rack-{number}\"")).collect();
         let (ports, address) = (self.home.port_range(), self.net.host(Net::MANAGER).address());
+        let spans = self.spans;
         format!(
             "[manager]\nport_range = \"{ports}\"\nport_hold_down = \"100ms\"\ndrain = \"1s\"\nrelist = \"1s\"\n\
-             listen = \"{address}:{PORT}\"\n{SPANS}[providers.rack]\nkind = \"standalone\"\nservers = [{}]\n",
+             listen = \"{address}:{PORT}\"\n{spans}[providers.rack]\nkind = \"standalone\"\nservers = [{}]\n",
             names.join(", ")
         )
     }
@@ -213,13 +227,25 @@ impl Rack {
         events.into_iter().filter(|event| event["kind"] == kind).collect()
     }
 
-    /// What every test ends with: no two copies of a container, and never more than were wanted; then everything goes.
-    pub(super) fn finish(mut self, most: usize) {
+    /// How often something of the sessions of a server was written down: at each new one, and besides.
+    pub(super) fn sessions(&self, number: usize) -> usize {
+        let server = format!("rack-{number}");
+        self.events("session-recorded").iter().filter(|event| event["object"] == server).count()
+    }
+
+    /// What every test with witnesses ends with: no two copies of a container, and never more than were wanted; then
+    /// everything goes.
+    pub(super) fn finish(self, most: usize) {
         let oracle = self.oracle();
         oracle.nobody_met_themselves();
         let (at_once, at) = oracle.most_at_once();
         assert!(at_once <= most, "{at_once} lived at once at {at:?}, and {most} were wanted\n{oracle}");
         assert!(oracle.lives().len() >= most, "few have testified:\n{oracle}");
+        self.end();
+    }
+
+    /// Ends everything and makes sure that nothing is left.
+    pub(super) fn end(mut self) {
         self.home.ok(&["rm", "shop", "--wait"]);
         self.home.eventually("no worker is left", || self.home.workers().is_empty());
         self.agents.clear();
