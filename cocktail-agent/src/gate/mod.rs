@@ -38,6 +38,9 @@ const TELL_AGAIN: Duration = Duration::from_secs(600);
 /// Connections that wait for the Manager to take them.
 const LINKS: usize = 64;
 
+/// Connections of one server: an agent has one, and for a moment those that broke before it.
+const OF_ONE: usize = 8;
+
 /// How patient a gate is, and how many it takes.
 #[derive(Debug, Clone)]
 pub struct GateLimits {
@@ -210,11 +213,15 @@ impl Shared {
     }
 
     /// Notes a connection of a server, so that it is cut when that is revoked.
-    fn note(&self, server: &ServerId, certificate: &CertificateDer<'static>, cut: &CancellationToken) {
+    fn note(&self, server: &ServerId, certificate: &CertificateDer<'static>, cut: &CancellationToken) -> bool {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let connections = live.entry(server.clone()).or_default();
         connections.retain(|connection| !connection.cut.is_cancelled());
-        connections.push(Live { certificate: certificate.clone(), cut: cut.clone() });
+        let allowed = connections.len() < OF_ONE;
+        if allowed {
+            connections.push(Live { certificate: certificate.clone(), cut: cut.clone() });
+        }
+        allowed
     }
 
     /// Cuts the connections whose certificate no authority of ours has signed any more.

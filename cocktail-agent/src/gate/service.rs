@@ -64,8 +64,10 @@ impl GateService {
             _ => return Err(Status::unauthenticated("the certificate is not valid now: renew it")),
         }
         // Before it is asked who is refused: of a revocation and a call at once, one sees the other.
-        if peer.is_new() {
-            self.shared.note(&server, shown, &peer.cut);
+        if peer.is_new() && !self.shared.note(&server, shown, &peer.cut) {
+            warn!(%server, peer = %peer.address, "a connection was closed: its server has too many");
+            peer.cut.cancel();
+            return Err(Status::resource_exhausted("this server has too many connections"));
         }
         if !self.shared.authority.trusts(shown) {
             return Err(refused(format!("{server} shows a certificate of an authority of before")).await);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cocktail_agent::identity::Authority;
+use cocktail_agent::wire::gate_client::GateClient;
 use cocktail_agent::wire::{FetchRequest, RenewRequest};
 use cocktail_core::contract::Gate as _;
 use cocktail_core::id::ServerId;
@@ -12,9 +13,11 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SanType};
 use rustls::ClientConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio::time::timeout;
 use tonic::Code;
+use tonic::transport::Channel;
 
-use super::support::{ELSEWHERE, House, Opened, Refusal, Session, asks, csr, opening};
+use super::support::{ELSEWHERE, House, LONG, Opened, Refusal, Session, asks, csr, opening};
 use crate::identity::{DAY, ders, private_folder};
 
 const CALLS: [&str; 5] = ["join", "renew", "session", "aside", "fetch"];
@@ -184,4 +187,36 @@ async fn who_is_turned_away_is_written_down() {
     assert_eq!(refused, Refusal::Answer(Code::PermissionDenied));
     let alerts = house.book.alerts();
     assert!(alerts.len() == 1 && alerts[0].1.contains("stolen"), "{alerts:?}");
+}
+
+/// Whoever has the certificate of one server cannot fill the Manager with connections.
+#[tokio::test]
+async fn a_server_has_no_more_connections_than_it_needs() {
+    let house = House::open().await;
+    let agent = house.agent("a");
+    let renew = async |client: &mut GateClient<Channel>| {
+        client.renew(RenewRequest { request: csr() }).await.map(|_| ()).map_err(Refusal::of)
+    };
+    let mut open = Vec::new();
+    for number in 0..8 {
+        let mut client = house.client(agent.calls()).await;
+        assert_eq!(renew(&mut client).await, Ok(()), "{number}");
+        open.push(client);
+    }
+    let mut other = house.client(agent.calls()).await;
+    assert_eq!(renew(&mut other).await, Err(Refusal::Connection), "it is closed");
+    let mut of_another = house.client(house.agent("b").calls()).await;
+    assert_eq!(renew(&mut of_another).await, Ok(()));
+    // One that ends makes room.
+    open.pop();
+    let again = async {
+        loop {
+            let mut client = house.client(agent.calls()).await;
+            if renew(&mut client).await.is_ok() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, again).await.expect("there is room again");
 }

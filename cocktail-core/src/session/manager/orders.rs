@@ -12,6 +12,9 @@ use crate::session::message::{Order, Outcome, Report, ToAgent};
 use crate::session::{Connection, OPEN_ORDERS, PAGE, SessionId};
 use crate::time::ManagerTime;
 
+/// Containers of one server that are remembered as told, whoever tells of more.
+const MOST_SEEN: usize = 1 << 16;
+
 /// A session that was confirmed.
 #[derive(Debug, Clone)]
 pub(super) struct Live {
@@ -174,6 +177,10 @@ impl ManagerEnd {
             live.received = number;
             match report {
                 Report::Changed { container, held } => {
+                    if self.seen.len() >= MOST_SEEN && !self.seen.contains_key(&container) {
+                        // None of ours is left out by that: a server has fewer by far.
+                        continue;
+                    }
                     if self.seen.get(&container).is_none_or(|seen| seen.generation <= held.generation) {
                         self.seen.insert(container.clone(), held.clone());
                         out.facts.push(Fact::Changed { container, held });

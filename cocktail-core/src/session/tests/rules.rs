@@ -7,9 +7,9 @@ use super::{lease, start, timing};
 use crate::contract::{Exit, StopOrder};
 use crate::id::{ContainerId, Generation, OperationId, ServerId};
 use crate::session::{
-    AgentConfig, AgentEnd, AgentMemory, AgentOutput, AgentTime, BootId, Connection, Contact, Effect, Fact, LeaseEnd,
-    ManagerEnd, ManagerOutput, Order, OrderError, OrderRefusal, Outcome, Phase, Record, Refusal, Report, Survivor,
-    Survivors, ToAgent, ToManager,
+    AgentConfig, AgentEnd, AgentMemory, AgentOutput, AgentTime, BootId, Connection, Contact, Effect, Fact, Held,
+    LeaseEnd, ManagerEnd, ManagerOutput, Order, OrderError, OrderRefusal, Outcome, Phase, Record, Refusal, Report,
+    Survivor, Survivors, ToAgent, ToManager,
 };
 use crate::time::ManagerTime;
 
@@ -184,6 +184,25 @@ fn no_report_follows_the_last_number_that_there_is() {
         assert_eq!(answered.messages, [(WIRE, ToAgent::Received { session, received: as_of })]);
         assert_eq!(answered.facts, []);
     }
+}
+
+#[test]
+fn what_an_agent_makes_up_is_remembered_up_to_a_limit() {
+    let mut pair = Pair::joined();
+    pair.run("web", 1, LeaseEnd::End);
+    let (session, connection) = (pair.manager.session().unwrap(), pair.manager.connection().unwrap());
+    let held = Held { generation: Generation(1), phase: Phase::Running, blocked: false, older: None };
+    // The first ones have the numbers of what it has told before.
+    let made_up = |number| Report::Changed { container: id(&format!("no-{number}")), held: held.clone() };
+    let reports = (0..70_000).map(made_up).collect();
+    let out = pair.manager.received(
+        ManagerTime(pair.now),
+        connection,
+        ToManager::Reports { session, taken: 1, first: 1, reports },
+    );
+    assert!(out.facts.len() < 1 << 16, "nobody is told of the others");
+    assert_eq!(pair.manager.seen().len(), 1 << 16);
+    assert!(pair.manager.seen().contains_key(&id("web")), "what is ours is not left out");
 }
 
 #[test]
