@@ -1,7 +1,7 @@
 //! Acts: sends the calls of operations that are durable, and reports their outcomes.
 //!
 //! Every call runs to completion in a task of its own, so that nothing is dropped half-way; how many run at once is
-//! bounded per server. A call whose outcome is unknown or that could not be sent is repeated with a jittered back-off:
+//! bounded per server, and of starts altogether. A call whose outcome is unknown or that could not be sent is repeated with a jittered back-off:
 //! a runtime makes the same start only once. Ends and removals are repeated until they succeed.
 
 use std::collections::BTreeMap;
@@ -17,17 +17,19 @@ use cocktail_core::id::{ContainerId, OperationId, ServerId};
 use cocktail_core::operation::{Failure, Operation, OperationKind};
 use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, info_span, warn};
 
 use crate::clock::Clock;
-use crate::shared::{Observation, Shared};
+use crate::shared::{Health, Observation, Shared};
 
 /// Calls that run at once on one server.
 const AT_ONCE: usize = 256;
+/// Starts that are on their way at once, on all servers: each takes some kilobytes, one that waits takes a few hundred bytes.
+const STARTS: usize = 1_024;
 /// First pause before a call is repeated.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause before a call is repeated.
@@ -39,6 +41,7 @@ pub(crate) struct Executor {
     shared: Shared,
     clock: Clock,
     limits: BTreeMap<ServerId, Arc<Semaphore>>,
+    starts: Arc<Semaphore>,
     running: Calls,
     /// Calls that end something. They may take as long as a worker's grace.
     ending: Calls,
@@ -69,7 +72,8 @@ impl Drop for Calls {
 
 impl Executor {
     pub(crate) fn new(shared: Shared, clock: Clock) -> Self {
-        Self { shared, clock, limits: BTreeMap::new(), running: Calls::default(), ending: Calls::default() }
+        let starts = Arc::new(Semaphore::new(STARTS));
+        Self { shared, clock, limits: BTreeMap::new(), starts, running: Calls::default(), ending: Calls::default() }
     }
 
     /// Sends the call of an operation that is durable.
@@ -95,15 +99,18 @@ impl Executor {
             container: operation.container.clone(),
         });
         match &operation.kind {
-            OperationKind::Start => match state.launch(&operation.container) {
-                Ok(launch) => {
-                    let deadline = self.clock.instant(operation.deadline.unwrap_or(ManagerTime(u64::MAX / 2)));
-                    self.running.spawn(call.start(Box::new(launch), deadline).instrument(span));
+            OperationKind::Start => {
+                let deadline = self.clock.instant(operation.deadline.unwrap_or(ManagerTime(u64::MAX / 2)));
+                match self.starts.clone().try_acquire_owned() {
+                    Ok(room) => {
+                        let launch = state.launch(&operation.container);
+                        self.running.spawn(call.start(launch.map(Box::new), deadline, room).instrument(span));
+                    }
+                    Err(_) => {
+                        self.running.spawn(call.start_later(deadline, self.starts.clone()).instrument(span));
+                    }
                 }
-                Err(error) => {
-                    self.running.spawn(async move { call.failed(&error).await }.instrument(span));
-                }
-            },
+            }
             OperationKind::Stop { .. } => {
                 if let Some(order) = state.stop_order(operation) {
                     self.ending.spawn(call.stop(order).instrument(span));
@@ -168,9 +175,43 @@ struct Call {
 }
 
 impl Call {
-    async fn start(self: Box<Self>, launch: Box<Launch>, deadline: tokio::time::Instant) {
+    /// Waits for room, and only then for what to start.
+    async fn start_later(self: Box<Self>, deadline: tokio::time::Instant, starts: Arc<Semaphore>) {
+        let Ok(room) = starts.acquire_owned().await else { return };
+        let (operation, container) = (self.operation, self.container.clone());
+        let look = move |state: &State, _: &Health| {
+            state.operations.contains_key(&operation).then(|| state.launch(&container).map(Box::new))
+        };
+        match self.shared.look(look).await {
+            Ok(Some(launch)) => Box::pin(self.start(launch, deadline, room)).await,
+            Ok(None) => ended("dropped"),
+            // The Manager has ended.
+            Err(_) => {}
+        }
+    }
+
+    async fn start(
+        self: Box<Self>,
+        launch: Result<Box<Launch>, Error>,
+        deadline: tokio::time::Instant,
+        room: OwnedSemaphorePermit,
+    ) {
+        let launch = match launch {
+            Ok(launch) => launch,
+            Err(error) => return self.failed(&error).await,
+        };
         let permit = self.limit.clone().acquire_owned().await;
-        let outcome = self.until(deadline, || self.try_start(&launch)).await;
+        let mut room = Some(room);
+        let attempt = || {
+            let room = room.take();
+            async {
+                let outcome = self.try_start(&launch).await;
+                // Servers that do not answer keep the others' starts waiting for one attempt at most.
+                drop(room);
+                outcome
+            }
+        };
+        let outcome = self.until(deadline, attempt).await;
         drop(permit);
         match outcome {
             None => {}

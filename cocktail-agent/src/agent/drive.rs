@@ -58,7 +58,7 @@ struct Drive {
     signals: BTreeMap<ContainerId, i32>,
     /// Containers that run on when the lease is over.
     keep: BTreeSet<ContainerId>,
-    endpoints: watch::Sender<Option<Vec<EndpointView>>>,
+    endpoints: watch::Sender<Option<Arc<Vec<EndpointView>>>>,
 }
 
 pub(super) fn now() -> AgentTime {
@@ -366,7 +366,7 @@ async fn read_usage(runtime: Arc<dyn Runtime>, every: Duration, readings: mpsc::
 
 /// The endpoints as the Manager said them last.
 #[derive(Debug)]
-struct Table(watch::Receiver<Option<Vec<EndpointView>>>);
+struct Table(watch::Receiver<Option<Arc<Vec<EndpointView>>>>);
 
 impl EndpointSource for Table {
     fn watch(&self, unit: Option<&str>) -> EndpointStream {
@@ -378,8 +378,8 @@ impl EndpointSource for Table {
                     receiver.changed().await.ok()?;
                 }
                 let Some(table) = receiver.borrow_and_update().clone() else { continue };
-                let is_own = |view: &EndpointView| unit.as_ref().is_none_or(|unit| view.is_of(unit));
-                let own: Vec<EndpointView> = table.into_iter().filter(is_own).collect();
+                let is_own = |view: &&EndpointView| unit.as_ref().is_none_or(|unit| view.is_of(unit));
+                let own: Vec<EndpointView> = table.iter().filter(is_own).cloned().collect();
                 if told.as_ref() != Some(&own) {
                     told = Some(own.clone());
                     return Some((Ok(own), (receiver, unit, false, told)));

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +70,7 @@ pub enum ManagerFrame {
         ask: Box<Ask>,
     },
     /// Which containers serve, after each change: workers there may ask.
-    Endpoints(Vec<EndpointView>),
+    Endpoints(Arc<Vec<EndpointView>>),
 }
 
 /// Names and values of variables that are not for logs.

@@ -18,17 +18,19 @@ use cocktail_core::session::{
 };
 use cocktail_core::state::State;
 use cocktail_core::time::{ManagerTime, human};
-use cocktail_core::view::EndpointView;
 use futures_util::StreamExt;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep_until;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::Table;
 use super::seat::{Input, Seat};
 use crate::clock::Clock;
 use crate::observe;
 use crate::shared::{Attached, Found, Health, Observation, Shared};
 
+/// Shortest time between two tables of who serves.
+const TABLES: std::time::Duration = std::time::Duration::from_millis(100);
 /// Pause before what runs on a server is asked for again.
 const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -55,7 +57,8 @@ struct Drive {
     calls: BTreeMap<u64, (Connection, oneshot::Sender<Result<Answer>>)>,
     /// For the starts that are ordered and not yet taken.
     values: BTreeMap<(ContainerId, Generation), Values>,
-    endpoints: Option<Vec<EndpointView>>,
+    /// Who serves.
+    table: watch::Receiver<Table>,
 }
 
 /// Runs until the server is gone or the Manager ends.
@@ -65,6 +68,7 @@ pub(super) async fn run(
     seat: Arc<Seat>,
     end: ManagerEnd,
     mut inputs: mpsc::Receiver<Input>,
+    mut table: watch::Receiver<Table>,
 ) {
     let ended = seat.ended.clone();
     let mut drive = Drive {
@@ -80,8 +84,9 @@ pub(super) async fn run(
         last_call: 0,
         calls: BTreeMap::new(),
         values: BTreeMap::new(),
-        endpoints: None,
+        table: table.clone(),
     };
+    let mut told = Instant::now();
     loop {
         let wake = drive.end.wake_at().map(|at| clock.instant(at));
         let sleep = async {
@@ -100,10 +105,24 @@ pub(super) async fn run(
                 let out = drive.end.tick(clock.now());
                 drive.act(out).await;
             }
+            () = newest(&mut table, told) => {
+                told = Instant::now();
+                let newest = table.borrow_and_update().clone();
+                newest.into_iter().for_each(|table| drive.send(ManagerFrame::Endpoints(table)));
+            }
         }
     }
     for connected in drive.links.values() {
         connected.sender.close();
+    }
+}
+
+/// Waits until there is a newer table than the one that was told then; each is told whole, so not each change by itself.
+async fn newest(table: &mut watch::Receiver<Table>, told: Instant) {
+    sleep_until(told + TABLES).await;
+    if table.changed().await.is_err() {
+        // The Manager is ending.
+        std::future::pending().await
     }
 }
 
@@ -127,10 +146,6 @@ impl Drive {
             }
             Input::Order { order, values, reply } => self.order(order, values, reply).await,
             Input::Ask { ask, reply } => self.ask(ask, reply),
-            Input::Endpoints(table) => {
-                self.send(ManagerFrame::Endpoints(table.clone()));
-                self.endpoints = Some(table);
-            }
         }
     }
 
@@ -372,7 +387,7 @@ impl Drive {
         let Some(connected) = self.live.and_then(|live| self.links.get(&live)) else { return };
         let address = connected.peer.ip();
         let facts = connected.facts.clone();
-        if let Some(table) = self.endpoints.clone() {
+        if let Some(table) = self.table.borrow().clone() {
             connected.sender.send(ManagerFrame::Endpoints(table));
         }
         let (shared, seat) = (self.shared.clone(), self.seat.clone());

@@ -10,7 +10,7 @@ mod events;
 mod seat;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use cocktail_core::contract::{EndpointSource, Gate, Lease};
 use cocktail_core::id::ServerId;
@@ -18,7 +18,9 @@ use cocktail_core::server::ServerState;
 use cocktail_core::session::{Claim, ManagerEnd, Record, Timing};
 use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
+use cocktail_core::view::EndpointView;
 use futures_util::StreamExt;
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
@@ -38,7 +40,13 @@ struct Inner {
     timing: Timing,
     clock: Clock,
     seats: Mutex<BTreeMap<ServerId, Arc<Seat>>>,
+    /// Who serves, once there is a seat.
+    table: watch::Sender<Table>,
+    follows: Once,
 }
+
+/// Who serves, as it was told last.
+type Table = Option<Arc<Vec<EndpointView>>>;
 
 /// What a session goes on from.
 #[derive(Debug, Clone)]
@@ -62,7 +70,8 @@ impl Before {
 
 impl Agents {
     pub(crate) fn new(gate: Arc<dyn Gate>, lease: Lease, timing: Timing, clock: Clock) -> Self {
-        Self(Arc::new(Inner { gate, lease, timing, clock, seats: Mutex::default() }))
+        let (table, _) = watch::channel(None);
+        Self(Arc::new(Inner { gate, lease, timing, clock, seats: Mutex::default(), table, follows: Once::new() }))
     }
 
     /// Where agents connect.
@@ -104,10 +113,13 @@ impl Agents {
         let end = ManagerEnd::new(self.0.timing, server.clone(), self.0.lease.clone(), record, claims, now);
         let (seat, inputs) = Seat::new(server.clone(), self.0.gate.clone(), shared.monitor.interval());
         let seat = Arc::new(seat);
+        self.0.follows.call_once(|| {
+            let source = Arc::new(shared.endpoints.clone());
+            shared.spawn(follow_endpoints(source, self.0.table.clone()));
+        });
         seats.insert(server.clone(), seat.clone());
-        shared.spawn(drive::run(shared.clone(), self.0.clock, seat.clone(), end, inputs));
-        let source = Arc::new(shared.endpoints.clone());
-        shared.spawn(follow_endpoints(seat.clone(), source));
+        let table = self.0.table.subscribe();
+        shared.spawn(drive::run(shared.clone(), self.0.clock, seat.clone(), end, inputs, table));
         debug!(%server, "a server awaits its agent");
         seat
     }
@@ -125,12 +137,10 @@ impl Agents {
     }
 }
 
-/// Passes on which containers serve: workers of that server may ask.
-async fn follow_endpoints(seat: Arc<Seat>, source: Arc<dyn EndpointSource>) {
+/// Keeps the table of who serves for all seats: workers of their servers may ask.
+async fn follow_endpoints(source: Arc<dyn EndpointSource>, table: watch::Sender<Table>) {
     let mut tables = source.watch(None);
-    while let Some(Ok(table)) = tables.next().await {
-        if !seat.tell_endpoints(table).await {
-            return;
-        }
+    while let Some(Ok(newest)) = tables.next().await {
+        table.send_replace(Some(Arc::new(newest)));
     }
 }

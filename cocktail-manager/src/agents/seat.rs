@@ -20,7 +20,6 @@ use cocktail_core::session::{
     AgentFrame, Answer, Ask, Connection, LeaseEnd, Order, OrderRefusal, Outcome, Readings, Values,
 };
 use cocktail_core::spec::Template;
-use cocktail_core::view::EndpointView;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -51,8 +50,6 @@ pub(super) enum Input {
     Order { order: Order, values: Values, reply: oneshot::Sender<Result<Outcome>> },
     /// Something to ask.
     Ask { ask: Ask, reply: oneshot::Sender<Result<Answer>> },
-    /// The endpoints as they are.
-    Endpoints(Vec<EndpointView>),
 }
 
 /// The runtime of a server that an agent drives.
@@ -104,10 +101,6 @@ impl Seat {
 
     pub(super) fn inputs(&self) -> mpsc::Sender<Input> {
         self.inputs.clone()
-    }
-
-    pub(super) async fn tell_endpoints(&self, table: Vec<EndpointView>) -> bool {
-        self.inputs.send(Input::Endpoints(table)).await.is_ok()
     }
 
     pub(super) fn close(&self) {

@@ -16,7 +16,7 @@ use super::support::{HERE, House, LONG, Refusal, Session, csr, join, opening};
 
 /// A frame that is as good as any.
 fn frame() -> ManagerFrame {
-    ManagerFrame::Endpoints(Vec::new())
+    ManagerFrame::Endpoints(std::sync::Arc::default())
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ async fn an_agent_that_does_not_read_a_stream_has_little_of_it_kept() {
     let kept = timeout(LONG, settled(&sent)).await.expect("it stands still");
     assert!(kept < MOST, "{kept} bytes are kept for somebody who does not read");
     // The session beside it, and others, go on.
-    link.sender.send(cocktail_core::session::ManagerFrame::Endpoints(Vec::new()));
+    link.sender.send(cocktail_core::session::ManagerFrame::Endpoints(std::sync::Arc::default()));
     assert!(timeout(LONG, session.told.message()).await.unwrap().unwrap().is_some());
     house.goes_on().await;
     drop((unread, say));
@@ -78,7 +78,7 @@ async fn an_agent_that_says_more_than_anybody_reads_has_to_wait() {
     let mut aside = link.sender.aside(1).await.unwrap();
     let kept = timeout(LONG, settled(&sent)).await.expect("it stands still");
     assert!(kept < MOST, "{kept} bytes are kept that nobody has read");
-    link.sender.send(cocktail_core::session::ManagerFrame::Endpoints(Vec::new()));
+    link.sender.send(cocktail_core::session::ManagerFrame::Endpoints(std::sync::Arc::default()));
     assert!(timeout(LONG, session.told.message()).await.unwrap().unwrap().is_some());
     // All of it is there for whoever begins to read.
     let mut pieces = 0;
