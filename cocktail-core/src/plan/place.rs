@@ -134,7 +134,8 @@ fn check_out<'a>(
         for (index, container) in waiting.iter().enumerate() {
             let Some(server) = state.servers.get(&container.server) else { continue };
             let site = draft.site(server);
-            let provided = template.providers.is_empty() || template.providers.contains(&server.provider);
+            let provided =
+                !server.images && (template.providers.is_empty() || template.providers.contains(&server.provider));
             if server.state != ServerState::Ready || !provided || search.against(draft, &site).is_some() {
                 continue;
             }
@@ -314,6 +315,10 @@ fn room<'a>(draft: &Draft<'a>, template: &Template, server: &'a Server, gone: Op
         let wanted: Vec<&str> = template.providers.iter().map(Name::as_str).collect();
         let because = format!("it is from {}, the unit wants {}", server.provider, wanted.join(" or "));
         return Err(Hold::new(because.clone(), because));
+    }
+    if server.images != template.image.is_some() {
+        let because = if server.images { "it runs images, not programs" } else { "it runs programs, not images" };
+        return Err(Hold::new(because, because));
     }
     let mut free = draft.site(server).left();
     if let Some(gone) = gone.filter(|gone| gone.server == server.id)

@@ -130,7 +130,7 @@ async fn an_older_generation_does_not_come_back(scene: &Scene<'_>) -> Verdict {
 
 fn with_port(mut launch: Launch, port: u16, inherit: bool) -> Verdict<Launch> {
     let name = Name::new("http").map_err(|error| Stop::Failed(error.to_string()))?;
-    launch.ports.push(LaunchPort { name, port, inherit });
+    launch.ports.push(LaunchPort { name, port, inherit, container: None });
     Ok(launch)
 }
 
