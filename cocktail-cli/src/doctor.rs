@@ -4,6 +4,8 @@
 //! every verdict has a test. A warning leaves the exit code 0; what keeps cocktail from working makes it 1.
 
 mod checks;
+#[cfg(feature = "docker")]
+mod engines;
 mod facts;
 
 use cocktail_core::settings::Settings;
@@ -43,9 +45,16 @@ pub(crate) struct Check {
 ///
 /// # Errors
 /// [`Failure::Failed`] if something keeps cocktail from working.
-pub(crate) async fn doctor(dir: &DataDir, settings: &Settings, ui: &mut Ui) -> Outcome {
+pub(crate) async fn doctor(dir: &DataDir, settings: &Settings, provider: &str, ui: &mut Ui) -> Outcome {
     let facts = facts::gather(dir).await;
-    let checks = checks::all(&facts, settings);
+    #[cfg_attr(not(feature = "docker"), expect(unused_mut, reason = "engines have checks of their own"))]
+    let mut checks = checks::all(&facts, settings);
+    #[cfg(feature = "docker")]
+    if provider == "docker" {
+        checks.extend(engines::checks(settings).await);
+    }
+    #[cfg(not(feature = "docker"))]
+    let _only_one = provider;
     match ui.format {
         Format::Json => ui.json(&checks)?,
         Format::Table => show(&checks, ui)?,

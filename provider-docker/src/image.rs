@@ -126,10 +126,11 @@ async fn fetch(engine: &Engine, reference: &str) -> Result<()> {
         let mut steps = Box::pin(docker.create_image(Some(options), None, None));
         while let Some(step) = steps.next().await {
             match step {
-                Ok(step) => match step.error_detail.and_then(|detail| detail.message) {
-                    Some(message) => return Err(error::of_pull(&message, &what)),
-                    None => {}
-                },
+                Ok(step) => {
+                    if let Some(message) = step.error_detail.and_then(|detail| detail.message) {
+                        return Err(error::of_pull(&message, &what));
+                    }
+                }
                 Err(bollard::errors::Error::DockerResponseServerError { message, .. }) => {
                     return Err(error::of_pull(&message, &what));
                 }

@@ -38,9 +38,23 @@ impl Networks {
         Ok(())
     }
 
-    /// A container that was found is on a network.
-    pub(crate) async fn found(&self, network: String, container: &ContainerId) {
-        self.users.lock().await.entry(network).or_default().insert(container.clone());
+    /// Learns who is on which network, and removes networks of the store that nobody is on: a Manager may have died
+    /// before it did. What is removed meanwhile waits for the lock to leave, so nobody stays who has gone.
+    pub(crate) async fn find(&self, engine: &Engine, store: &StoreId) -> Result<()> {
+        let mut users = self.users.lock().await;
+        for summary in engine.list(&[(label::STORE, store.as_str())]).await? {
+            let network = summary.host_config.and_then(|host| host.network_mode);
+            let container = summary.labels.and_then(|labels| label::read(&labels, store));
+            if let (Some(network), Some((container, _))) = (network, container) {
+                users.entry(network).or_default().insert(container);
+            }
+        }
+        for network in list(engine, label::filter(&[(label::STORE, store.as_str())])).await? {
+            if !users.contains_key(&network) {
+                remove(engine, &network).await?;
+            }
+        }
+        Ok(())
     }
 
     /// A container is gone; a network that nobody is on any more goes as well.

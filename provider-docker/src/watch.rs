@@ -11,6 +11,7 @@ use bollard::query_parameters::EventsOptions;
 use cocktail_core::contract::{Exit, RuntimeEvent};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::{ContainerId, Generation, StoreId};
+use cocktail_core::time::WallTime;
 use futures_util::StreamExt;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -48,7 +49,9 @@ async fn follow(shared: &Weak<Shared>, since: &mut Option<String>, lost: &mut Op
     let Some(strong) = shared.upgrade() else { return Ok(()) };
     let (docker, store) = (strong.engine.api().await?, strong.store()?);
     if since.is_none() {
-        *since = strong.engine.info().await?.system_time;
+        // The engine's clock, in the form that it takes itself.
+        let now = strong.engine.info().await?.system_time.and_then(|time| WallTime::parse(&time).ok());
+        *since = now.map(|now| format!("{}.{:06}", now.0.div_euclid(1_000_000), now.0.rem_euclid(1_000_000)));
     }
     drop(strong);
     let mut filters = label::filter(&[(label::STORE, store.as_str())]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bollard::models::ContainerSummary;
 use cocktail_core::contract::{Exit, Known, Listing, Observation, Sighting};
-use cocktail_core::error::Result;
+use cocktail_core::error::{Error, Result};
 use cocktail_core::id::{ContainerId, Generation};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -23,7 +23,6 @@ pub(super) struct Start {
     pub(super) container: ContainerId,
     pub(super) generation: Generation,
     roughly: Rough,
-    network: Option<String>,
 }
 
 impl DockerRuntime {
@@ -40,8 +39,7 @@ impl DockerRuntime {
         let start = |summary: ContainerSummary| {
             let roughly = rough(&summary);
             let (container, generation) = label::read(&summary.labels.unwrap_or_default(), &store)?;
-            let network = summary.host_config.and_then(|host| host.network_mode);
-            Some(Start { id: summary.id?, container, generation, roughly, network })
+            Some(Start { id: summary.id?, container, generation, roughly })
         };
         let mut starts: Vec<Start> = listed.into_iter().filter_map(start).collect();
         starts.sort_by_key(|start| std::cmp::Reverse(start.generation));
@@ -65,12 +63,21 @@ impl DockerRuntime {
                 _ => engine.inspect(&start.id).await?.map(|seen| sighting(&seen.id, seen.condition)),
             };
             let generation = start.generation;
-            Ok(sighting.map(|sighting| (start.container, Observation { generation, sighting })))
+            Ok::<_, Error>(sighting.map(|sighting| (start.container, Observation { generation, sighting })))
         };
-        let seen = stream::iter(newest.values().cloned()).map(|start| Ok(look(start))).try_buffer_unordered(AT_ONCE);
+        let seen = stream::iter(newest.values().cloned())
+            .map(|start| Ok::<_, Error>(look(start)))
+            .try_buffer_unordered(AT_ONCE);
         let seen: Vec<Option<(ContainerId, Observation)>> = seen.try_collect().await?;
         let containers = seen.into_iter().flatten().collect();
         Ok((Listing { containers, complete: true, descended: false }, newest))
+    }
+
+    /// Everything, with the networks.
+    async fn look(&self) -> Result<(Listing, BTreeMap<ContainerId, Start>)> {
+        let seen = self.see().await?;
+        self.shared.networks.find(&self.shared.engine, &self.shared.store()?).await?;
+        Ok(seen)
     }
 
     /// Attaches to what runs. An engine that does not answer says nothing: everything is unknown until it does.
@@ -79,7 +86,7 @@ impl DockerRuntime {
             // An older one that is asked about after a newer one has no probes to begin.
             let _newer = self.shared.enter(&known.launch.container, known.launch.generation);
         }
-        let (mut listing, newest) = match self.see().await {
+        let (mut listing, newest) = match self.look().await {
             Ok(seen) => seen,
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "an engine does not say what it runs");
@@ -87,11 +94,6 @@ impl DockerRuntime {
                 return unknown(known);
             }
         };
-        for start in newest.values() {
-            if let Some(network) = &start.network {
-                self.shared.networks.found(network.clone(), &start.container).await;
-            }
-        }
         for known in known {
             let (container, generation) = (&known.launch.container, known.launch.generation);
             let seen = listing.containers.entry(container.clone()).or_insert_with(|| {

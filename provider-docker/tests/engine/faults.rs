@@ -11,6 +11,7 @@ use crate::machine::{self, Machine, PATIENCE, kill, known};
 machine::trials![
     a_worker_that_takes_too_much_memory_ends_with_the_code_of_a_kill,
     a_container_that_somebody_removes_has_ended,
+    ends_are_heard_without_attaching_again,
     what_ends_while_an_engine_is_down_is_told_when_it_is_back,
     an_engine_that_keeps_its_containers_loses_none_of_them,
     an_engine_that_does_not_answer_says_nothing_about_its_containers,
@@ -32,6 +33,20 @@ async fn a_container_that_somebody_removes_has_ended(machine: &mut Machine) {
     let exit = machine.exited("a").await;
     assert!(matches!(exit, Exit::Unknown | Exit::Code(137)), "{exit}");
     machine.runtime().remove(&machine.launch("a", "").container).await.unwrap();
+}
+
+async fn ends_are_heard_without_attaching_again(machine: &mut Machine) {
+    for name in ["a", "b", "c"] {
+        machine.run(&machine.launch(name, "exit 5")).await;
+        let heard = machine.event(|event| match event {
+            RuntimeEvent::Exited { container, exit, .. } if container.as_str() == name => Some(Ok(exit)),
+            RuntimeEvent::Resync { why } => Some(Err(why)),
+            _ => None,
+        });
+        assert_eq!(heard.await, Ok(Exit::Code(5)), "of {name}");
+        // Time in which a stream that cannot be followed would show.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// Without live-restore the engine ends what it finds running.

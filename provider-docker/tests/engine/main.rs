@@ -4,6 +4,8 @@
 //! takes ports from others meet on its loopback, and nothing of the machine's is touched. Tests run one after the other,
 //! each with a store of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod conformance;
 mod faults;
 mod machine;

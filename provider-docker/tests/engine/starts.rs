@@ -23,6 +23,7 @@ machine::trials![
     what_an_earlier_call_made_is_adopted_and_what_is_older_is_removed,
     an_image_that_does_not_exist_is_said_to,
     a_secret_reaches_the_program_and_no_error,
+    a_network_that_a_dead_manager_left_goes_with_the_next_one,
     many_containers_come_and_go_and_leave_nothing,
 ];
 
@@ -210,6 +211,15 @@ async fn a_secret_reaches_the_program_and_no_error(machine: &mut Machine) {
     launch.argv = vec!["no-such-program".into()];
     let error = machine.runtime().prepare(&launch).await.unwrap_err();
     assert!(error.to_string().contains("no-such-program") && !format!("{error:?}").contains("hunter2"), "{error:?}");
+}
+
+async fn a_network_that_a_dead_manager_left_goes_with_the_next_one(machine: &mut Machine) {
+    let id = machine.run(&machine.launch("a", "exec sleep 600")).await.docker_id.unwrap();
+    machine.attach(&[]).await;
+    assert_eq!(machine.left()[1].len(), 1, "what is used stays");
+    machine.engine.docker(&["rm", "--force", &id]).unwrap();
+    machine.attach(&[]).await;
+    assert_eq!(machine.left(), [const { Vec::<String>::new() }; 3]);
 }
 
 /// Descriptors of this process.
