@@ -90,7 +90,7 @@ mod tests {
     async fn every_check_has_an_answer_on_this_machine() {
         let root = tempfile::tempdir().unwrap();
         let (mut ui, data, _) = ui(Format::Json);
-        let _ = doctor(&DataDir::at(root.path().join("not/there")), &Settings::default(), &mut ui).await;
+        let _ = doctor(&DataDir::at(root.path().join("not/there")), &Settings::default(), "standalone", &mut ui).await;
         let value: serde_json::Value = serde_json::from_str(&data.text()).unwrap();
         let names: Vec<_> = value.as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();
         let expected = [
