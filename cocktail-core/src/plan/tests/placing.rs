@@ -71,3 +71,20 @@ fn images_go_to_servers_of_images_and_programs_to_the_others() {
     assert!(launch.ports[0].port != 80 && launch.argv.is_empty(), "{launch:?}");
     assert_eq!(launch.image.expect("it has an image").reference, "web:1");
 }
+
+#[test]
+fn an_engine_and_the_machine_that_it_is_on_give_out_different_ports() {
+    let mut world = World::new();
+    let mut server = world.state.servers[&server_id()].clone();
+    (server.id, server.provider, server.images) = (ServerId::new("box"), name("boxes"), true);
+    world.turn(vec![Event::ServerSeen { server: Box::new(server) }]);
+    let unit = |name: &str, runs: &str| format!("[maps.prod.units.{name}]\n{runs}\nreplicas = 3\nports.http = {{}}\n");
+    let (plain, boxed) = (unit("plain", "command = [\"web\"]"), unit("boxed", "image = \"web:1\""));
+    world.apply(&format!("service = \"shop\"\n{plain}{boxed}"));
+    let ports =
+        |of: &str| world.of(of).iter().flat_map(|it| it.ports.iter().filter_map(|port| port.port)).collect::<Vec<_>>();
+    let mut all = [ports("plain"), ports("boxed")].concat();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 6, "{all:?}");
+}
