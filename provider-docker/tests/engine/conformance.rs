@@ -38,7 +38,7 @@ struct Fixture<'e> {
 #[async_trait::async_trait]
 impl ProviderFixture for Fixture<'_> {
     async fn provider(&self) -> Result<Arc<dyn Provider>> {
-        Ok(Arc::new(machine::provider(self.engine, &self.workers.next_lease())))
+        Ok(Arc::new(machine::provider(&self.engine.url(), &self.workers.next_lease())))
     }
 }
 

@@ -1,10 +1,14 @@
 //! What goes wrong: an engine that dies and comes back, containers that others remove, memory that runs out.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cocktail_core::contract::{Exit, RuntimeEvent, Sighting};
 use cocktail_core::error::ErrorKind;
 use cocktail_core::quantity::Bytes;
+use tokio::io::copy_bidirectional;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 
 use crate::machine::{self, Machine, PATIENCE, kill, known};
 
@@ -12,6 +16,7 @@ machine::trials![
     a_worker_that_takes_too_much_memory_ends_with_the_code_of_a_kill,
     a_container_that_somebody_removes_has_ended,
     ends_are_heard_without_attaching_again,
+    events_go_on_after_their_stream_was_cut,
     what_ends_while_an_engine_is_down_is_told_when_it_is_back,
     an_engine_that_keeps_its_containers_loses_none_of_them,
     an_engine_that_does_not_answer_says_nothing_about_its_containers,
@@ -47,6 +52,66 @@ async fn ends_are_heard_without_attaching_again(machine: &mut Machine) {
         // Time in which a stream that cannot be followed would show.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// A way to the engine that can be cut and goes on for who comes again.
+struct Line {
+    url: String,
+    cut: watch::Sender<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Line {
+    fn to(socket: PathBuf) -> Self {
+        let folder = tempfile::Builder::new().prefix("ckt").tempdir_in("/tmp").unwrap();
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let cut = watch::Sender::new(());
+        let cuts = cut.subscribe();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (socket, mut cuts) = (socket.clone(), cuts.clone());
+                cuts.mark_unchanged();
+                tokio::spawn(async move {
+                    let Ok(mut far) = UnixStream::connect(socket).await else { return };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        _ = cuts.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { url: format!("unix://{}", path.display()), cut, _folder: folder }
+    }
+}
+
+async fn events_go_on_after_their_stream_was_cut(machine: &mut Machine) {
+    let line = Line::to(machine.engine.socket());
+    machine.url = Some(line.url.clone());
+    machine.attach(&[]).await;
+    machine.run(&machine.launch("a", "exit 5")).await;
+    assert_eq!(machine.exited("a").await, Exit::Code(5));
+    machine.run(&machine.launch("b", "sleep 1; exit 6")).await;
+    line.cut.send(()).unwrap();
+    let (mut told, mut resynced) = (None, false);
+    while told.is_none() || !resynced {
+        machine
+            .event(|event| match event {
+                RuntimeEvent::Exited { exit, .. } => {
+                    told = Some(exit);
+                    Some(())
+                }
+                RuntimeEvent::Resync { .. } => {
+                    resynced = true;
+                    Some(())
+                }
+                _ => None,
+            })
+            .await;
+    }
+    assert_eq!(told, Some(Exit::Code(6)));
+    machine.run(&machine.launch("c", "exit 7")).await;
+    assert_eq!(machine.exited("c").await, Exit::Code(7));
 }
 
 /// Without live-restore the engine ends what it finds running.

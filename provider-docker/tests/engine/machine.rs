@@ -97,6 +97,8 @@ pub(crate) use trials;
 pub(crate) struct Machine {
     pub(crate) engine: Engine,
     pub(crate) store: StoreId,
+    /// Where the engine is reached, if not at its own socket.
+    pub(crate) url: Option<String>,
     epoch: u64,
     attached: Option<Attached>,
 }
@@ -110,7 +112,7 @@ impl Machine {
     async fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         let store = StoreId::new(format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let mut machine = Self { engine: engine(), store, epoch: 0, attached: None };
+        let mut machine = Self { engine: engine(), store, url: None, epoch: 0, attached: None };
         machine.attach(&[]).await;
         machine
     }
@@ -125,7 +127,7 @@ impl Machine {
             key: self.epoch.to_string(),
             earlier: (1..self.epoch).map(|number| number.to_string()).collect(),
         };
-        let provider = provider(&self.engine, &lease);
+        let provider = provider(&self.url.clone().unwrap_or_else(|| self.engine.url()), &lease);
         let server = provider.servers().next().unwrap().clone();
         let Connection::Local(runtime) = provider.connect(&server).await.unwrap() else { panic!("not local") };
         let events = runtime.events();
@@ -204,8 +206,8 @@ impl Machine {
     }
 }
 
-pub(crate) fn provider(engine: &PrivateEngine, lease: &Lease) -> DockerProvider {
-    let local = EngineConfig { url: engine.url(), ..EngineConfig::local() };
+pub(crate) fn provider(url: &str, lease: &Lease) -> DockerProvider {
+    let local = EngineConfig { url: url.to_owned(), ..EngineConfig::local() };
     let config = DockerConfig { engines: vec![local], ..DockerConfig::default() };
     let provider = DockerBuilder::new(Name::new("docker").unwrap()).with_config(config).build().unwrap();
     provider.lead(lease);
