@@ -162,6 +162,18 @@ impl PrivateEngine {
 impl Drop for PrivateEngine {
     fn drop(&mut self) {
         self.end();
+        unmount(&self.folder);
+    }
+}
+
+/// Takes away what an engine that crashed had mounted below a folder, the innermost first, so that it can be removed.
+fn unmount(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    let mut below: Vec<&str> = points.filter(|point| Path::new(point).starts_with(folder)).collect();
+    below.sort_unstable();
+    for point in below.into_iter().rev() {
+        let _gone = Command::new("umount").args(["--lazy", point]).status();
     }
 }
 
