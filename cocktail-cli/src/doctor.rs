@@ -4,6 +4,8 @@
 //! every verdict has a test. A warning leaves the exit code 0; what keeps cocktail from working makes it 1.
 
 mod checks;
+#[cfg(feature = "docker")]
+mod engines;
 mod facts;
 
 use cocktail_core::settings::Settings;
@@ -43,9 +45,16 @@ pub(crate) struct Check {
 ///
 /// # Errors
 /// [`Failure::Failed`] if something keeps cocktail from working.
-pub(crate) async fn doctor(dir: &DataDir, settings: &Settings, ui: &mut Ui) -> Outcome {
+pub(crate) async fn doctor(dir: &DataDir, settings: &Settings, provider: &str, ui: &mut Ui) -> Outcome {
     let facts = facts::gather(dir).await;
-    let checks = checks::all(&facts, settings);
+    #[cfg_attr(not(feature = "docker"), expect(unused_mut, reason = "engines have checks of their own"))]
+    let mut checks = checks::all(&facts, settings);
+    #[cfg(feature = "docker")]
+    if provider == "docker" {
+        checks.extend(engines::checks(settings).await);
+    }
+    #[cfg(not(feature = "docker"))]
+    let _only_one = provider;
     match ui.format {
         Format::Json => ui.json(&checks)?,
         Format::Table => show(&checks, ui)?,
@@ -81,7 +90,7 @@ mod tests {
     async fn every_check_has_an_answer_on_this_machine() {
         let root = tempfile::tempdir().unwrap();
         let (mut ui, data, _) = ui(Format::Json);
-        let _ = doctor(&DataDir::at(root.path().join("not/there")), &Settings::default(), &mut ui).await;
+        let _ = doctor(&DataDir::at(root.path().join("not/there")), &Settings::default(), "standalone", &mut ui).await;
         let value: serde_json::Value = serde_json::from_str(&data.text()).unwrap();
         let names: Vec<_> = value.as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();
         let expected = [

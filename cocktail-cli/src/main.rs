@@ -154,11 +154,11 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
             let chosen = manifests::settings(global.config.as_deref(), &[], &from.working_dir, ui)?;
             release::release(&DataDir::find(&from, false)?, chosen.settings, ui).await
         }
-        Command::Doctor(_) => {
+        Command::Doctor(asked) => {
             // The folder that `up` would use: a doctor is asked before anything runs, too.
             let dir = DataDir::find(&from, true)?;
             let chosen = manifests::settings(global.config.as_deref(), &[], &from.working_dir, ui)?;
-            doctor::doctor(&dir, &chosen.settings, ui).await
+            doctor::doctor(&dir, &chosen.settings, &asked.provider, ui).await
         }
         Command::Up(args) => up::up(&args, global, &from, ui).await,
         Command::Serve(args) => serve::serve(&args, global, &from, ui).await,

@@ -50,7 +50,8 @@ mod export {
     static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
     /// Spans that are sent unless `COCKTAIL_TRACES` says otherwise: those of the library, one for each operation.
-    const DEFAULT: &str = "cocktail=info,cocktail_manager=info,cocktail_provider_standalone=info";
+    const DEFAULT: &str =
+        "cocktail=info,cocktail_manager=info,cocktail_provider_docker=info,cocktail_provider_standalone=info";
 
     /// Sends spans, if the environment asks for it.
     ///

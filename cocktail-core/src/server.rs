@@ -190,6 +190,9 @@ pub struct Server {
     pub allocated: Resources,
     /// Containers on it.
     pub containers: u32,
+    /// Whether it runs images, and nothing else; programs and nothing else where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub images: bool,
     /// How it came, and why it goes.
     #[serde(default)]
     pub tenure: Tenure,

@@ -217,9 +217,13 @@ pub struct Scrape {
 pub struct Template {
     /// The program and its arguments, before substitution of `${PORT}` and the like.
     pub command: Vec<String>,
+    /// The image that it is run from, on servers that run images. The command then replaces that of the image; it is empty
+    /// where the image's own is to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
     /// Providers by name, in order of preference; empty means the Manager's default.
     pub providers: Vec<Name>,
-    /// Working directory.
+    /// Working directory; that of the image where it is empty.
     pub cwd: PathBuf,
     /// User to run as; the Manager's own when `None`.
     pub user: Option<String>,
@@ -288,6 +292,16 @@ pub enum Untold<'a> {
     Probe,
 }
 
+/// An image, and how it is started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Where it is: `registry/name:tag`, or `name@sha256:…`.
+    pub reference: String,
+    /// What replaces the entrypoint of the image, before substitution; the image's own when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+}
+
 /// A microservice that a worker loads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MicroserviceSpec {
@@ -340,6 +354,9 @@ pub struct PortSpec {
     pub inherit: bool,
     /// Address that the service port listens on.
     pub address: std::net::IpAddr,
+    /// The number that the program of an image listens on inside its container; the leased one when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<u16>,
 }
 
 /// What one container reserves.

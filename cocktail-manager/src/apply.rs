@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use cocktail_core::command::Command;
-use cocktail_core::contract::{Actor, Applied, ManifestSource};
+use cocktail_core::contract::{Actor, Applied, ManifestSource, Provider};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::UnitId;
 use cocktail_core::manifest::{self, Diagnostic, Parsed, Severity};
@@ -148,13 +149,25 @@ async fn machine(shared: &Shared, file: &Parsed, known: &Known) -> Result<Vec<Di
 }
 
 async fn problems(shared: &Shared, template: &Template) -> Result<BTreeSet<(String, String)>> {
-    let wanted = |name: &cocktail_core::name::Name| template.providers.is_empty() || template.providers.contains(name);
+    let wanted = |provider: &&Arc<dyn Provider>| match &template.providers[..] {
+        // What runs images takes no programs, and the other way round, so it is not asked about them.
+        [] => provider.capabilities().images == template.image.is_some(),
+        named => named.contains(provider.name()),
+    };
     let mut problems = BTreeSet::new();
-    for provider in shared.providers.iter().filter(|provider| wanted(provider.name())) {
+    let providers: Vec<_> = shared.providers.iter().filter(wanted).collect();
+    if providers.is_empty() && template.image.is_some() {
+        let message = "no provider of this manager runs images: add [providers.docker] with kind = \"docker\"";
+        problems.insert(("image".into(), message.into()));
+    }
+    for provider in providers {
         problems.extend(provider.validate(template));
     }
+    let servers = shared.servers.all();
+    let alike: Vec<_> =
+        servers.iter().filter(|(_, runtime)| runtime.capabilities().images == template.image.is_some()).collect();
     // Servers of one provider are alike; with several, a server that lacks the program says so when it starts it.
-    if let [(_, runtime)] = &shared.servers.all()[..] {
+    if let [(_, runtime)] = alike[..] {
         match runtime.check(template).await {
             Ok(found) => problems.extend(found),
             // It says so when it starts it.

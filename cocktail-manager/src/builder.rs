@@ -169,7 +169,7 @@ impl Builder {
             for seen in listing.servers {
                 let connection = provider.connect(&seen.server).await?;
                 let by_agent = matches!(connection, Connection::Agent);
-                let event = Event::ServerSeen { server: Box::new(server(&state, provider.name(), &seen, by_agent)) };
+                let event = Event::ServerSeen { server: Box::new(server(&state, provider.as_ref(), &seen, by_agent)) };
                 state.apply(&event);
                 events.push(event);
                 if by_agent && shared.agents.is_some() {
@@ -294,18 +294,21 @@ async fn load(store: &Arc<dyn Store>) -> Result<(State, Seq)> {
 }
 
 /// The record of a server that a provider lists.
-fn server(state: &State, provider: &Name, seen: &ServerObservation, by_agent: bool) -> Server {
+fn server(state: &State, provider: &dyn Provider, seen: &ServerObservation, by_agent: bool) -> Server {
     let known = state.servers.get(&seen.server);
     if by_agent {
-        return remote(known, provider, seen);
+        return remote(known, provider.name(), seen);
     }
+    // One that does not answer now has what it had.
+    let silent = seen.capacity == Resources::default();
+    let capacity = known.filter(|_| silent).map_or(seen.capacity, |known| known.capacity);
     let changed = known.is_none_or(|known| known.incarnation != seen.incarnation);
     // What a user has said about a server outlasts its boots and those of the Manager.
     let kept = known.filter(|known| matches!(known.state, ServerState::Cordoned | ServerState::Draining));
     let reason = if changed { "joined" } else { "known from before" };
     Server {
         id: seen.server.clone(),
-        provider: provider.clone(),
+        provider: provider.name().clone(),
         provider_id: seen.provider_id.clone(),
         state: kept.map_or(ServerState::Ready, |known| known.state),
         reason: kept.map_or_else(|| reason.into(), |known| known.reason.clone()),
@@ -314,9 +317,10 @@ fn server(state: &State, provider: &Name, seen: &ServerObservation, by_agent: bo
         offering: seen.offering.clone(),
         incarnation: seen.incarnation.clone(),
         address: seen.address,
-        capacity: seen.capacity,
+        capacity,
         allocated: Resources::default(),
         containers: 0,
+        images: provider.capabilities().images,
         tenure: Tenure::default(),
     }
 }
@@ -340,6 +344,7 @@ fn remote(known: Option<&Server>, provider: &Name, seen: &ServerObservation) -> 
         capacity: Resources::default(),
         allocated: Resources::default(),
         containers: 0,
+        images: false,
         tenure: Tenure { by_agent: true, ..Tenure::default() },
     }
 }

@@ -98,6 +98,7 @@ mod tests {
             capacity: Resources { cpu: CpuMillis(4000), memory: Bytes(1 << 30) },
             allocated: Resources::default(),
             containers: 0,
+            images: false,
             tenure: cocktail_core::fleet::Tenure::default(),
         };
         let mut state = State::new(StoreId::new("store-1"));

@@ -15,6 +15,9 @@ use cocktail_store::{DataDir, RedbStore};
 
 /// The kind of the provider that this machine is.
 const STANDALONE: &str = "standalone";
+/// The kind of providers whose servers are engines.
+#[cfg(feature = "docker")]
+const DOCKER: &str = "docker";
 
 /// A Manager with its data dir. Dereferences to [`Orchestrator`]; cheap to clone.
 ///
@@ -195,22 +198,27 @@ async fn gate(settings: &Settings, _data_dir: &DataDir, _store: &Arc<dyn Store>)
 /// The providers that the settings name; this machine with defaults where they name none of its kind.
 fn configured(settings: &Settings, data_dir: &DataDir) -> Result<Vec<Arc<dyn Provider>>> {
     let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
+    let mut here = false;
     for (name, provider) in &settings.providers {
         match provider.kind.as_str() {
-            STANDALONE if providers.is_empty() => {
+            STANDALONE if !here => {
+                here = true;
                 providers.push(Arc::new(standalone(name.clone(), provider, settings, data_dir)?));
             }
             STANDALONE => {
                 let message = format!("[providers.{name}]: this machine is a provider already, and there is one of it");
                 return Err(Error::invalid(message));
             }
+            #[cfg(feature = "docker")]
+            DOCKER => providers.push(Arc::new(docker(name.clone(), provider, settings)?)),
             kind => {
                 let message = format!("[providers.{name}]: this program has no provider of kind {kind:?}");
                 return Err(Error::new(ErrorKind::Unsupported, message));
             }
         }
     }
-    if providers.is_empty() {
+    // It also has the service ports, wherever the containers behind them are.
+    if !here {
         providers.push(Arc::new(this_machine(settings, data_dir)?));
     }
     Ok(providers)
@@ -225,6 +233,19 @@ pub(crate) fn this_machine(settings: &Settings, data_dir: &DataDir) -> Result<St
     let kind = Name::new(STANDALONE).map_err(|error| Error::unexpected(error.to_string()))?;
     let defaults = ProviderSettings { kind: kind.clone(), options: std::collections::BTreeMap::new() };
     standalone(kind, &defaults, settings, data_dir)
+}
+
+#[cfg(feature = "docker")]
+fn docker(
+    name: Name,
+    provider: &ProviderSettings,
+    settings: &Settings,
+) -> Result<cocktail_provider_docker::DockerProvider> {
+    cocktail_provider_docker::DockerBuilder::new(name)
+        .with_options(&provider.options)
+        .with_logs(settings.log_bytes, settings.log_files)
+        .with_binds(settings.binds.clone())
+        .build()
 }
 
 fn standalone(

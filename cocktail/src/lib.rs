@@ -41,6 +41,8 @@ pub use cocktail_core::error::{Error, ErrorKind, Result};
 pub use cocktail_core::settings::Settings;
 pub use cocktail_core::{contract, manifest, name, scaling, spec, view};
 pub use cocktail_manager::{Ended, Orchestrator};
+#[cfg(feature = "docker")]
+pub use cocktail_provider_docker as docker;
 pub use cocktail_provider_standalone as standalone;
 pub use cocktail_store as store;
 

@@ -25,12 +25,22 @@ type Problems = Vec<(String, String)>;
 /// Problems that need no look at the machine.
 pub(crate) fn without_looking(template: &Template) -> Problems {
     let unknown = template.rlimits.keys().filter(|name| !knows_rlimit(name));
-    unknown.map(|name| (format!("rlimits.{name}"), "this limit cannot be set for processes here".to_owned())).collect()
+    let image = template.image.as_ref().map(|_| {
+        let sentence =
+            "this provider runs programs, not images: name a `provider` of the kind docker, or use `command`";
+        ("image".to_owned(), sentence.to_owned())
+    });
+    let unknown =
+        unknown.map(|name| (format!("rlimits.{name}"), "this limit cannot be set for processes here".to_owned()));
+    image.into_iter().chain(unknown).collect()
 }
 
 /// The manifest key below the unit, and a sentence, for each problem.
 pub(crate) fn template(template: &Template, volumes: &Volumes) -> Problems {
     let mut problems = without_looking(template);
+    if template.image.is_some() {
+        return problems;
+    }
     let mut add = |key: String, sentence: String| problems.push((key, sentence));
     if !template.microservices.is_empty() && template.user.is_some() {
         add("user".into(), "a worker of another user cannot reach the manager: leave it out, or use `command`".into());

@@ -41,15 +41,24 @@ type Input = Arc<Mutex<Option<cocktail_keeper::ExecInput>>>;
 
 /// A session as users know it.
 pub(crate) fn session(session: cocktail_keeper::ExecSession, timeout: Option<Duration>) -> ExecSession {
+    session_with(session, timeout, ())
+}
+
+/// The same, with something that is held as long as it is read.
+pub(crate) fn session_with(
+    session: cocktail_keeper::ExecSession,
+    timeout: Option<Duration>,
+    held: impl Send + 'static,
+) -> ExecSession {
     let input = Arc::new(Mutex::new(Some(session.input())));
     let running = Running {
         session: Some(session),
         input: Arc::clone(&input),
         deadline: timeout.map(|timeout| (Instant::now() + timeout, timeout)),
     };
-    let output = stream::unfold(running, |mut running| async move {
+    let output = stream::unfold((running, held), |(mut running, held)| async move {
         let output = running.next().await?;
-        Some((output, running))
+        Some((output, (running, held)))
     });
     ExecSession { input: writer(input), output: output.boxed() }
 }

@@ -105,6 +105,7 @@ impl Runtime for StandaloneRuntime {
             tty: true,
             limits: self.shared.fixed.limits,
             inherit: true,
+            images: false,
         }
     }
 

@@ -15,6 +15,7 @@ use cocktail_core::name::Name;
 use cocktail_core::spec::{Check, Resources};
 use cocktail_keeper::protocol::{Event, EventFrame, SetServices};
 use cocktail_keeper::{KeeperHandle, KeeperOptions};
+use cocktail_probe::Numbers;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::AbortHandle;
 
@@ -23,7 +24,7 @@ use crate::config::StandaloneConfig;
 use crate::disk::Counts;
 use crate::exec::exit;
 use crate::forwarder::unit_of;
-use crate::probe::{self, Numbers};
+use crate::probe;
 use crate::usage::Readings;
 use crate::volumes::Volumes;
 use crate::workers::Workers;
@@ -62,7 +63,7 @@ pub(crate) struct Shared {
     pub(crate) readings: Mutex<Readings>,
     /// What volumes hold. Held while it is counted.
     pub(crate) counts: Mutex<Counts>,
-    pub(crate) exec_probes: Semaphore,
+    pub(crate) exec_probes: Arc<Semaphore>,
     pub(crate) workers: Workers,
     containers: Mutex<BTreeMap<ContainerId, Watched>>,
     events: broadcast::Sender<RuntimeEvent>,
@@ -126,7 +127,7 @@ impl Shared {
             table: Mutex::default(),
             readings: Mutex::default(),
             counts: Mutex::default(),
-            exec_probes: Semaphore::new(EXEC_PROBES),
+            exec_probes: Arc::new(Semaphore::new(EXEC_PROBES)),
             workers: Workers::default(),
             containers: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
@@ -172,13 +173,14 @@ impl Shared {
         }
         let probe = |probe: &LaunchProbe| {
             let target = probe::Target {
+                shared: Arc::downgrade(self),
                 container: launch.container.clone(),
                 generation: launch.generation,
                 pid,
                 address: self.fixed.config.address,
                 inherited: watched.inherited.clone(),
             };
-            tokio::spawn(probe::run(Arc::downgrade(self), target, probe.clone(), up.clone())).abort_handle()
+            tokio::spawn(cocktail_probe::run(target, probe.clone(), up.clone())).abort_handle()
         };
         // What a worker says itself is not looked for.
         let looked_for = launch.probes.iter().filter(|probe| probe.check != Check::Worker);

@@ -46,6 +46,7 @@ impl Place {
             probes: Vec::new(),
             worker: None,
             outlives_lease: false,
+            image: None,
             artifact: None,
         }
     }

@@ -182,10 +182,22 @@ impl Home {
     /// `serve` with the text of a settings file: returns when it answers.
     #[track_caller]
     pub fn serve_with(&self, settings: &str) -> Manager {
+        self.serve_through(&[], settings)
+    }
+
+    /// The same by way of another program, given as words, which becomes ours.
+    #[track_caller]
+    pub fn serve_through(&self, through: &[&str], settings: &str) -> Manager {
         self.left.set(true);
         let file = self.base().join("out/settings.toml");
         fs::write(&file, settings).expect("a file can be written");
-        let mut manager = self.spawn(&["--config", &file.to_string_lossy(), "serve"]);
+        let program = self.program.to_string_lossy();
+        let file = file.to_string_lossy();
+        let words = [through, &[&program, "--config", &file, "serve"]].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        self.settle(&mut command);
+        let mut manager = self.spawn_command(command);
         let pid = manager.pid();
         self.eventually("the Manager answers", || {
             manager.must_run();

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fmt, fs, net};
 
+use crate::engine;
+
 /// Something that this machine lacks, and that a test may need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
@@ -27,13 +29,15 @@ pub enum Condition {
     NoNetem,
     /// There is no `python3` on the `PATH`.
     NoPython3,
+    /// No engine of a test's own can be started: not root, or no `dockerd`, static busybox or network namespaces.
+    NoDockerEngine,
     /// Nobody says where a Python with grpcio-tools is (`COCKTAIL_GRPC_PYTHON`).
     NoGrpcPython,
 }
 
 impl Condition {
     /// Every condition, in the order of the enum.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotRoot,
         Self::NoCgroupV2Controllers,
         Self::NoIpv6,
@@ -42,6 +46,7 @@ impl Condition {
         Self::NoNetworkNamespaces,
         Self::NoNetem,
         Self::NoPython3,
+        Self::NoDockerEngine,
         Self::NoGrpcPython,
     ];
 
@@ -56,6 +61,7 @@ impl Condition {
             Self::NoNetworkNamespaces => "no-network-namespaces",
             Self::NoNetem => "no-netem",
             Self::NoPython3 => "no-python3",
+            Self::NoDockerEngine => "no-docker-engine",
             Self::NoGrpcPython => "no-grpc-python",
         }
     }
@@ -76,6 +82,12 @@ impl Condition {
             Self::NoNetworkNamespaces => !can_change_network("ip link add first type veth peer name second"),
             Self::NoNetem => !can_change_network("tc qdisc add dev lo root netem delay 1ms"),
             Self::NoPython3 => find_program("python3").is_none(),
+            Self::NoDockerEngine => {
+                let programs = ["dockerd", "docker", "busybox"];
+                effective_uid() != Some(0)
+                    || programs.iter().any(|name| engine::find(name).is_none())
+                    || !can_change_network("ip link add first type veth peer name second")
+            }
             Self::NoGrpcPython => env::var_os("COCKTAIL_GRPC_PYTHON").is_none(),
         }
     }

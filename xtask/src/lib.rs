@@ -5,6 +5,7 @@
 //! this module writes. It stays cheap to compile: every test program of the workspace may link it.
 
 pub mod condition;
+pub mod engine;
 pub mod skip;
 
 pub use condition::Condition;

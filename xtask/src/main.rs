@@ -1,4 +1,4 @@
-//! Development commands: `cargo xtask check | test | bench | sim | fuzz | mutants | picture`.
+//! Development commands: `cargo xtask check | test | bench | sim | fuzz | mutants | picture | emulators`.
 //!
 //! Each command is a module with a `run`. Exit code 0 means that everything passed, 1 that something failed, 2 that the
 //! command was not understood.
@@ -8,6 +8,7 @@
 mod bench;
 mod check;
 mod context;
+mod emulators;
 mod fuzz;
 mod mutants;
 mod picture;
@@ -29,6 +30,7 @@ usage: cargo xtask check
        cargo xtask fuzz [TARGET] [--seconds N]
        cargo xtask mutants [--from N] [--count N]
        cargo xtask picture
+       cargo xtask emulators docker
 
 check   format, lints, docs, features, licences, bans, sources, advisories, lock file
 test    every test and doctest; --setup first installs what they need, as CI=true does
@@ -39,7 +41,8 @@ sim     what failed once and then seeds of the simulated world; --trace tells al
 fuzz    every fuzz target for N seconds (60) on seeds of the repository; fails on a finding
 mutants the core's tests on N (150) small changes of its decisions, the same ones each time, without the first ones
         that --from names; fails if more than 10 % are noticed by no test
-picture draws the terminal in the README anew, from a run of the example";
+picture draws the terminal in the README anew, from a run of the example
+emulators  a Docker engine of its own, until its input ends; installs what it needs";
 
 enum Task {
     Help,
@@ -50,6 +53,7 @@ enum Task {
     Fuzz(fuzz::Options),
     Mutants { from: usize, count: usize },
     Picture,
+    Emulators(Option<String>),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +84,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Fuzz(options) => fuzz::run(&context, &options)?,
         Task::Mutants { from, count } => mutants::run(&context, from, count)?,
         Task::Picture => picture::run(&context)?,
+        Task::Emulators(name) => emulators::run(&context, name.as_deref())?,
     }
     Ok(())
 }
@@ -100,6 +105,7 @@ fn parse() -> Result<Task, lexopt::Error> {
         let is = |name: &str| command.as_ref().is_some_and(|command| command == name);
         let (bench, sim, fuzz, mutants) = (is("bench"), is("sim"), is("fuzz"), is("mutants"));
         let set_up = bench || is("test");
+        let named = set_up || fuzz || is("emulators");
         match arg {
             Short('h') | Long("help") => return Ok(Task::Help),
             Long("setup") if set_up => setup = true,
@@ -114,7 +120,7 @@ fn parse() -> Result<Task, lexopt::Error> {
             Long("seconds") if fuzz => seconds = parser.value()?.parse()?,
             Long("from") if mutants => skipped = parser.value()?.parse()?,
             Long("count") if mutants => count = parser.value()?.parse()?,
-            Value(value) if (set_up || fuzz) && name.is_none() => name = Some(value.string()?),
+            Value(value) if named && name.is_none() => name = Some(value.string()?),
             other => return Err(other.unexpected()),
         }
     }
@@ -126,6 +132,7 @@ fn parse() -> Result<Task, lexopt::Error> {
         Some("fuzz") => Ok(Task::Fuzz(fuzz::Options { target: name, seconds })),
         Some("mutants") => Ok(Task::Mutants { from: skipped, count }),
         Some("picture") => Ok(Task::Picture),
+        Some("emulators") => Ok(Task::Emulators(name)),
         Some(other) => Err(format!("there is no command {other:?}").into()),
         None => Err("a command is missing".into()),
     }

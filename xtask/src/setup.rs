@@ -18,6 +18,8 @@ pub(crate) enum Tool {
     Python,
     Grpc,
     IpRoute,
+    Docker,
+    Busybox,
     Nextest,
     Deny,
     Audit,
@@ -42,10 +44,12 @@ enum Source {
 
 impl Tool {
     /// What tests and checks need, and their peers, in an order in which each finds what it needs to be installed.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Python,
         Self::Grpc,
         Self::IpRoute,
+        Self::Docker,
+        Self::Busybox,
         Self::Nextest,
         Self::Deny,
         Self::Audit,
@@ -65,6 +69,8 @@ impl Tool {
                 Source::Python { package: "grpcio-tools", version: "1.85.1", program: "python-grpc-tools-protoc" }
             }
             Self::IpRoute => Source::Debian { package: "iproute2", program: "ip" },
+            Self::Docker => Source::Debian { package: "docker.io", program: "dockerd" },
+            Self::Busybox => Source::Debian { package: "busybox-static", program: "busybox" },
             Self::Nextest => Source::Cargo { package: "cargo-nextest", version: "0.9.143" },
             Self::Deny => Source::Cargo { package: "cargo-deny", version: "0.20.2" },
             Self::Audit => Source::Cargo { package: "cargo-audit", version: "0.22.2" },

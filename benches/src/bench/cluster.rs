@@ -78,6 +78,7 @@ pub(crate) fn server(number: u32, cores: u64) -> Result<Server> {
         capacity: Resources { cpu: CpuMillis(cores * 1000), memory: Bytes(cores << 32) },
         allocated: Resources::default(),
         containers: 0,
+        images: false,
         tenure: cocktail_core::fleet::Tenure::default(),
     })
 }

@@ -192,6 +192,7 @@ fn server(id: &ServerId) -> Result<Server> {
         capacity: Resources { cpu: CpuMillis(1_000_000), memory: Bytes(1 << 40) },
         allocated: Resources::default(),
         containers: 0,
+        images: false,
         tenure: cocktail_core::fleet::Tenure::default(),
     })
 }

@@ -74,6 +74,7 @@ pub(crate) enum ManifestCommand {
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// Check what this provider needs, too
-    #[arg(default_value = "standalone", value_parser = ["standalone"])]
+    #[cfg_attr(feature = "docker", arg(default_value = "standalone", value_parser = ["standalone", "docker"]))]
+    #[cfg_attr(not(feature = "docker"), arg(default_value = "standalone", value_parser = ["standalone"]))]
     pub(crate) provider: String,
 }

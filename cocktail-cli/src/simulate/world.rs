@@ -539,6 +539,7 @@ fn here() -> Outcome<Server> {
         capacity: ROOM,
         allocated: Resources::default(),
         containers: 0,
+        images: false,
         tenure: Tenure::default(),
     })
 }

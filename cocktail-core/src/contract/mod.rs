@@ -23,8 +23,8 @@ pub use provider::{
     ProvisionCtx, Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
 pub use runtime::{
-    EndpointSource, Exit, Handle, Hold, Known, Launch, LaunchAssignment, LaunchPort, LaunchProbe, LaunchVolume,
-    LaunchWorker, Listing, Observation, ProbeKind, Runtime, RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder,
-    UnloadOrder, UsageReading, VolumeFound, WorkerSaid,
+    EndpointSource, Exit, Handle, Hold, Known, Launch, LaunchAssignment, LaunchImage, LaunchPort, LaunchProbe,
+    LaunchVolume, LaunchWorker, Listing, Observation, ProbeKind, Runtime, RuntimeCapabilities, RuntimeEvent, Sighting,
+    StopOrder, UnloadOrder, UsageReading, VolumeFound, WorkerSaid,
 };
 pub use store::{Lease, LedgerRow, Loaded, REMEMBERED_LEASES, Store, TurnRow};

@@ -101,6 +101,9 @@ pub struct ProviderCapabilities {
     pub interruptions: bool,
     /// It places containers itself.
     pub places: bool,
+    /// Its servers run images, and nothing else.
+    #[serde(default)]
+    pub images: bool,
 }
 
 /// What one provisioning call works with; made by the Manager.

@@ -36,9 +36,11 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// Repeating it for the same generation succeeds. For a higher generation, what is left of the older one is
     /// ended first.
     ///
+    /// A runtime of images fetches the image, and leaves the proof of the ports to its engine, which gives it at the start.
+    ///
     /// # Errors
-    /// `Conflict` with the context `port` when another program has a port; `InvalidConfig` for a missing user, folder
-    /// or program.
+    /// `Conflict` with the context `port` when another program has a port; `InvalidConfig` for a missing user, folder,
+    /// program or image; `Denied` for an image that is not given to us.
     async fn prepare(&self, launch: &Launch) -> Result<()>;
 
     /// Starts what was prepared. The same generation again answers with the same process.
@@ -148,6 +150,9 @@ pub struct RuntimeCapabilities {
     pub limits: bool,
     /// Listening sockets are handed to workers.
     pub inherit: bool,
+    /// It runs images, and nothing else.
+    #[serde(default)]
+    pub images: bool,
 }
 
 /// One start, fully specified: names, ports and arguments are chosen already.
@@ -189,10 +194,25 @@ pub struct Launch {
     /// It runs on when the lease of its server's agent ends, see [`Hold::keep`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outlives_lease: bool,
+    /// The image that it is run from, for a runtime of images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<LaunchImage>,
     /// Where the files of the command come from on a server that is not the Manager's own. There the unpacked folder is the
     /// working directory, instead of `cwd`. The Manager's own machine has no use for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact: Option<Artifact>,
+}
+
+/// The image of a [`Launch`]. `argv` replaces its command, and `cwd` its folder, where they are not empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchImage {
+    /// Where it is: `registry/name:tag`, or `name@sha256:…`.
+    pub reference: String,
+    /// What replaces its entrypoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// Whose container it is: Units of one map reach each other by their names.
+    pub unit: UnitId,
 }
 
 fn no_sessions(container: &ContainerId) -> Error {
@@ -252,6 +272,16 @@ pub struct LaunchPort {
     pub port: u16,
     /// Whether the worker gets the listening socket.
     pub inherit: bool,
+    /// What the program listens on inside its container, if that is another number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<u16>,
+}
+
+impl LaunchPort {
+    /// The number that the program listens on.
+    pub fn inside(&self) -> u16 {
+        self.container.unwrap_or(self.port)
+    }
 }
 
 /// A probe of a [`Launch`], with port and command resolved.

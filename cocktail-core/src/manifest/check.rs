@@ -123,7 +123,7 @@ pub(super) fn within(service: &ServiceSpec, settings: Option<&Settings>, spans: 
     for (key, unit) in units(service) {
         for name in unit.template.providers.iter().filter(|name| is_future(name, settings)) {
             let message = format!("providers of kind `{name}` are not supported yet");
-            let help = "leave `provider` out: this version has \"standalone\"";
+            let help = "this version has \"standalone\" and \"docker\"";
             problems.push(spans.error(&format!("{key}.provider"), message).with_help(help));
         }
         problems.extend(unmeasured(&key, unit, spans));

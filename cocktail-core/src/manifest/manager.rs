@@ -32,7 +32,7 @@ const LEAST: Duration = Duration::from_millis(100);
 pub(super) fn decode(root: &mut Table<'_>) -> Option<Settings> {
     let manager = root.take("manager");
     let providers = root.take("providers");
-    root.not_yet(&[("registries", "leave it out: this version runs programs of this machine")]);
+    root.not_yet(&[("registries", "leave it out: the engines of a provider pull images with what they know")]);
     if manager.is_none() && providers.is_none() {
         return None;
     }
@@ -205,7 +205,7 @@ fn decode_provider(item: Item<'_>) -> Option<ProviderSettings> {
     let kind = table.require("kind", "write kind = \"standalone\"").and_then(|item| {
         let kind = item.name_value("write kind = \"standalone\"")?;
         if FUTURE_KINDS.contains(&kind.as_str()) {
-            let help = "this version has kind = \"standalone\"";
+            let help = "this version has kind = \"standalone\" and \"docker\"";
             item.problem(format!("providers of kind `{kind}` are not supported yet"), Some(help.to_owned()));
         }
         Some(kind)

@@ -17,6 +17,7 @@ mod check;
 mod cron;
 mod diagnostic;
 mod environment;
+mod image;
 mod labels;
 mod manager;
 mod network;

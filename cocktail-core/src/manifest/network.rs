@@ -59,12 +59,14 @@ fn decode_port(name: Name, mut table: Table<'_>, job: bool) -> PortSpec {
         let help = "leave `service` out, or `restart.when`, so that it is no job";
         service.key_problem("a job takes no traffic and has no service port", Some(help.to_owned()));
     }
+    let container = table.take("container");
     let port = PortSpec {
         name,
         service: service.as_ref().and_then(number),
         fixed: table.take("fixed").as_ref().and_then(number),
         inherit: table.take("inherit").and_then(|item| item.boolean()).unwrap_or(false),
         address: address.and_then(|item| decode_address(&item)).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        container: container.as_ref().and_then(number),
     };
     table.finish();
     if let (Some(item), true) = (&service, port.service.is_some() && port.service == port.fixed) {

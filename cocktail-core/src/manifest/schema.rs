@@ -81,6 +81,8 @@ fn unit() -> Value {
         &[
             ("labels", reference("labels")),
             ("command", reference("command")),
+            ("image", text("An image that servers of images run: registry/name:tag, or name@sha256:….")),
+            ("entrypoint", described(reference("command"), "What replaces the entrypoint of the image.")),
             (
                 "worker",
                 json!({
@@ -142,7 +144,11 @@ fn unit() -> Value {
         ],
         &[],
     );
-    unit["anyOf"] = json!([{ "required": ["command"] }, { "required": ["worker", "microservices"] }]);
+    unit["anyOf"] = json!([
+        { "required": ["command"] },
+        { "required": ["image"] },
+        { "required": ["worker", "microservices"] }
+    ]);
     unit["not"] = json!({ "required": ["replicas", "scale"] });
     unit
 }
@@ -261,6 +267,10 @@ fn port() -> Value {
         &[
             ("service", described(reference("port"), "Stable port that forwards to the ready containers.")),
             ("fixed", described(reference("port"), "A port that the container must have, instead of a leased one.")),
+            (
+                "container",
+                described(reference("port"), "What the program of an image listens on, if not on the leased number."),
+            ),
             ("inherit", flag("Hand the listening socket to the worker (LISTEN_FDS).")),
             ("address", text("Address that the service port listens on. Default 127.0.0.1.")),
         ],

@@ -1,16 +1,18 @@
 //! Decodes one Unit. Start at [`decode`]; its count is in `scale`, ports and probes are in `network`, environment and
 //! secrets in `environment`, stop, restart and update in `policy`, volumes in `volume`, where its files come from in
-//! `artifact`.
+//! `artifact`, its image in `image`.
+
+use std::path::{Path, PathBuf};
 
 use toml::de::DeValue;
 
 use super::table::{Item, Table, shown};
-use super::{artifact, environment, labels, network, policy, scale, volume, warm, worker};
+use super::{artifact, environment, image, labels, network, policy, scale, volume, warm, worker};
 use crate::name::Name;
 use crate::spec::{Resources, Template, UnitSpec};
 
 /// Kinds of providers that are promised, but not there yet.
-pub(super) const FUTURE_KINDS: [&str; 4] = ["azure", "docker", "ec2", "kubernetes"];
+pub(super) const FUTURE_KINDS: [&str; 3] = ["azure", "ec2", "kubernetes"];
 
 /// Most providers that a Unit may name.
 const MAX_PROVIDERS: usize = 16;
@@ -26,8 +28,23 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
     let variables = environment::Variables::of(&ports);
 
     let worker = worker::decode(&mut table, &variables);
-    // Who wrote `image` knows that there is no command, and has been told what to write.
-    let command = match promised || worker.is_some() {
+    let (has_image, image) = image::decode(&mut table, &variables);
+    if has_image {
+        image::refuse_others(&mut table);
+        if let (Some(_), true) = (&worker, !promised) {
+            let help = "leave `worker` out: this version runs an image as it is";
+            table.problem("a unit runs a `worker` or an `image`", Some(help.to_owned()));
+        }
+        if let Some(port) = ports.iter().find(|port| port.inherit) {
+            let problem = format!("the port `{}` cannot be inherited by an image", port.name);
+            table.problem(problem, Some("leave `inherit` out: an image listens itself".to_owned()));
+        }
+    } else if let Some(port) = ports.iter().find(|port| port.container.is_some()) {
+        let problem = format!("the port `{}` has a number inside a container, and there is no image", port.name);
+        table.problem(problem, Some("leave `container` out, or run an `image`".to_owned()));
+    }
+    // The image has a command of its own, and who wrote `build` has been told what to write.
+    let command = match promised || has_image || worker.is_some() {
         true => table.take("command"),
         false => table.require("command", COMMAND),
     };
@@ -50,8 +67,11 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
     env.env.extend(bootstrap.map(|word| (worker::BOOTSTRAP_VARIABLE.to_owned(), word.to_owned())));
     let template = Template {
         command: command.unwrap_or_default(),
+        image,
         providers: decode_providers(table.take("provider")),
         cwd: match table.take("cwd") {
+            Some(item) if has_image => decode_folder(&item),
+            None if has_image => None,
             Some(item) => item.path("write cwd = \"site\", relative to this file, or leave it out"),
             None => Some(table.report.base.to_owned()),
         }
@@ -65,7 +85,7 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
         live: network::decode_live(table.take("live"), &ports, &variables),
         stop: policy::decode_stop(table.take("stop")),
         restart,
-        volumes: volume::decode(table.take("volumes")),
+        volumes: volume::decode(table.take("volumes"), has_image),
         rlimits: policy::decode_rlimits(table.take("rlimits")),
         ports,
         microservices,
@@ -80,10 +100,18 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
 }
 
 fn refuse_future(table: &mut Table<'_>) -> bool {
-    table.not_yet(&[
-        ("image", "run a program of this machine with `command`"),
-        ("build", "run a program of this machine with `command`"),
-    ])
+    table.not_yet(&[("build", "build it with `docker build`, and name it with `image`")])
+}
+
+/// A folder inside an image.
+fn decode_folder(item: &Item<'_>) -> Option<PathBuf> {
+    let help = "write a folder of the image: cwd = \"/app\", or leave it out";
+    let folder = Path::new(item.filled_text(help)?);
+    if !folder.is_absolute() {
+        item.problem("the working directory of an image is an absolute path in it", Some(help.to_owned()));
+        return None;
+    }
+    Some(folder.to_owned())
 }
 
 /// A program with its arguments, as in `command` and in a probe's `exec`.

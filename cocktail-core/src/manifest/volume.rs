@@ -1,4 +1,5 @@
-//! Decodes volumes. Where a volume appears is a relative path without `..`, so that no link leaves the worker's folder.
+//! Decodes volumes. Where a volume appears is a relative path without `..`, so that no link leaves the worker's folder;
+//! inside an image it is an absolute one.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -23,14 +24,14 @@ const KINDS: [(&str, VolumeKind); 4] = [
 const REFUSED: [&str; 5] = ["/proc", "/sys", "/dev", "/run/docker.sock", "/var/run/docker.sock"];
 
 /// Decodes `volumes`. Without `kind` a volume is exclusive, the kind that can lose nothing.
-pub(super) fn decode(item: Option<Item<'_>>) -> BTreeMap<Name, VolumeSpec> {
+pub(super) fn decode(item: Option<Item<'_>>, image: bool) -> BTreeMap<Name, VolumeSpec> {
     let Some(table) = item.and_then(|item| item.table(VOLUME)) else {
         return BTreeMap::new();
     };
     let mut volumes: BTreeMap<Name, VolumeSpec> = BTreeMap::new();
     for (name, item) in table.named(MAX_VOLUMES) {
         let place = item.clone();
-        let Some(volume) = item.table(VOLUME).and_then(decode_volume) else {
+        let Some(volume) = item.table(VOLUME).and_then(|table| decode_volume(table, image)) else {
             continue;
         };
         let inside =
@@ -43,8 +44,9 @@ pub(super) fn decode(item: Option<Item<'_>>) -> BTreeMap<Name, VolumeSpec> {
     volumes
 }
 
-fn decode_volume(mut table: Table<'_>) -> Option<VolumeSpec> {
-    let mount = table.require("mount", VOLUME).and_then(|item| decode_mount(&item));
+fn decode_volume(mut table: Table<'_>, image: bool) -> Option<VolumeSpec> {
+    let mount =
+        table.require("mount", VOLUME).and_then(|item| if image { decode_inside(&item) } else { decode_mount(&item) });
     let kind = table.take("kind");
     let kind = kind.map_or(Some(VolumeKind::Exclusive), |item| item.one_of(&KINDS));
     let size = table.take("size").and_then(|item| item.size());
@@ -76,6 +78,18 @@ fn decode_mount(item: &Item<'_>) -> Option<PathBuf> {
         return None;
     }
     Some(cleaned)
+}
+
+/// Where a volume is inside an image.
+fn decode_inside(item: &Item<'_>) -> Option<PathBuf> {
+    let help = "write a path inside the image: mount = \"/var/lib/data\"";
+    let mount = Path::new(item.filled_text(help)?);
+    let plain = mount.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+    if !mount.is_absolute() || !plain || mount.parent().is_none() {
+        item.problem("a mount in an image is an absolute path without `..`", Some(help.to_owned()));
+        return None;
+    }
+    Some(mount.components().collect())
 }
 
 fn decode_source(item: &Item<'_>) -> Option<PathBuf> {

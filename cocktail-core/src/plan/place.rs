@@ -134,7 +134,8 @@ fn check_out<'a>(
         for (index, container) in waiting.iter().enumerate() {
             let Some(server) = state.servers.get(&container.server) else { continue };
             let site = draft.site(server);
-            let provided = template.providers.is_empty() || template.providers.contains(&server.provider);
+            let provided =
+                !server.images && (template.providers.is_empty() || template.providers.contains(&server.provider));
             if server.state != ServerState::Ready || !provided || search.against(draft, &site).is_some() {
                 continue;
             }
@@ -315,6 +316,10 @@ fn room<'a>(draft: &Draft<'a>, template: &Template, server: &'a Server, gone: Op
         let because = format!("it is from {}, the unit wants {}", server.provider, wanted.join(" or "));
         return Err(Hold::new(because.clone(), because));
     }
+    if server.images != template.image.is_some() {
+        let because = if server.images { "it runs images, not programs" } else { "it runs programs, not images" };
+        return Err(Hold::new(because, because));
+    }
     let mut free = draft.site(server).left();
     if let Some(gone) = gone.filter(|gone| gone.server == server.id)
         && let Some(unit) = draft.state.units.get(&gone.unit)
@@ -337,6 +342,24 @@ fn room<'a>(draft: &Draft<'a>, template: &Template, server: &'a Server, gone: Op
     Ok(())
 }
 
+/// Ports that are given out at the same address by servers of the other sort: an engine and the machine that it is on are
+/// two servers with one set of ports. What is missed here the start finds out, and another port is taken.
+fn beside<'a>(draft: &mut Draft<'a>, server: &ServerId) -> BTreeSet<u16> {
+    let state = draft.state;
+    let Some(own) = state.servers.get(server) else { return BTreeSet::new() };
+    if own.address.is_unspecified() || draft.yards().all(|yard| yard.2 == own.images) {
+        return BTreeSet::new();
+    }
+    let near = |it: &&Server| it.images != own.images && it.address == own.address;
+    let near: Vec<&ServerId> = state.servers.values().filter(near).map(|it| &it.id).collect();
+    let mut ports = BTreeSet::new();
+    for id in near {
+        ports.extend(state.ports.get(id).into_iter().flat_map(|pool| pool.leases().map(|(port, _)| port)));
+        ports.extend(draft.ports(id).iter());
+    }
+    ports
+}
+
 fn lease<'a>(
     draft: &mut Draft<'a>,
     unit: &Unit,
@@ -348,9 +371,13 @@ fn lease<'a>(
     }
     let Some(pool) = draft.state.ports.get(server) else { return Err(Hold::new(UNKNOWN_PORTS, UNKNOWN_PORTS)) };
     let now = draft.state.now;
+    let beside = beside(draft, server);
     let taken = draft.ports(server);
     if template.ports.iter().all(|port| port.fixed.is_none()) {
-        let found = pool.find(template.ports.len(), now, taken)?;
+        let found = match beside.is_empty() {
+            true => pool.find(template.ports.len(), now, taken)?,
+            false => pool.find(template.ports.len(), now, &taken.union(&beside).copied().collect())?,
+        };
         taken.extend(&found);
         return Ok(template.ports.iter().map(|port| port.name.clone()).zip(found).collect());
     }
@@ -368,6 +395,7 @@ fn lease<'a>(
         }
     }
     let free = template.ports.iter().filter(|port| port.fixed.is_none()).count();
+    except.extend(beside);
     let mut found = pool.find(free, now, &except)?.into_iter();
     let ports: Vec<(Name, u16)> = template
         .ports

@@ -57,6 +57,7 @@ fn start(container: &ContainerId, generation: u64, at_lease_end: LeaseEnd) -> Or
         probes: Vec::new(),
         worker: None,
         outlives_lease: false,
+        image: None,
         artifact: None,
     };
     Order::Start { launch: Arc::new(launch), at_lease_end }

@@ -14,8 +14,8 @@ use crate::name::Name;
 use crate::server::{Server, ServerState};
 use crate::spec::Resources;
 
-/// Servers that share a provider and a zone.
-pub(crate) type Yard = (Name, Option<String>);
+/// Servers that share a provider and a zone, and whether they run images or programs.
+pub(crate) type Yard = (Name, Option<String>, bool);
 
 /// A server in the order of what is left of it: [`share`] first, then the order of ids from the back.
 pub(crate) type Rank = (u32, Reverse<ServerId>);
@@ -39,12 +39,13 @@ impl Rooms {
         let takes = server.state == ServerState::Ready && server.tenure.quiet.is_none();
         let rank = takes.then(|| share(left, server.capacity));
         if let Some((yard, before)) = self.ranks.get_mut(&server.id) {
-            if Some(*before) == rank && yard.0 == server.provider && yard.1 == server.zone {
+            let stays = is_in(server, yard);
+            if Some(*before) == rank && stays {
                 return;
             }
             if let Some(ranked) = self.yards.get_mut(yard) {
                 ranked.remove(&(*before, Reverse(server.id.clone())));
-                if let (Some(rank), true) = (rank, yard.0 == server.provider && yard.1 == server.zone) {
+                if let (Some(rank), true) = (rank, stays) {
                     ranked.insert((rank, Reverse(server.id.clone())));
                     *before = rank;
                     return;
@@ -56,7 +57,7 @@ impl Rooms {
             self.ranks.remove(&server.id);
         }
         let Some(rank) = rank else { return };
-        let yard = (server.provider.clone(), server.zone.clone());
+        let yard = (server.provider.clone(), server.zone.clone(), server.images);
         self.yards.entry(yard.clone()).or_default().insert((rank, Reverse(server.id.clone())));
         self.ranks.insert(server.id.clone(), (yard, rank));
     }
@@ -80,6 +81,11 @@ impl Rooms {
     pub(crate) fn rank(&self, server: &ServerId) -> Option<u32> {
         self.ranks.get(server).map(|(_, rank)| *rank)
     }
+}
+
+/// Whether a server belongs to a yard.
+pub(crate) fn is_in(server: &Server, yard: &Yard) -> bool {
+    yard.0 == server.provider && yard.1 == server.zone && yard.2 == server.images
 }
 
 /// What is left of a server in millionths, of the resource that is scarcest.

@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use super::State;
 use crate::container::{Container, ContainerState};
 use crate::contract::{
-    Backend, Known, Launch, LaunchAssignment, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker, ProbeKind, Route,
-    RoutingTable, StopOrder, UnloadOrder,
+    Backend, Known, Launch, LaunchAssignment, LaunchImage, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker,
+    ProbeKind, Route, RoutingTable, StopOrder, UnloadOrder,
 };
 use crate::error::{Error, Result};
-use crate::id::{ContainerId, ServerId};
+use crate::id::{ContainerId, ServerId, UnitId};
 use crate::manifest;
 use crate::name::Name;
 use crate::operation::{Operation, OperationKind};
-use crate::spec::{Check, Probe, Template, VolumeKind, VolumeSpec};
+use crate::spec::{Check, Image, Probe, Template, VolumeKind, VolumeSpec};
 
 impl State {
     /// Every service port with its ready containers, in the order of Units and ports.
@@ -79,10 +79,10 @@ impl State {
             env.insert(key.clone(), substitute(value)?);
         }
         if let Some(first) = ports.first() {
-            env.insert("PORT".into(), first.port.to_string());
+            env.insert("PORT".into(), first.inside().to_string());
         }
         for port in &ports {
-            env.insert(format!("COCKTAIL_PORT_{}", port.name.to_env()), port.port.to_string());
+            env.insert(format!("COCKTAIL_PORT_{}", port.name.to_env()), port.inside().to_string());
         }
         env.insert("COCKTAIL_CONTAINER".into(), record.id.to_string());
         env.insert("COCKTAIL_SERVER".into(), record.server.to_string());
@@ -95,6 +95,10 @@ impl State {
             .filter_map(|(kind, probe)| probe.as_ref().filter(|_| !record.is_spare()).map(|probe| (kind, probe)))
             .map(|(kind, probe)| launch_probe(kind, probe, &ports, &substitute))
             .collect::<Result<_>>()?;
+        let image = match &template.image {
+            Some(image) => Some(launch_image(image, &record.unit, &substitute)?),
+            None => None,
+        };
         Ok(Launch {
             container: record.id.clone(),
             generation: record.generation,
@@ -120,6 +124,7 @@ impl State {
                     microservices: template.microservices.clone(),
                 }),
             }),
+            image,
             artifact: template.artifact.clone(),
         })
     }
@@ -158,10 +163,10 @@ fn variables(record: &Container, ports: &[LaunchPort]) -> BTreeMap<String, Strin
         ("UNIT".to_owned(), record.unit.to_string()),
     ]);
     if let Some(first) = ports.first() {
-        variables.insert("PORT".into(), first.port.to_string());
+        variables.insert("PORT".into(), first.inside().to_string());
     }
     for port in ports {
-        variables.insert(format!("PORT_{}", port.name.to_env()), port.port.to_string());
+        variables.insert(format!("PORT_{}", port.name.to_env()), port.inside().to_string());
     }
     variables
 }
@@ -177,10 +182,17 @@ fn launch_ports(record: &Container, template: &Template) -> Result<Vec<LaunchPor
                     format!("port {} of {} is not leased", lease.name, record.id),
                 )
             })?;
-            let inherit = template.ports.iter().any(|spec| spec.name == lease.name && spec.inherit);
-            Ok(LaunchPort { name: lease.name.clone(), port, inherit })
+            let spec = template.ports.iter().find(|spec| spec.name == lease.name);
+            let inherit = spec.is_some_and(|spec| spec.inherit);
+            let container = spec.and_then(|spec| spec.container);
+            Ok(LaunchPort { name: lease.name.clone(), port, inherit, container })
         })
         .collect()
+}
+
+fn launch_image(image: &Image, unit: &UnitId, substitute: &impl Fn(&String) -> Result<String>) -> Result<LaunchImage> {
+    let entrypoint = image.entrypoint.as_ref().map(|parts| parts.iter().map(substitute).collect::<Result<_>>());
+    Ok(LaunchImage { reference: image.reference.clone(), entrypoint: entrypoint.transpose()?, unit: unit.clone() })
 }
 
 fn launch_volumes(record: &Container, template: &Template, wanted: u32) -> Vec<LaunchVolume> {
@@ -190,7 +202,8 @@ fn launch_volumes(record: &Container, template: &Template, wanted: u32) -> Vec<L
         .map(|(name, volume)| {
             let path = volume_path(record, name, volume);
             // Several containers share the working directory; a link of their own is made only where there is one.
-            let own = wanted <= 1 || matches!(volume.kind, VolumeKind::Shared | VolumeKind::Bind);
+            let own =
+                template.image.is_some() || wanted <= 1 || matches!(volume.kind, VolumeKind::Shared | VolumeKind::Bind);
             LaunchVolume { name: name.clone(), path, link: own.then(|| volume.mount.clone()), kind: volume.kind }
         })
         .collect()

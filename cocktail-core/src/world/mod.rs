@@ -359,6 +359,7 @@ fn server(cpu: u64) -> Server {
         capacity: Resources { cpu: CpuMillis(cpu), memory: Bytes(1 << 40) },
         allocated: Resources::default(),
         containers: 0,
+        images: false,
         tenure: crate::fleet::Tenure::default(),
     }
 }

@@ -10,30 +10,28 @@ use super::{file_refused, parse, unit, unit_refused};
 fn what_is_promised_but_not_there_yet_is_refused_by_name() {
     unit_refused(&[
         (
-            r#"image = "nginx"
-build = { context = "." }"#,
-            &[
-                "4:1: `image` is not supported yet (run a program of this machine with `command`)",
-                "5:1: `build` is not supported yet (run a program of this machine with `command`)",
-            ],
+            r#"build = { context = "." }"#,
+            &["4:1: `build` is not supported yet (build it with `docker build`, and name it with `image`)"],
         ),
         (
-            r#"provider = ["docker", "standalone"]"#,
-            &[
-                r#"4:1: providers of kind `docker` are not supported yet (leave `provider` out: this version has "standalone")"#,
-            ],
+            r#"provider = ["ec2", "standalone"]"#,
+            &[r#"4:1: providers of kind `ec2` are not supported yet (this version has "standalone" and "docker")"#],
         ),
     ]);
     file_refused(&[
         (
             r#"[providers.big]
 kind = "ec2""#,
-            &[r#"2:8: providers of kind `ec2` are not supported yet (this version has kind = "standalone")"#],
+            &[
+                r#"2:8: providers of kind `ec2` are not supported yet (this version has kind = "standalone" and "docker")"#,
+            ],
         ),
         (
             r#"[registries.hub]
 url = "x""#,
-            &["1:2: `registries` is not supported yet (leave it out: this version runs programs of this machine)"],
+            &[
+                "1:2: `registries` is not supported yet (leave it out: the engines of a provider pull images with what they know)",
+            ],
         ),
         (
             r#"[manager]

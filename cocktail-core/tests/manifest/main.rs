@@ -5,6 +5,7 @@ mod artifact;
 mod drawings;
 mod files;
 mod form;
+mod image;
 mod limits;
 mod meaning;
 mod properties;

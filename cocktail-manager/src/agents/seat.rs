@@ -193,7 +193,7 @@ impl Seat {
 #[async_trait]
 impl Runtime for Seat {
     fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities { outlives_manager: true, tty: true, limits: true, inherit: true }
+        RuntimeCapabilities { outlives_manager: true, tty: true, limits: true, inherit: true, images: false }
     }
 
     fn learn_endpoints_from(&self, source: Arc<dyn EndpointSource>) {

@@ -102,6 +102,7 @@ impl Workers for LocalWorkers {
             probes: Vec::new(),
             worker: None,
             outlives_lease: false,
+            image: None,
             artifact: None,
         }
     }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cocktail_core::time::human;
+use cocktail_probe::Seen;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{Seen, Target, tcp};
+use super::Target;
 use crate::accepted::{Accepted, accepted};
 use crate::shared::Shared;
 
@@ -27,7 +28,7 @@ pub(super) async fn open(
 ) -> Result<TcpStream, Seen> {
     let mut pause = PAUSES.0;
     loop {
-        let stream = tcp::open(at, time).await?;
+        let stream = cocktail_probe::open(at, time).await?;
         let Ok(ours) = stream.local_addr() else { return Err(Seen::Nothing) };
         loop {
             let (own, others) = (target.pid, shared.others_at(&target.container, at.port()));

@@ -62,7 +62,7 @@ async fn a_taken_port_is_a_conflict_that_names_the_port(machine: &mut Machine) {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = other.local_addr().unwrap().port();
     let mut launch = machine.launch("web-1", &["sleep", "600"]);
-    launch.ports.push(LaunchPort { name: Name::new("http").unwrap(), port, inherit: false });
+    launch.ports.push(LaunchPort { name: Name::new("http").unwrap(), port, inherit: false, container: None });
     let error = machine.runtime().prepare(&launch).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Conflict, "{}", error.chain());
     assert_eq!(error.context("port"), Some(port.to_string().as_str()));

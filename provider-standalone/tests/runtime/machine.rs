@@ -166,6 +166,7 @@ impl Machine {
             probes: Vec::new(),
             worker: None,
             outlives_lease: false,
+            image: None,
             artifact: None,
         }
     }
@@ -173,7 +174,7 @@ impl Machine {
     /// A worker that is told one port and listens on another (or the same), with a readiness probe.
     pub(crate) fn web(&self, container: &str, told: u16, listens: u16, status: u16, check: Check) -> Launch {
         let argv = crate::worker::argv(listens, status);
-        let port = LaunchPort { name: Name::new("http").unwrap(), port: told, inherit: false };
+        let port = LaunchPort { name: Name::new("http").unwrap(), port: told, inherit: false, container: None };
         Launch {
             argv,
             ports: vec![port],

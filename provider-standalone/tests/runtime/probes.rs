@@ -178,7 +178,7 @@ while True:
 
 fn inheriting(machine: &Machine, container: &str, port: u16, argv: &[&str], check: Option<Check>) -> Launch {
     let mut launch = machine.launch(container, argv);
-    launch.ports.push(LaunchPort { name: Name::new("http").unwrap(), port, inherit: true });
+    launch.ports.push(LaunchPort { name: Name::new("http").unwrap(), port, inherit: true, container: None });
     launch.probes.extend(check.map(|check| probe(ProbeKind::Ready, check, Some(port))));
     launch
 }

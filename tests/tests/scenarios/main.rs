@@ -12,6 +12,7 @@ mod disk;
 mod drains;
 mod embed;
 mod endpoints;
+mod engine;
 mod faults;
 mod handover;
 mod jobs;

@@ -97,6 +97,7 @@ fn server() -> Server {
         capacity: Resources { cpu: CpuMillis(8_000), memory: Bytes(8 << 30) },
         allocated: Resources::default(),
         containers: 0,
+        images: false,
         tenure: cocktail_core::fleet::Tenure::default(),
     }
 }

@@ -167,6 +167,10 @@ fn missing(state: &State) -> Vec<Item> {
     for (id, want) in state.wanting() {
         let Some(unit) = state.units.get(id) else { continue };
         let template = unit.template(want.revision);
+        // What can be bought runs programs.
+        if template.image.is_some() {
+            continue;
+        }
         let item = Item { room: template.resources, allowed: Allowed::of(unit, template) };
         let count = (want.count as usize).min(AT_ONCE.saturating_sub(items.len()));
         items.extend(std::iter::repeat_n(item, count));
@@ -216,7 +220,10 @@ pub(in crate::plan) fn awaits(state: &State, id: &UnitId, unit: &Unit) -> bool {
 /// What a Unit without room may hope for, for people, and the same without numbers; `None` where no provider grows.
 pub(in crate::plan) fn outlook(state: &State, unit: &Unit, wanted: Resources) -> Option<(String, String)> {
     let allowed = Allowed::of(unit, &unit.spec.template);
-    let may = |name: &Name| allowed.providers.is_empty() || allowed.providers.contains(name);
+    let may = |name: &Name| {
+        let images = unit.spec.template.image.is_some();
+        !images && (allowed.providers.is_empty() || allowed.providers.contains(name))
+    };
     let growing: Vec<_> = state.providers.iter().filter(|(name, it)| it.grows && may(name)).collect();
     if growing.is_empty() {
         return None;
@@ -271,6 +278,7 @@ fn claim(state: &State, id: &ServerId, provider: &Name, offering: &Offering, bec
         capacity: offering.allocatable,
         allocated: Resources::default(),
         containers: 0,
+        images: false,
         tenure: Tenure { kind: Some(offering.kind), price: offering.price, ..Tenure::default() },
     }
 }

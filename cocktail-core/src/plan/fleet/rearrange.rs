@@ -159,8 +159,10 @@ fn elsewhere<'a>(
 /// Whether a container of a Unit may be on a server beside those that are there.
 fn suits(state: &State, unit: &Unit, container: &Container, server: &Server, there: &[&Container]) -> bool {
     let place = &unit.spec.place;
-    let providers = &unit.template(container.revision).providers;
-    let may = (providers.is_empty() || providers.contains(&server.provider))
+    let template = unit.template(container.revision);
+    let providers = &template.providers;
+    let may = server.images == template.image.is_some()
+        && (providers.is_empty() || providers.contains(&server.provider))
         && (place.zones.is_empty() || server.zone.as_ref().is_some_and(|zone| place.zones.contains(zone)))
         && (place.offerings.is_empty() || place.offerings.contains(&server.offering));
     let own = &container.unit;

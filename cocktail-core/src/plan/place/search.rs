@@ -17,7 +17,7 @@ use crate::name::Name;
 use crate::plan::draft::{Draft, Site};
 use crate::server::Server;
 use crate::spec::{Domain, Place, PlaceOrder, Resources, Template};
-use crate::state::rooms::{Rank, Yard, share};
+use crate::state::rooms::{Rank, Yard, is_in, share};
 
 /// The way to the next server for one Unit.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl<'a> Search<'a> {
         let yards = |provider: Option<&Name>| -> Vec<usize> {
             let allowed = |yard: &Yard| {
                 let zone = place.zones.is_empty() || yard.1.as_ref().is_some_and(|zone| place.zones.contains(zone));
-                zone && provider.is_none_or(|provider| yard.0 == *provider)
+                zone && yard.2 == template.image.is_some() && provider.is_none_or(|provider| yard.0 == *provider)
             };
             draft.yards().enumerate().filter(|(_, yard)| allowed(yard)).map(|(index, _)| index).collect()
         };
@@ -236,7 +236,7 @@ impl<'a> Search<'a> {
         let Some(group) = self.groups.get(index) else { return Levels::new() };
         let yards = draft.yards().enumerate().filter(|(yard, _)| group.yards.contains(yard));
         let yards: Vec<&Yard> = yards.map(|(_, yard)| yard).collect();
-        let inside = |it: &&Server| yards.iter().any(|yard| yard.0 == it.provider && yard.1 == it.zone);
+        let inside = |it: &&Server| yards.iter().any(|yard| is_in(it, yard));
         let there = draft.spots(&self.unit.id).into_iter().filter_map(|server| draft.state.servers.get(server));
         let levels = there.filter(inside).filter_map(|server| {
             let site = draft.site(server);

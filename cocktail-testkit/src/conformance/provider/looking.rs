@@ -40,7 +40,9 @@ async fn a_provider_says_the_same_of_itself_each_time(scene: &Scene<'_>) -> Verd
 /// Outside of any async runtime, and on a value that nobody has connected: where either were needed, it panics or fails.
 async fn a_template_is_validated_without_network(scene: &Scene<'_>) -> Verdict {
     let provider = scene.next_manager().await?;
-    let sound = template(Path::new("/"), "command = [\"sh\", \"-c\", \"exec sleep 600\"]")?;
+    let runs = if provider.capabilities().images { "image = \"conformance\"\n" } else { "" };
+    let lines = format!("{runs}command = [\"sh\", \"-c\", \"exec sleep 600\"]");
+    let sound = template(Path::new("/"), &lines)?;
     let validating = std::thread::spawn(move || (provider.validate(&sound), provider.validate(&sound)));
     // Awaited as blocking work, so that a clock that a test has paused does not run ahead of a thread that works.
     let joined = tokio::task::spawn_blocking(move || validating.join());

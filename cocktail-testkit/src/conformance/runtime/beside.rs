@@ -118,7 +118,10 @@ async fn a_command_on_a_terminal_sees_one(scene: &Scene<'_>) -> Verdict {
     let runtime = scene.runtime().await?;
     let launch = scene.launch("a", "exec sleep 600");
     scene.run(&*runtime, &launch).await?;
-    let script = ExecSpec { tty: Some((33, 99)), ..spec("test -t 0 && test -t 1 && stty size") };
+    // The size may come a moment after the command, as every later one does.
+    let wait = "i=0; while test $i -lt 200 && test \"$(stty size 2>&1)\" != '33 99'; do i=$((i+1)); sleep 0.02; done";
+    let script =
+        ExecSpec { tty: Some((33, 99)), ..spec(&format!("test -t 0 && test -t 1 && {{ {wait}; stty size; }}")) };
     let session = runtime.exec(&launch.container, &script).await.doing("run a command on a terminal")?;
     let (out, _, exit) = scene.waiting.on("the command's end", heard(session)).await?;
     ensure_eq!((out.trim(), exit), ("33 99", Exit::Code(0)), "the terminal's size");
@@ -162,6 +165,14 @@ pub(crate) fn template(folder: &Path, lines: &str) -> Verdict<Template> {
 async fn problems_of_a_template_are_found_and_named(scene: &Scene<'_>) -> Verdict {
     let runtime = scene.runtime().await?;
     let folder = scene.launch("a", "true").cwd;
+    if scene.capabilities.images {
+        let sound = template(&folder, "image = \"conformance\"")?;
+        ensure_eq!(runtime.check(&sound).await.doing("check a template")?, [], "problems of a sound template");
+        let bad = template(&folder, "command = [\"sh\"]")?;
+        let problems = runtime.check(&bad).await.doing("check a template")?;
+        ensure!(problems.iter().any(|(key, _)| key == "command"), "a missing image is not named: {problems:?}");
+        return Ok(());
+    }
     let sound = template(&folder, "command = [\"sh\", \"-c\", \"exec sleep 600\"]")?;
     ensure_eq!(runtime.check(&sound).await.doing("check a template")?, [], "problems of a sound template");
     let bad = template(&folder, "command = [\"no-such-program-anywhere\"]")?;

@@ -8,10 +8,10 @@ use cocktail_core::time::human;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::Seen;
+use crate::Seen;
 
 /// Connects; a failure that is ours says nothing of the worker. `timeout` is named, `deadline` is when it is over.
-pub(super) async fn open(at: SocketAddr, (timeout, deadline): (Duration, Instant)) -> Result<TcpStream, Seen> {
+pub async fn open(at: SocketAddr, (timeout, deadline): (Duration, Instant)) -> Result<TcpStream, Seen> {
     let connected = tokio::time::timeout_at(deadline, TcpStream::connect(at)).await;
     match connected {
         Err(_) => Err(Seen::Silent(at, format!("no connection to {at} within {}", human(timeout)))),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 /// What was reported, by key.
-pub(crate) type Numbers = BTreeMap<String, f64>;
+pub type Numbers = BTreeMap<String, f64>;
 
 /// Numbers that are taken of one answer: the first ones by key.
 const MOST: usize = 32;
@@ -13,7 +13,7 @@ const MOST: usize = 32;
 const LONGEST: usize = 64;
 
 /// The numeric members of an object; everything else in it is passed over. `None` where there is none.
-pub(super) fn of(body: &[u8]) -> Option<Numbers> {
+pub(crate) fn of(body: &[u8]) -> Option<Numbers> {
     let Ok(Value::Object(object)) = serde_json::from_slice(body) else { return None };
     let numbers = object.iter().filter(|(key, _)| !key.is_empty() && key.len() <= LONGEST);
     let numbers = numbers.filter_map(|(key, value)| Some((key.clone(), value.as_f64().filter(|it| it.is_finite())?)));

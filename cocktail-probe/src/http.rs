@@ -14,8 +14,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::numbers::{self, Numbers};
-use super::{Looked, Seen};
+use crate::numbers::{self, Numbers};
+use crate::{Looked, Seen};
 
 /// Longest head of an answer that is read.
 const HEAD: usize = 16 << 10;
@@ -23,7 +23,7 @@ const HEAD: usize = 16 << 10;
 const BODY: u64 = 64 << 10;
 
 /// One request over a connection that is there. `timeout` is named, `deadline` is when it is over.
-pub(super) async fn check(
+pub(crate) async fn check(
     stream: TcpStream,
     at: SocketAddr,
     path: &str,

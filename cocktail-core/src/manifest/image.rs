@@ -1,0 +1,125 @@
+//! Decodes what an image is, how it is started, and which keys have no meaning beside it.
+
+use super::environment::Variables;
+use super::table::{Item, Table};
+use super::unit::decode_command;
+use crate::spec::Image;
+
+/// Longest reference; those of real registries are far shorter.
+const LONGEST: usize = 512;
+
+const IMAGE: &str = "write image = \"registry.example.com/shop/web:1.4\", or a name and @sha256:…";
+const ENTRYPOINT: &str = "write it as an array: [\"/usr/bin/server\"]";
+
+/// Takes `image` and `entrypoint`. Says whether there was an `image`, be it well or not.
+pub(super) fn decode(table: &mut Table<'_>, variables: &Variables) -> (bool, Option<Image>) {
+    let entrypoint = table.take("entrypoint");
+    let Some(item) = table.take("image") else {
+        if let Some(entrypoint) = entrypoint {
+            let help = "add `image`, or leave `entrypoint` out";
+            entrypoint.key_problem("only an image has an entrypoint", Some(help.to_owned()));
+        }
+        return (false, None);
+    };
+    let entrypoint = entrypoint.map(|item| decode_entrypoint(&item, variables));
+    let Some(reference) = item.filled_text(IMAGE) else { return (true, None) };
+    if let Err(why) = check(reference) {
+        item.problem(why, Some(IMAGE.to_owned()));
+        return (true, None);
+    }
+    let entrypoint = match entrypoint {
+        None => None,
+        Some(None) => return (true, None),
+        Some(well) => well,
+    };
+    (true, Some(Image { reference: reference.to_owned(), entrypoint }))
+}
+
+fn decode_entrypoint(item: &Item<'_>, variables: &Variables) -> Option<Vec<String>> {
+    if item.value().is_str() {
+        item.problem("expected an array, found a string: no shell splits it", Some(ENTRYPOINT.to_owned()));
+        return None;
+    }
+    decode_command(item, variables)
+}
+
+/// Why a reference names no image, if it does not.
+fn check(reference: &str) -> Result<(), &'static str> {
+    if reference.len() > LONGEST {
+        return Err("the reference of the image is too long");
+    }
+    let (named, digest) = match reference.split_once('@') {
+        Some((named, digest)) => (named, Some(digest)),
+        None => (reference, None),
+    };
+    if digest.is_some_and(|digest| !is_digest(digest)) {
+        return Err("the digest of an image is `sha256:` and 64 hexadecimal digits");
+    }
+    let (host, path) = match named.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (Some(host), path),
+        _ => (None, named),
+    };
+    let host_is_well = |host: &str| host.bytes().all(|it| it.is_ascii_alphanumeric() || b".-:[]".contains(&it));
+    if host.is_some_and(|host| !host_is_well(host)) {
+        return Err("the registry of the image is no host name");
+    }
+    let (path, tag) = match path.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (path, None),
+    };
+    let part_is_well = |part: &str| {
+        let inside = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || b"._-".contains(&it);
+        let edge = |it: Option<&u8>| it.is_some_and(|it| it.is_ascii_lowercase() || it.is_ascii_digit());
+        part.bytes().all(inside) && edge(part.as_bytes().first()) && edge(part.as_bytes().last())
+    };
+    if !path.split('/').all(part_is_well) {
+        return Err("the name of an image has small letters, digits, and `.`, `_`, `-` and `/` between them");
+    }
+    let tag_is_well = |tag: &str| {
+        let inside = |it: u8| it.is_ascii_alphanumeric() || b"._-".contains(&it);
+        tag.len() <= 128
+            && tag.bytes().all(inside)
+            && tag.starts_with(|it: char| it.is_ascii_alphanumeric() || it == '_')
+    };
+    if tag.is_some_and(|tag| !tag_is_well(tag)) {
+        return Err("the tag of an image has letters, digits, `.`, `_` and `-`, at most 128");
+    }
+    Ok(())
+}
+
+fn is_digest(text: &str) -> bool {
+    let hex = text.strip_prefix("sha256:").unwrap_or_default();
+    hex.len() == 64 && hex.bytes().all(|it| it.is_ascii_digit() || (b'a'..=b'f').contains(&it))
+}
+
+/// Reports what has no meaning for an image: it must be told before the keys are taken.
+pub(super) fn refuse_others(table: &mut Table<'_>) {
+    if let Some(item) = table.take("artifact") {
+        let help = "leave it out: the image has the files";
+        item.key_problem("an image needs no artifact", Some(help.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_as_people_write_them_name_an_image() {
+        let digest = format!("web@sha256:{}", "a1".repeat(32));
+        let well = ["web", "web:1.4", "library/web:latest", "localhost:5000/a/b_c.d-e:T-1_x", "ghcr.io/x/y", &digest];
+        for reference in well {
+            assert_eq!(check(reference), Ok(()), "{reference}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_image_is_refused_with_a_reason() {
+        let digest = format!("web@sha256:{}", "A1".repeat(32));
+        let long = "a".repeat(LONGEST + 1);
+        let bad = ["", "Web", "web:", "web: 1", "a//b", "/web", "web/", "web@sha256:12", "ex ample.com/web", "-web"];
+        for reference in bad.into_iter().chain([digest.as_str(), long.as_str()]) {
+            assert!(check(reference).is_err(), "{reference}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The engine's API: each call with its own bound of time, its failure in our kinds, and what it answers in our words.
+//!
+//! Start at [`Engine`]. It connects when it is first used, and agrees on a version of the API then.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error as EngineError;
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
+    ContainerSummaryStateEnum, SystemInfo,
+};
+use bollard::query_parameters::{
+    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptionsBuilder,
+    ListContainersOptions, RemoveContainerOptionsBuilder,
+};
+use cocktail_core::contract::Exit;
+use cocktail_core::error::{Error, ErrorKind, Result};
+use futures_util::StreamExt;
+use tokio::sync::Mutex;
+
+use crate::config::EngineConfig;
+use crate::error::{self, Call};
+use crate::{label, times, tls};
+
+/// One engine.
+pub(crate) struct Engine {
+    config: EngineConfig,
+    /// In the version that both speak.
+    agreed: Mutex<Option<Docker>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("url", &self.config.url).finish_non_exhaustive()
+    }
+}
+
+/// Where a container of the engine is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Made, never started.
+    Created,
+    /// It runs, with this main process as the engine's machine numbers it.
+    Running(u32),
+    /// It ended.
+    Exited(Exit),
+    /// It is being removed.
+    Leaving,
+}
+
+/// A container of the engine, looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Looked {
+    pub(crate) id: String,
+    pub(crate) labels: HashMap<String, String>,
+    pub(crate) condition: Condition,
+    /// The program that it starts, and its environment.
+    pub(crate) path: String,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+}
+
+impl Engine {
+    pub(crate) fn new(config: &EngineConfig) -> Result<Self> {
+        tls::check(config)?;
+        Ok(Self { config: config.clone(), agreed: Mutex::default() })
+    }
+
+    /// The API in the version that both speak.
+    ///
+    /// # Errors
+    /// `Unavailable` when the engine does not answer.
+    pub(crate) async fn api(&self) -> Result<Docker> {
+        let mut agreed = self.agreed.lock().await;
+        if let Some(docker) = &*agreed {
+            return Ok(docker.clone());
+        }
+        let what = format!("reach the engine at {}", self.config.url);
+        let docker = tls::connect(&self.config)?;
+        let docker = bounded(times::LOOK, Call::Reads, &what, docker.negotiate_version()).await?;
+        *agreed = Some(docker.clone());
+        Ok(docker)
+    }
+
+    /// What the engine says of itself and its machine.
+    pub(crate) async fn info(&self) -> Result<SystemInfo> {
+        let docker = self.api().await?;
+        bounded(times::LOOK, Call::Reads, &format!("look at the engine at {}", self.config.url), docker.info()).await
+    }
+
+    /// Containers with these labels, running or not.
+    pub(crate) async fn list(&self, labels: &[(&str, &str)]) -> Result<Vec<ContainerSummary>> {
+        let docker = self.api().await?;
+        let filters = Some(label::filter(labels));
+        let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
+        bounded(times::CONTROL, Call::Reads, "list containers", docker.list_containers(Some(options))).await
+    }
+
+    /// A container by id or name; `None` where there is none.
+    pub(crate) async fn inspect(&self, container: &str) -> Result<Option<Looked>> {
+        let docker = self.api().await?;
+        let what = format!("inspect container {container}");
+        let seen = bounded(times::CONTROL, Call::Reads, &what, docker.inspect_container(container, None)).await;
+        match seen {
+            Ok(seen) => Ok(Some(looked(seen))),
+            Err(error) if *error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a container; its id.
+    pub(crate) async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String> {
+        let docker = self.api().await?;
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
+        let what = format!("create container {name}");
+        let made = bounded(times::START, Call::Acts, &what, docker.create_container(Some(options), body)).await?;
+        Ok(made.id)
+    }
+
+    /// Starts a container. One that runs already is success.
+    pub(crate) async fn start(&self, id: &str) -> Result<()> {
+        let docker = self.api().await?;
+        let what = format!("start container {}", short(id));
+        bounded(times::START, Call::Acts, &what, docker.start_container(id, None)).await
+    }
+
+    /// Sends a signal. Says whether it ran.
+    pub(crate) async fn kill(&self, id: &str, signal: i32) -> Result<bool> {
+        let docker = self.api().await?;
+        let options = KillContainerOptionsBuilder::new().signal(&signal.to_string()).build();
+        let what = format!("signal container {}", short(id));
+        match bounded(times::CONTROL, Call::Acts, &what, docker.kill_container(id, Some(options))).await {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => Ok(false),
+            // Some versions say so with a 500.
+            Err(error) if error.to_string().contains("is not running") => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until a container does not run. What it ended with, an inspect says.
+    pub(crate) async fn ended(&self, id: &str, limit: Duration) -> Result<bool> {
+        let docker = self.api().await?;
+        let mut waiting = Box::pin(docker.wait_container(id, None));
+        match tokio::time::timeout(limit, waiting.next()).await {
+            Err(_) => Ok(false),
+            // A code other than 0 is told as an error.
+            Ok(Some(Ok(_) | Err(EngineError::DockerContainerWaitError { .. })) | None) => Ok(true),
+            Ok(Some(Err(error))) if error::status(&error) == Some(404) => Ok(true),
+            Ok(Some(Err(error))) => Err(error::of(&error, Call::Reads, &format!("wait for container {}", short(id)))),
+        }
+    }
+
+    /// Removes a container with its anonymous volumes; with `force` also one that runs. A missing one is success.
+    pub(crate) async fn remove(&self, id: &str, force: bool) -> Result<()> {
+        let docker = self.api().await?;
+        let what = format!("remove container {}", short(id));
+        let options = || RemoveContainerOptionsBuilder::new().v(true).force(force).build();
+        let began = tokio::time::Instant::now();
+        let mut pauses = crate::shared::pauses();
+        loop {
+            let removed = bounded(times::REMOVE, Call::Acts, &what, docker.remove_container(id, Some(options()))).await;
+            match removed {
+                Ok(()) => return Ok(()),
+                Err(error) if *error.kind() == ErrorKind::NotFound => return Ok(()),
+                // Somebody else removes it at this moment: it is gone when nobody finds it any more.
+                Err(error) if error.to_string().contains("already in progress") => {
+                    if began.elapsed() >= times::REMOVE {
+                        return Err(Error::unavailable(format!("{what}: its removal does not come to an end")));
+                    }
+                    tokio::time::sleep(pauses.next().unwrap_or(times::AGAIN.1)).await;
+                    if self.inspect(id).await?.is_none() {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether a container has a file of this name.
+    pub(crate) async fn has_file(&self, id: &str, path: &str) -> Result<bool> {
+        let docker = self.api().await?;
+        let options = ContainerArchiveInfoOptionsBuilder::new().path(path).build();
+        let what = format!("look for {path} in container {}", short(id));
+        let found = docker.get_container_archive_info(id, Some(options));
+        match bounded(times::CONTROL, Call::Reads, &what, found).await {
+            Ok(_) => Ok(true),
+            Err(error) if *error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A call that ends in time.
+pub(crate) async fn bounded<T>(
+    limit: Duration,
+    call: Call,
+    what: &str,
+    work: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done.map_err(|error| error::of(&error, call, what)),
+        Err(_) => Err(error::timed_out(call, what)),
+    }
+}
+
+/// An id as people see it.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+fn looked(seen: ContainerInspectResponse) -> Looked {
+    let config = seen.config.unwrap_or_default();
+    Looked {
+        id: seen.id.unwrap_or_default(),
+        labels: config.labels.unwrap_or_default(),
+        condition: condition(&seen.state.unwrap_or_default()),
+        path: seen.path.unwrap_or_default(),
+        env: config.env.unwrap_or_default(),
+        cwd: config.working_dir.unwrap_or_default(),
+    }
+}
+
+/// What the engine says of a container's life. It tells a signal as 128 and its number, and a program that ended with that
+/// code in the same way, so both are codes here.
+fn condition(state: &ContainerState) -> Condition {
+    use ContainerStateStatusEnum as Status;
+    match state.status {
+        Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING) => {
+            Condition::Running(state.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default())
+        }
+        Some(Status::CREATED | Status::STOPPING) => Condition::Created,
+        Some(Status::REMOVING) => Condition::Leaving,
+        Some(Status::EXITED | Status::DEAD | Status::EMPTY) | None => {
+            let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
+            Condition::Exited(code.map_or(Exit::Unknown, Exit::Code))
+        }
+    }
+}
+
+/// What a list says of a container's life, as far as it does: not which process, and not how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rough {
+    Created,
+    Running,
+    Ended,
+    Leaving,
+}
+
+pub(crate) fn rough(summary: &ContainerSummary) -> Rough {
+    use ContainerSummaryStateEnum as State;
+    match summary.state {
+        Some(State::CREATED) => Rough::Created,
+        Some(State::RUNNING | State::PAUSED | State::RESTARTING) => Rough::Running,
+        Some(State::REMOVING) => Rough::Leaving,
+        _ => Rough::Ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_has_its_code_and_what_is_not_told_is_unknown() {
+        let state = |status, exit_code| ContainerState { status: Some(status), exit_code, ..ContainerState::default() };
+        use ContainerStateStatusEnum as Status;
+        assert_eq!(condition(&state(Status::EXITED, Some(137))), Condition::Exited(Exit::Code(137)));
+        assert_eq!(condition(&state(Status::DEAD, None)), Condition::Exited(Exit::Unknown));
+        assert_eq!(condition(&state(Status::CREATED, Some(128))), Condition::Created);
+        assert_eq!(condition(&ContainerState::default()), Condition::Exited(Exit::Unknown));
+    }
+}

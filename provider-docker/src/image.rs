@@ -1,0 +1,146 @@
+//! Images: fetched when an engine lacks one, and looked at for the program that is to be started.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use cocktail_core::contract::Launch;
+use cocktail_core::error::{Error, ErrorKind, Result};
+use futures_util::StreamExt;
+
+use crate::client::{Engine, Looked};
+use crate::error::{self, Call};
+use crate::shared::lock;
+use crate::times;
+
+/// Programs that were found in images; beyond so many they are looked for again.
+const KNOWN: usize = 1024;
+/// Where programs are looked for without a PATH.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What decides which program a container begins with: its image, what is written beside it, its search path and folder.
+type Begins = (String, Option<String>, Option<String>, String);
+
+/// What is known of an engine's images.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    /// One at a time is fetched of each.
+    pulls: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Starts whose program was found.
+    programs: Mutex<BTreeSet<Begins>>,
+}
+
+impl Images {
+    /// Fetches an image. Who asks for the same one meanwhile waits for that.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for an image that does not exist, `Denied` for one that is not given to us, `Unavailable` and
+    /// `Throttled` for a registry that may give it later.
+    pub(crate) async fn pull(&self, engine: &Engine, reference: &str) -> Result<()> {
+        let turn = Arc::clone(lock(&self.pulls).entry(reference.to_owned()).or_default());
+        let pulled = {
+            let _turn = turn.lock().await;
+            match has(engine, reference).await? {
+                true => Ok(()),
+                false => fetch(engine, reference).await,
+            }
+        };
+        let mut pulls = lock(&self.pulls);
+        // Ours, and that of the map.
+        if Arc::strong_count(&turn) <= 2 {
+            pulls.remove(reference);
+        }
+        pulled
+    }
+
+    /// Whether the program of a start was found in its image before.
+    pub(crate) fn knows_program(&self, launch: &Launch) -> bool {
+        begins(launch).is_none_or(|begins| lock(&self.programs).contains(&begins))
+    }
+
+    /// Whether a container has the program that it is to start. Where the first process is one of the engine's own, the
+    /// engine starts it well and only its output says that the program is missing.
+    ///
+    /// # Errors
+    /// `InvalidConfig` that names the program.
+    pub(crate) async fn check_program(&self, engine: &Engine, launch: &Launch, made: &Looked) -> Result<()> {
+        let Some(image) = &launch.image else { return Ok(()) };
+        let program = made.path.as_str();
+        let path = made.env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(PATH);
+        // Without a program the engine has refused it already.
+        let Some(known) = begins(launch).filter(|_| !program.is_empty()) else { return Ok(()) };
+        let mut places: Vec<String> = Vec::new();
+        if program.starts_with('/') {
+            places.push(program.to_owned());
+        } else if program.contains('/') {
+            places.push(format!("{}/{program}", made.cwd.trim_end_matches('/')));
+        } else {
+            places.extend(path.split(':').map(|folder| format!("{}/{program}", folder.trim_end_matches('/'))));
+        }
+        for place in &places {
+            if engine.has_file(&made.id, place).await? {
+                let mut programs = lock(&self.programs);
+                if programs.len() >= KNOWN {
+                    programs.clear();
+                }
+                programs.insert(known);
+                return Ok(());
+            }
+        }
+        let reference = &image.reference;
+        let message = match program.contains('/') {
+            true => format!("the image {reference} has no program {program}"),
+            false => format!("the image {reference} has no program {program} in its PATH ({path})"),
+        };
+        Err(Error::invalid(message))
+    }
+}
+
+fn begins(launch: &Launch) -> Option<Begins> {
+    let image = launch.image.as_ref()?;
+    let entrypoint = image.entrypoint.as_ref().and_then(|parts| parts.first().cloned());
+    let path = launch.env.get("PATH").cloned().unwrap_or_default();
+    let written = launch.argv.first().cloned();
+    Some((image.reference.clone(), entrypoint, written, format!("{path} {}", launch.cwd.display())))
+}
+
+async fn has(engine: &Engine, reference: &str) -> Result<bool> {
+    let docker = engine.api().await?;
+    let what = format!("look for image {reference}");
+    match crate::client::bounded(times::CONTROL, Call::Reads, &what, docker.inspect_image(reference)).await {
+        Ok(_) => Ok(true),
+        Err(error) if *error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn fetch(engine: &Engine, reference: &str) -> Result<()> {
+    let docker = engine.api().await?;
+    let what = format!("pull image {reference}");
+    // Without a tag the engine would fetch them all.
+    let (_, path) = reference.rsplit_once('/').unwrap_or(("", reference));
+    let full = if path.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") };
+    let options = CreateImageOptionsBuilder::new().from_image(&full).build();
+    tracing::info!(image = %full, "an image is fetched");
+    let fetching = async {
+        let mut steps = Box::pin(docker.create_image(Some(options), None, None));
+        while let Some(step) = steps.next().await {
+            match step {
+                Ok(step) => {
+                    if let Some(message) = step.error_detail.and_then(|detail| detail.message) {
+                        return Err(error::of_pull(&message, &what));
+                    }
+                }
+                Err(bollard::errors::Error::DockerResponseServerError { message, .. }) => {
+                    return Err(error::of_pull(&message, &what));
+                }
+                Err(error) => return Err(error::of(&error, Call::Reads, &what)),
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(times::PULL, fetching).await {
+        Ok(fetched) => fetched,
+        Err(_) => Err(error::timed_out(Call::Reads, &what)),
+    }
+}

@@ -1,0 +1,96 @@
+//! Names and labels of what we make in an engine.
+//!
+//! Names are derived, so that what a lost call made is found again. Whose something is, only its labels say.
+
+use std::collections::HashMap;
+
+use cocktail_core::contract::Launch;
+use cocktail_core::id::{ContainerId, Generation, StoreId, UnitId};
+
+pub(crate) const CLUSTER: &str = "cocktail.cluster";
+pub(crate) const STORE: &str = "cocktail.store";
+pub(crate) const CONTAINER: &str = "cocktail.container";
+pub(crate) const GENERATION: &str = "cocktail.generation";
+pub(crate) const EPOCH: &str = "cocktail.epoch";
+pub(crate) const UNIT: &str = "cocktail.unit";
+/// The path of a volume, as a launch names it.
+pub(crate) const VOLUME: &str = "cocktail.volume";
+/// The container that a volume goes with.
+pub(crate) const GOES_WITH: &str = "cocktail.goes-with";
+
+/// The name of a start.
+pub(crate) fn container(store: &StoreId, container: &ContainerId, generation: Generation) -> String {
+    format!("cocktail-{}-{}-{generation}", plain(store.as_str()), plain(container.as_str()))
+}
+
+/// The name of the network of a Unit's map.
+pub(crate) fn network(store: &StoreId, unit: &UnitId) -> String {
+    format!("cocktail-{}-{}-{}", plain(store.as_str()), unit.service, unit.map)
+}
+
+/// The name of a volume.
+pub(crate) fn volume(store: &StoreId, path: &str) -> String {
+    format!("cocktail-{}-{}", plain(store.as_str()), plain(&path.replace('/', ".")))
+}
+
+/// What a container carries.
+pub(crate) fn of(launch: &Launch, cluster: Option<&str>) -> HashMap<String, String> {
+    let mut labels = HashMap::from([
+        (STORE.to_owned(), launch.store.to_string()),
+        (CONTAINER.to_owned(), launch.container.to_string()),
+        (GENERATION.to_owned(), launch.generation.to_string()),
+        (EPOCH.to_owned(), launch.epoch.to_string()),
+    ]);
+    if let Some(image) = &launch.image {
+        labels.insert(UNIT.to_owned(), image.unit.to_string());
+    }
+    labels.extend(cluster.map(|cluster| (CLUSTER.to_owned(), cluster.to_owned())));
+    labels
+}
+
+/// Whose container it is, and which start; `None` for what is not ours.
+pub(crate) fn read(labels: &HashMap<String, String>, store: &StoreId) -> Option<(ContainerId, Generation)> {
+    if labels.get(STORE).map(String::as_str) != Some(store.as_str()) {
+        return None;
+    }
+    let generation = labels.get(GENERATION)?.parse().ok()?;
+    Some((ContainerId::new(labels.get(CONTAINER)?), Generation(generation)))
+}
+
+/// A filter of lists by labels.
+pub(crate) fn filter(labels: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), labels.iter().map(|(key, value)| format!("{key}={value}")).collect())])
+}
+
+/// What a name in an engine may be made of. Names only have to be told apart within one store, which its label says.
+fn plain(text: &str) -> String {
+    let keep = |it: char| if it.is_ascii_alphanumeric() || matches!(it, '-' | '_') { it } else { '.' };
+    text.chars().take(128).map(keep).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_carries_our_store_is_ours() {
+        let labels = |store: &str, generation: &str| {
+            HashMap::from([
+                (STORE.to_owned(), store.to_owned()),
+                (CONTAINER.to_owned(), "web-1".to_owned()),
+                (GENERATION.to_owned(), generation.to_owned()),
+            ])
+        };
+        let ours = StoreId::new("a");
+        assert_eq!(read(&labels("a", "3"), &ours), Some((ContainerId::new("web-1"), Generation(3))));
+        assert_eq!(read(&labels("b", "3"), &ours), None);
+        assert_eq!(read(&labels("a", "three"), &ours), None);
+        assert_eq!(read(&HashMap::new(), &ours), None);
+    }
+
+    #[test]
+    fn names_have_only_what_an_engine_takes() {
+        let name = container(&StoreId::new("st/ore é"), &ContainerId::new("shop/web"), Generation(2));
+        assert_eq!(name, "cocktail-st.ore..-shop.web-2");
+    }
+}

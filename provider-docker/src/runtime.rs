@@ -1,0 +1,203 @@
+//! [`Runtime`] on an engine.
+//!
+//! What is made has a name and labels that are derived from store, container and generation, so a call that is repeated
+//! finds what its first attempt made. How a start is made is in `making`.
+
+mod making;
+mod seeing;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cocktail_core::contract::{
+    ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Runtime, RuntimeCapabilities,
+    RuntimeEvent, StopOrder, UsageReading,
+};
+use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::id::ContainerId;
+use cocktail_core::spec::Template;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::client::Condition;
+use crate::shared::Shared;
+use crate::{check, exec, label, logs, times, usage, volume, watch};
+
+/// Containers that are ended at once when the runtime ends with everything.
+const AT_ONCE: usize = 8;
+/// What they get to end by themselves.
+const GRACE: Duration = Duration::from_secs(10);
+
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+
+/// Containers of one engine.
+#[derive(Debug)]
+pub(crate) struct DockerRuntime {
+    shared: Arc<Shared>,
+}
+
+impl DockerRuntime {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Ends a container of the engine; how it ended. One that is gone is success.
+    async fn end(&self, id: &str, signal: i32, grace: Duration) -> Result<Exit> {
+        let engine = &self.shared.engine;
+        let asked = if grace.is_zero() { SIGKILL } else { signal };
+        if engine.kill(id, asked).await? && asked != SIGKILL && !engine.ended(id, grace).await? {
+            engine.kill(id, SIGKILL).await?;
+        }
+        if !engine.ended(id, times::KILLED).await? {
+            let limit = cocktail_core::time::human(times::KILLED);
+            return Err(Error::unavailable(format!("container {id} was killed and is not gone within {limit}")));
+        }
+        match engine.inspect(id).await?.map(|seen| seen.condition) {
+            Some(Condition::Exited(exit)) => Ok(exit),
+            Some(Condition::Running(_)) => {
+                Err(Error::unavailable(format!("container {id} runs although it was killed")))
+            }
+            Some(Condition::Created | Condition::Leaving) | None => Ok(Exit::Unknown),
+        }
+    }
+
+    /// The engine's id of the newest start of a container.
+    async fn find(&self, container: &ContainerId) -> Result<String> {
+        if let Some(id) = self.shared.newest_id(container) {
+            return Ok(id);
+        }
+        let newest = self.starts(container).await?.into_iter().next();
+        newest.map(|start| start.id).ok_or_else(|| Error::not_found(format!("the engine has no container {container}")))
+    }
+}
+
+#[async_trait]
+impl Runtime for DockerRuntime {
+    fn capabilities(&self) -> RuntimeCapabilities {
+        RuntimeCapabilities { outlives_manager: true, tty: true, limits: true, inherit: false, images: true }
+    }
+
+    async fn prepare(&self, launch: &Launch) -> Result<()> {
+        self.make(launch).await.map(drop)
+    }
+
+    async fn start(&self, launch: &Launch) -> Result<Handle> {
+        self.begin(launch).await
+    }
+
+    async fn stop(&self, order: &StopOrder) -> Result<Exit> {
+        let (container, generation) = (&order.container, order.generation);
+        if let Some(exit) = self.shared.told(container, generation) {
+            return Ok(exit);
+        }
+        let id = match self.shared.id(container, generation) {
+            Some(id) => id,
+            None => {
+                let starts = self.starts(container).await?;
+                match starts.into_iter().find(|start| start.generation == generation) {
+                    Some(start) => start.id,
+                    None => return Ok(Exit::Unknown),
+                }
+            }
+        };
+        let exit = self.end(&id, order.signal, order.grace).await?;
+        self.shared.end(container, generation, exit);
+        Ok(exit)
+    }
+
+    async fn remove(&self, container: &ContainerId) -> Result<()> {
+        let (engine, store) = (&self.shared.engine, self.shared.store()?);
+        for start in self.starts(container).await? {
+            engine.remove(&start.id, false).await?;
+        }
+        self.shared.forget(container);
+        volume::remove_ephemeral(engine, &store, container).await?;
+        self.shared.networks.leave(engine, &store, container).await
+    }
+
+    /// The engine holds no port of a container that is gone.
+    async fn release_ports(&self, _ports: &[u16]) -> Result<()> {
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Listing> {
+        Ok(self.see().await?.0)
+    }
+
+    async fn recover(&self, known: &[Known]) -> Result<Listing> {
+        let listing = self.attach(known).await;
+        self.shared.watch(|| watch::begin(&self.shared));
+        Ok(listing)
+    }
+
+    fn events(&self) -> BoxStream<'static, RuntimeEvent> {
+        let receiver = self.shared.subscribe();
+        stream::unfold(receiver, |mut receiver| async move {
+            match receiver.recv().await {
+                Ok(event) => Some((event, receiver)),
+                Err(RecvError::Lagged(missed)) => {
+                    Some((RuntimeEvent::Resync { why: format!("{missed} events were missed") }, receiver))
+                }
+                Err(RecvError::Closed) => None,
+            }
+        })
+        .boxed()
+    }
+
+    async fn usage(&self) -> Result<BTreeMap<ContainerId, UsageReading>> {
+        usage::read(&self.shared).await
+    }
+
+    async fn reported(&self) -> Result<BTreeMap<ContainerId, BTreeMap<String, f64>>> {
+        Ok(self.shared.reported())
+    }
+
+    async fn logs(&self, container: &ContainerId, options: &LogOptions) -> Result<LogStream> {
+        let id = self.find(container).await?;
+        if self.shared.engine.inspect(&id).await?.is_none() {
+            return Err(Error::not_found(format!("the engine has no container {container} any more")));
+        }
+        logs::lines(&self.shared.engine, &id, container, options).await
+    }
+
+    async fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecSession> {
+        let id = self.find(container).await?;
+        exec::begin(&self.shared, &id, spec, ()).await
+    }
+
+    async fn check(&self, template: &Template) -> Result<Vec<(String, String)>> {
+        let (template, fixed) = (template.clone(), self.shared.fixed.clone());
+        blocking(move || Ok(check::template(&template, &fixed))).await
+    }
+
+    async fn shutdown(&self, stop: bool) -> Result<()> {
+        self.shared.close();
+        if !stop {
+            return Ok(());
+        }
+        let (engine, store) = (&self.shared.engine, self.shared.store()?);
+        let left = engine.list(&[(label::STORE, store.as_str())]).await?;
+        let ids = left.into_iter().filter_map(|summary| summary.id.map(|id| (id, summary.labels.unwrap_or_default())));
+        let store = &store;
+        let end = |(id, labels): (String, _)| async move {
+            self.end(&id, SIGTERM, GRACE).await?;
+            engine.remove(&id, true).await?;
+            match label::read(&labels, store) {
+                Some((container, _)) => volume::remove_ephemeral(engine, store, &container).await,
+                None => Ok(()),
+            }
+        };
+        stream::iter(ids).map(|it| Ok::<_, Error>(end(it))).try_buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        self.shared.networks.clear(engine, store).await
+    }
+}
+
+/// Work that may wait for a disk.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::new(ErrorKind::Unexpected, "work on files panicked").because(error))?
+}

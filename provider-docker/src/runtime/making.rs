@@ -1,0 +1,218 @@
+//! Making and starting what a launch says, so that a call that is repeated finds what its first attempt made.
+
+use cocktail_core::contract::{Exit, Handle, Launch};
+use cocktail_core::error::{Error, ErrorKind, Result};
+
+use super::{DockerRuntime, SIGKILL, blocking};
+use crate::client::{Condition, Looked, short};
+use crate::shared::pauses;
+use crate::{body, error, label};
+
+/// Attempts to have a name that somebody holds who cannot be seen, or is just being removed.
+const ATTEMPTS: usize = 8;
+
+impl DockerRuntime {
+    /// Has a container in the engine for this start; the engine's id.
+    pub(super) async fn make(&self, launch: &Launch) -> Result<String> {
+        let (shared, engine) = (&self.shared, &self.shared.engine);
+        let (container, generation) = (&launch.container, launch.generation);
+        let image = body::image(launch)?;
+        shared.enter(container, generation)?;
+        if let Some(id) = shared.id(container, generation) {
+            if engine.inspect(&id).await?.is_some() {
+                return Ok(id);
+            }
+            shared.made(container, generation, None);
+        }
+        if generation.0 > 1 {
+            self.end_older(launch).await?;
+        }
+        let network = label::network(&launch.store, &image.unit);
+        shared.networks.join(engine, &launch.store, &network, container, false).await?;
+        let made = self.create(launch).await?;
+        if !shared.images.knows_program(launch) {
+            let looked = engine.inspect(&made).await?;
+            let looked = looked.ok_or_else(|| gone(launch))?;
+            if let Err(error) = shared.images.check_program(engine, launch, &looked).await {
+                engine.remove(&made, true).await?;
+                return Err(error);
+            }
+        }
+        shared.made(container, generation, Some(made.clone()));
+        Ok(made)
+    }
+
+    /// Ends and removes what is left of older starts.
+    async fn end_older(&self, launch: &Launch) -> Result<()> {
+        for start in self.starts(&launch.container).await? {
+            if start.generation > launch.generation {
+                let (container, generation) = (&launch.container, start.generation);
+                let message = format!("{container} is at generation {generation} in the engine already");
+                return Err(Error::new(ErrorKind::Conflict, message));
+            }
+            if start.generation < launch.generation {
+                self.end(&start.id, SIGKILL, std::time::Duration::ZERO).await?;
+                self.shared.engine.remove(&start.id, true).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn create(&self, launch: &Launch) -> Result<String> {
+        let engine = &self.shared.engine;
+        let image = body::image(launch)?;
+        let plain = label::container(&launch.store, &launch.container, launch.generation);
+        let mut name = plain.clone();
+        let (mut pulled, mut rejoined, mut waits) = (false, false, pauses());
+        for attempt in 0..ATTEMPTS {
+            let error = match engine.create(&name, self.body(launch).await?).await {
+                Ok(id) => return Ok(id),
+                Err(error) => error,
+            };
+            match error.kind() {
+                ErrorKind::NotFound if says(&error, "network") && !rejoined => {
+                    rejoined = true;
+                    self.rejoin(launch).await?;
+                }
+                ErrorKind::NotFound if !pulled => {
+                    pulled = true;
+                    self.shared.images.pull(engine, &image.reference).await?;
+                }
+                ErrorKind::NotFound => return Err(Error::invalid(error.to_string())),
+                ErrorKind::Conflict => match engine.inspect(&name).await? {
+                    Some(held) if self.is_this(launch, &held) => match held.condition {
+                        // It may have been made for other ports, by a call that nobody knows the end of.
+                        Condition::Created => engine.remove(&held.id, true).await?,
+                        Condition::Leaving => tokio::time::sleep(waits.next().unwrap_or_default()).await,
+                        Condition::Running(_) | Condition::Exited(_) => return Ok(held.id),
+                    },
+                    Some(held) => return Err(foreign(&name, &held)),
+                    // Somebody holds the name who cannot be seen: another name is as good, labels say whose it is.
+                    None if attempt + 2 >= ATTEMPTS => name = format!("{plain}-{attempt}"),
+                    None => tokio::time::sleep(waits.next().unwrap_or_default()).await,
+                },
+                _ => return Err(error),
+            }
+        }
+        Err(Error::unavailable(format!("the name {plain} is held in the engine and does not come free")))
+    }
+
+    async fn body(&self, launch: &Launch) -> Result<bollard::models::ContainerCreateBody> {
+        if !body::reads_files(launch) && launch.volumes.is_empty() {
+            return body::of(launch, &self.shared.fixed);
+        }
+        let (launch, fixed) = (launch.clone(), self.shared.fixed.clone());
+        blocking(move || body::of(&launch, &fixed)).await
+    }
+
+    /// Makes the network again that somebody has removed.
+    async fn rejoin(&self, launch: &Launch) -> Result<()> {
+        let network = label::network(&launch.store, &body::image(launch)?.unit);
+        let shared = &self.shared;
+        shared.networks.join(&shared.engine, &launch.store, &network, &launch.container, true).await
+    }
+
+    fn is_this(&self, launch: &Launch, held: &Looked) -> bool {
+        label::read(&held.labels, &launch.store) == Some((launch.container.clone(), launch.generation))
+    }
+
+    /// Starts what was made, once.
+    pub(super) async fn begin(&self, launch: &Launch) -> Result<Handle> {
+        let (shared, engine) = (&self.shared, &self.shared.engine);
+        let (container, generation) = (&launch.container, launch.generation);
+        shared.enter(container, generation)?;
+        let starting = shared.starting(container, generation);
+        let _turn = starting.lock().await;
+        let name = label::container(&launch.store, container, generation);
+        let id = shared.id(container, generation).unwrap_or(name);
+        let seen = engine.inspect(&id).await?.filter(|seen| self.is_this(launch, seen));
+        let seen = seen.ok_or_else(|| gone(launch))?;
+        if seen.condition == Condition::Created {
+            self.start_made(launch, &seen.id).await?;
+        }
+        let seen = match seen.condition {
+            Condition::Created => {
+                let after = engine.inspect(&seen.id).await;
+                let unknown = |error: Error| Error::new(ErrorKind::OutcomeUnknown, error.chain());
+                after.map_err(unknown)?.ok_or_else(|| gone(launch))?
+            }
+            _ => seen,
+        };
+        match seen.condition {
+            Condition::Running(pid) => {
+                let handle = handle(&seen.id, pid);
+                shared.started(launch, &seen.id, &handle, true);
+                Ok(handle)
+            }
+            // Its end may have been told already, before anybody knew of its start.
+            Condition::Exited(exit) => {
+                shared.made(container, generation, Some(seen.id.clone()));
+                shared.ended(container, generation, exit);
+                Ok(Handle { docker_id: Some(seen.id), ..Handle::default() })
+            }
+            Condition::Created => {
+                Err(Error::unavailable(format!("{container} was started, and the engine has not begun")))
+            }
+            Condition::Leaving => {
+                shared.ended(container, generation, Exit::Unknown);
+                Err(gone(launch))
+            }
+        }
+    }
+
+    async fn start_made(&self, launch: &Launch, id: &str) -> Result<()> {
+        let (shared, engine) = (&self.shared, &self.shared.engine);
+        let mut started = engine.start(id).await;
+        if started.as_ref().is_err_and(|error| *error.kind() == ErrorKind::NotFound && says(error, "network")) {
+            self.rejoin(launch).await?;
+            started = engine.start(id).await;
+        }
+        let Err(error) = started else { return Ok(()) };
+        match error.kind() {
+            // What cannot be started is not left behind: it would hold its name, and ports that are not its own.
+            ErrorKind::Conflict | ErrorKind::InvalidConfig => {
+                engine.remove(id, true).await?;
+                shared.made(&launch.container, launch.generation, None);
+                Err(with_port(error, launch))
+            }
+            ErrorKind::NotFound => Err(Error::new(ErrorKind::Conflict, error.to_string())),
+            _ => Err(error),
+        }
+    }
+}
+
+/// How it is found again.
+pub(super) fn handle(id: &str, pid: u32) -> Handle {
+    Handle { pid: (pid > 0).then_some(pid), docker_id: Some(id.to_owned()), ..Handle::default() }
+}
+
+fn says(error: &Error, word: &str) -> bool {
+    error.to_string().contains(word)
+}
+
+fn gone(launch: &Launch) -> Error {
+    let message = format!("{} of generation {} is not prepared in the engine", launch.container, launch.generation);
+    Error::new(ErrorKind::Conflict, message)
+}
+
+fn foreign(name: &str, held: &Looked) -> Error {
+    let message = format!(
+        "the name {name} belongs to container {} of the engine, which is not ours: rename or remove that one",
+        short(&held.id)
+    );
+    Error::new(ErrorKind::Conflict, message)
+}
+
+/// Says which port somebody else has, if that is what is wrong.
+fn with_port(failed: Error, launch: &Launch) -> Error {
+    let message = failed.to_string();
+    if !error::is_taken(&message) {
+        return failed;
+    }
+    let names = |port: u16| message.split(|it: char| !it.is_ascii_digit()).any(|number| number == port.to_string());
+    let taken = launch.ports.iter().find(|port| names(port.port)).or(launch.ports.first());
+    match taken {
+        Some(taken) => failed.with("port", taken.port),
+        None => failed,
+    }
+}

@@ -1,0 +1,326 @@
+//! What the parts of one engine's runtime share: which containers are known, who is told, and when an end was told.
+//!
+//! [`Shared`] holds of each container only what cannot be asked of the engine: that an end was told, and the tasks of its
+//! probes. A container is entered when it is prepared or recovered, and dropped when it is removed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use cocktail_core::contract::{Exit, Handle, Launch, LaunchProbe, Lease, ProbeKind, RuntimeEvent};
+use cocktail_core::error::{Error, Result};
+use cocktail_core::id::{ContainerId, Generation, StoreId};
+use cocktail_core::spec::Check;
+use cocktail_probe::Numbers;
+use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::client::Engine;
+use crate::image::Images;
+use crate::network::Networks;
+use crate::target::Target;
+use crate::times;
+use crate::usage::Readings;
+
+/// Events that wait for a slow reader; after more than that it is told to attach again.
+const EVENTS: usize = 8 * 1024;
+/// Commands of exec probes that run at once on one engine.
+const EXEC_PROBES: usize = 16;
+
+/// What does not change while a provider lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Fixed {
+    pub(crate) cluster: Option<String>,
+    pub(crate) init: bool,
+    pub(crate) read_only: bool,
+    pub(crate) log_bytes: u64,
+    pub(crate) log_files: u32,
+    /// Where leased ports are published.
+    pub(crate) publish: IpAddr,
+    /// Where this host reaches them.
+    pub(crate) address: IpAddr,
+    /// Whether the engine has the disk that this process sees.
+    pub(crate) local: bool,
+    /// Folders below which the source of a bind may lead.
+    pub(crate) binds: Vec<PathBuf>,
+}
+
+/// State of one engine's runtime.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) fixed: Fixed,
+    pub(crate) engine: Engine,
+    pub(crate) images: Images,
+    pub(crate) networks: Networks,
+    pub(crate) readings: Mutex<Readings>,
+    pub(crate) exec_probes: Arc<Semaphore>,
+    /// Who acts.
+    lease: Mutex<Option<Lease>>,
+    containers: Mutex<BTreeMap<ContainerId, Entry>>,
+    events: broadcast::Sender<RuntimeEvent>,
+    watching: Mutex<Option<AbortHandle>>,
+}
+
+/// One start, as far as the engine does not say it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    generation: Generation,
+    /// The engine's id, once it is known.
+    id: Option<String>,
+    /// Held while it is started: an object in the engine is started once.
+    starting: Arc<tokio::sync::Mutex<()>>,
+    /// When its start was answered or it was found running.
+    ran: Option<(Instant, Handle)>,
+    /// How it ended, which was told.
+    ended: Option<Exit>,
+    /// Whether it was ready once, for probes that wait for that.
+    up: watch::Sender<bool>,
+    probes: Vec<AbortHandle>,
+    reported: Numbers,
+}
+
+impl Entry {
+    fn new(generation: Generation) -> Self {
+        Self {
+            generation,
+            id: None,
+            starting: Arc::default(),
+            ran: None,
+            ended: None,
+            up: watch::Sender::new(false),
+            probes: Vec::new(),
+            reported: Numbers::new(),
+        }
+    }
+
+    fn stop_probes(&mut self) {
+        self.probes.drain(..).for_each(|probe| probe.abort());
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.stop_probes();
+    }
+}
+
+/// A container that is known to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Runs {
+    pub(crate) container: ContainerId,
+    pub(crate) generation: Generation,
+    pub(crate) id: String,
+    /// Since when that is known.
+    pub(crate) since: Instant,
+}
+
+/// A lock that no panic makes useless: what it guards is consistent after every statement.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Pauses between attempts, without end, each longer than the one before up to a bound.
+pub(crate) fn pauses() -> impl Iterator<Item = Duration> + Send {
+    let (least, most) = times::AGAIN;
+    ExponentialBuilder::default().with_min_delay(least).with_max_delay(most).with_jitter().without_max_times().build()
+}
+
+impl Shared {
+    pub(crate) fn new(fixed: Fixed, engine: Engine) -> Self {
+        Self {
+            fixed,
+            engine,
+            images: Images::default(),
+            networks: Networks::default(),
+            readings: Mutex::default(),
+            exec_probes: Arc::new(Semaphore::new(EXEC_PROBES)),
+            lease: Mutex::default(),
+            containers: Mutex::default(),
+            events: broadcast::Sender::new(EVENTS),
+            watching: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn lead(&self, lease: &Lease) {
+        *lock(&self.lease) = Some(lease.clone());
+    }
+
+    /// Whose containers these are.
+    ///
+    /// # Errors
+    /// `Unavailable` before anybody leads.
+    pub(crate) fn store(&self) -> Result<StoreId> {
+        let lease = lock(&self.lease);
+        let lease = lease.as_ref().ok_or_else(|| Error::unavailable("nobody leads this provider yet"))?;
+        Ok(lease.store.clone())
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent> {
+        self.events.subscribe()
+    }
+
+    /// Tells everybody who listens; nobody may.
+    pub(crate) fn emit(&self, event: RuntimeEvent) {
+        let _nobody_listens = self.events.send(event);
+    }
+
+    /// Watches the engine, if nobody does yet.
+    pub(crate) fn watch(&self, begin: impl FnOnce() -> AbortHandle) {
+        lock(&self.watching).get_or_insert_with(begin);
+    }
+
+    /// A start is intended. What an older generation had ends.
+    ///
+    /// # Errors
+    /// `Conflict` where a newer one is known.
+    pub(crate) fn enter(&self, container: &ContainerId, generation: Generation) -> Result<()> {
+        let mut containers = lock(&self.containers);
+        match containers.get(container) {
+            Some(entry) if entry.generation > generation => {
+                let message = format!("{container} is at generation {} already", entry.generation);
+                Err(Error::new(cocktail_core::error::ErrorKind::Conflict, message))
+            }
+            Some(entry) if entry.generation == generation => Ok(()),
+            _ => {
+                containers.insert(container.clone(), Entry::new(generation));
+                Ok(())
+            }
+        }
+    }
+
+    /// What is known of a start.
+    fn with<T>(
+        &self,
+        container: &ContainerId,
+        generation: Generation,
+        work: impl FnOnce(&mut Entry) -> T,
+    ) -> Option<T> {
+        lock(&self.containers).get_mut(container).filter(|entry| entry.generation == generation).map(work)
+    }
+
+    /// The newest generation that was entered.
+    pub(crate) fn generation(&self, container: &ContainerId) -> Option<Generation> {
+        lock(&self.containers).get(container).map(|entry| entry.generation)
+    }
+
+    /// The engine's id of a start, if it is known.
+    pub(crate) fn id(&self, container: &ContainerId, generation: Generation) -> Option<String> {
+        self.with(container, generation, |entry| entry.id.clone()).flatten()
+    }
+
+    /// The engine's id of the newest start.
+    pub(crate) fn newest_id(&self, container: &ContainerId) -> Option<String> {
+        lock(&self.containers).get(container)?.id.clone()
+    }
+
+    pub(crate) fn made(&self, container: &ContainerId, generation: Generation, id: Option<String>) {
+        self.with(container, generation, |entry| entry.id = id);
+    }
+
+    /// What is held while a container is started.
+    pub(crate) fn starting(&self, container: &ContainerId, generation: Generation) -> Arc<tokio::sync::Mutex<()>> {
+        self.with(container, generation, |entry| Arc::clone(&entry.starting)).unwrap_or_default()
+    }
+
+    /// A container runs: its probes begin, unless they run already or its end was heard of first.
+    /// `fresh` says that it was started just now and may take its time to come up.
+    pub(crate) fn started(self: &Arc<Self>, launch: &Launch, id: &str, handle: &Handle, fresh: bool) {
+        let begin = |entry: &mut Entry| {
+            entry.id = Some(id.to_owned());
+            if entry.ended.is_some() {
+                return;
+            }
+            entry.ran.get_or_insert_with(|| (Instant::now(), handle.clone()));
+            if !entry.probes.is_empty() {
+                return;
+            }
+            let waits = fresh && launch.probes.iter().any(|probe| probe.kind == ProbeKind::Ready);
+            if !waits {
+                entry.up.send_replace(true);
+            }
+            let probe = |probe: &LaunchProbe| {
+                let target = Target {
+                    shared: Arc::downgrade(self),
+                    container: launch.container.clone(),
+                    generation: launch.generation,
+                    address: self.fixed.address,
+                };
+                tokio::spawn(cocktail_probe::run(target, probe.clone(), entry.up.clone())).abort_handle()
+            };
+            let looked_for = launch.probes.iter().filter(|probe| probe.check != Check::Worker);
+            entry.probes = looked_for.map(probe).collect();
+        };
+        self.with(&launch.container, launch.generation, begin);
+    }
+
+    /// A container ended. Tells of it, once for each start.
+    pub(crate) fn ended(&self, container: &ContainerId, generation: Generation, exit: Exit) {
+        if self.end(container, generation, exit) {
+            self.emit(RuntimeEvent::Exited { container: container.clone(), generation, exit });
+        }
+    }
+
+    /// The same for one whose end is the answer to a call. Says whether that is news.
+    pub(crate) fn end(&self, container: &ContainerId, generation: Generation, exit: Exit) -> bool {
+        let ended = self.with(container, generation, |entry| {
+            entry.stop_probes();
+            entry.reported.clear();
+            entry.ended.replace(exit).is_none()
+        });
+        ended.unwrap_or(false)
+    }
+
+    /// How a start ended, if that was told.
+    pub(crate) fn told(&self, container: &ContainerId, generation: Generation) -> Option<Exit> {
+        self.with(container, generation, |entry| entry.ended).flatten()
+    }
+
+    /// Containers that are known to run.
+    pub(crate) fn running(&self) -> Vec<Runs> {
+        let containers = lock(&self.containers);
+        let runs = |(container, entry): (&ContainerId, &Entry)| {
+            let (since, _) = entry.ran.as_ref().filter(|_| entry.ended.is_none())?;
+            let (container, generation) = (container.clone(), entry.generation);
+            Some(Runs { container, generation, id: entry.id.clone()?, since: *since })
+        };
+        containers.iter().filter_map(runs).collect()
+    }
+
+    /// A readiness probe found numbers, or none where there were some.
+    pub(crate) fn report(&self, container: &ContainerId, generation: Generation, numbers: Numbers) {
+        self.with(container, generation, |entry| {
+            if entry.ended.is_none() {
+                entry.reported = numbers;
+            }
+        });
+    }
+
+    /// What containers last reported.
+    pub(crate) fn reported(&self) -> BTreeMap<ContainerId, Numbers> {
+        let containers = lock(&self.containers);
+        let reporting = containers.iter().filter(|(_, entry)| !entry.reported.is_empty());
+        reporting.map(|(container, entry)| (container.clone(), entry.reported.clone())).collect()
+    }
+
+    pub(crate) fn forget(&self, container: &ContainerId) {
+        lock(&self.containers).remove(container);
+    }
+
+    /// Ends probes and the watch, for the end of the runtime.
+    pub(crate) fn close(&self) {
+        if let Some(watching) = lock(&self.watching).take() {
+            watching.abort();
+        }
+        lock(&self.containers).clear();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,24 @@
+//! How long each kind of call may take. One bound for all would be too short for a pull and too long for everything else.
+
+use std::time::Duration;
+
+/// Whether the engine is there, and what it has.
+pub(crate) const LOOK: Duration = Duration::from_secs(5);
+/// What only reads, and what changes without work: list, inspect, kill, networks.
+pub(crate) const CONTROL: Duration = Duration::from_secs(30);
+/// Creating and starting, which unpack and mount.
+pub(crate) const START: Duration = Duration::from_secs(120);
+/// Removing, which waits for the disk.
+pub(crate) const REMOVE: Duration = Duration::from_secs(60);
+/// Fetching an image.
+pub(crate) const PULL: Duration = Duration::from_secs(30 * 60);
+/// One reading of what a container uses.
+pub(crate) const USAGE: Duration = Duration::from_secs(10);
+/// What a container that was killed may take to be gone.
+pub(crate) const KILLED: Duration = Duration::from_secs(15);
+/// How often everything is looked at, whatever events say.
+pub(crate) const RELIST: Duration = Duration::from_secs(30);
+/// Pauses between attempts to reach an engine again.
+pub(crate) const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Bound of the client itself, which has none of these to itself.
+pub(crate) const CLIENT: Duration = Duration::from_secs(24 * 3600);

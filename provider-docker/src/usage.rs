@@ -1,0 +1,71 @@
+//! What containers use: one reading of each from the engine, and cpu use as what was used between two readings.
+
+use std::collections::BTreeMap;
+
+use bollard::models::ContainerStatsResponse;
+use bollard::query_parameters::StatsOptionsBuilder;
+use cocktail_core::contract::UsageReading;
+use cocktail_core::error::Result;
+use cocktail_core::id::{ContainerId, Generation};
+use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
+
+use crate::shared::{Runs, Shared, lock};
+use crate::times;
+
+/// Readings that are asked for at once.
+const AT_ONCE: usize = 8;
+
+/// The last reading of every container: when, and cpu time in nanoseconds.
+#[derive(Debug, Default)]
+pub(crate) struct Readings(BTreeMap<(ContainerId, Generation), (Instant, u64)>);
+
+/// What every container uses that runs. One that cannot be read is left out.
+pub(crate) async fn read(shared: &Shared) -> Result<BTreeMap<ContainerId, UsageReading>> {
+    let docker = shared.engine.api().await?;
+    let one = |runs: Runs| {
+        let docker = docker.clone();
+        async move {
+            let options = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
+            let mut stats = Box::pin(docker.stats(&runs.id, Some(options)));
+            let read = tokio::time::timeout(times::USAGE, stats.next()).await;
+            read.ok().flatten().and_then(Result::ok).map(|stats| (runs, Instant::now(), stats))
+        }
+    };
+    let read: Vec<_> = stream::iter(shared.running()).map(one).buffer_unordered(AT_ONCE).collect().await;
+    Ok(lock(&shared.readings).take(read.into_iter().flatten()))
+}
+
+impl Readings {
+    /// Takes readings; a container that is new in them has used nothing yet.
+    fn take(
+        &mut self,
+        read: impl Iterator<Item = (Runs, Instant, ContainerStatsResponse)>,
+    ) -> BTreeMap<ContainerId, UsageReading> {
+        let (mut next, mut readings) = (BTreeMap::new(), BTreeMap::new());
+        for (runs, at, stats) in read {
+            // What ended just before has nothing to tell.
+            let Some(memory_bytes) = memory(&stats) else { continue };
+            let cpu = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage?.total_usage).unwrap_or_default();
+            let key = (runs.container.clone(), runs.generation);
+            let cpu_millis = self.0.get(&key).map_or(0, |&(then, before)| {
+                let nanos = u64::try_from(at.duration_since(then).as_nanos()).unwrap_or(u64::MAX);
+                cpu.saturating_sub(before).saturating_mul(1_000).checked_div(nanos).unwrap_or(0)
+            });
+            next.insert(key, (at, cpu));
+            readings.insert(runs.container, UsageReading { cpu_millis, memory_bytes });
+        }
+        self.0 = next;
+        readings
+    }
+}
+
+/// Memory without what the kernel can take back at any time.
+fn memory(stats: &ContainerStatsResponse) -> Option<u64> {
+    let memory = stats.memory_stats.as_ref()?;
+    let cache = memory.stats.as_ref().and_then(|stats| {
+        // The first is of cgroup v1, the second of v2.
+        stats.get("total_inactive_file").or_else(|| stats.get("inactive_file")).copied()
+    });
+    Some(memory.usage?.saturating_sub(cache.unwrap_or_default()))
+}

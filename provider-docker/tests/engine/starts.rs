@@ -1,0 +1,253 @@
+//! How containers are started: ports, volumes, names, networks, images, probes.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use cocktail_core::contract::{Exit, LaunchProbe, LaunchVolume, ProbeKind, Sighting};
+use cocktail_core::error::ErrorKind;
+use cocktail_core::id::{ContainerId, Generation, UnitId};
+use cocktail_core::name::Name;
+use cocktail_core::quantity::{Bytes, CpuMillis};
+use cocktail_core::spec::{Check, SecretSource, VolumeKind};
+
+use crate::machine::{self, IMAGE, Machine, kill, port};
+
+machine::trials![
+    a_leased_port_leads_to_another_number_inside_the_container,
+    a_tcp_probe_is_not_fooled_by_the_proxy_of_the_engine,
+    units_of_a_map_reach_each_other_by_name,
+    volumes_outlive_their_containers_unless_they_are_ephemeral,
+    a_container_cannot_gain_privileges_has_limits_and_bounded_logs_and_is_restarted_by_nobody,
+    a_foreign_container_with_our_next_name_is_not_touched,
+    what_an_earlier_call_made_is_adopted_and_what_is_older_is_removed,
+    an_image_that_does_not_exist_is_said_to,
+    a_secret_reaches_the_program_and_no_error,
+    a_network_that_a_dead_manager_left_goes_with_the_next_one,
+    many_containers_come_and_go_and_leave_nothing,
+];
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn get(port: u16) -> String {
+    let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn probe(check: Check, port: Option<u16>) -> LaunchProbe {
+    let (every, timeout) = (Duration::from_millis(100), Duration::from_secs(5));
+    LaunchProbe { kind: ProbeKind::Ready, check, port, every, timeout, failures: 2 }
+}
+
+const WEB: &str = "mkdir -p /www; echo hello > /www/index.html; exec httpd -f -p 80 -h /www";
+
+async fn a_leased_port_leads_to_another_number_inside_the_container(machine: &mut Machine) {
+    let leased = free_port();
+    let mut launch = machine.launch("web", WEB);
+    launch.ports.push(port(leased, Some(80)));
+    launch.probes.push(probe(Check::Http { path: "/index.html".into(), port: None }, Some(leased)));
+    machine.run(&launch).await;
+    assert_eq!(machine.probed("web", true).await, "GET /index.html answered 200");
+    assert!(get(leased).ends_with("hello\n"));
+}
+
+async fn a_tcp_probe_is_not_fooled_by_the_proxy_of_the_engine(machine: &mut Machine) {
+    let leased = free_port();
+    let mut launch = machine.launch("web", &format!("sleep 2; {WEB}"));
+    launch.ports.push(port(leased, Some(80)));
+    launch.probes.push(probe(Check::Tcp { port: None }, Some(leased)));
+    machine.run(&launch).await;
+    // The proxy takes the connection at once.
+    TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], leased))).unwrap();
+    assert!(machine.probed("web", false).await.contains("nobody listens behind"));
+    machine.probed("web", true).await;
+}
+
+async fn units_of_a_map_reach_each_other_by_name(machine: &mut Machine) {
+    machine.run(&machine.launch("web", WEB)).await;
+    let unit = |map: &str| {
+        let name = |text: &str| Name::new(text).unwrap();
+        UnitId::new(name("shop"), name(map), name("client"))
+    };
+    // It may take a moment until the other one listens. Where the name is not known, others are asked for it in vain.
+    let script = "for i in 1 2 3; do timeout 3 wget -q -O- http://web/index.html && exit 0; sleep 0.2; done; exit 9";
+    for (map, exit) in [("test", Exit::Code(0)), ("other", Exit::Code(9))] {
+        let mut client = machine.launch(&format!("client-{map}"), script);
+        client.image.as_mut().unwrap().unit = unit(map);
+        machine.run(&client).await;
+        assert_eq!(machine.exited(&format!("client-{map}")).await, exit, "from the map {map}");
+    }
+}
+
+async fn volumes_outlive_their_containers_unless_they_are_ephemeral(machine: &mut Machine) {
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    std::fs::write(folder.path().join("given"), "x").unwrap();
+    let volume = |name: &str, path: &str, kind| LaunchVolume {
+        name: Name::new(name).unwrap(),
+        path: path.into(),
+        link: Some(format!("/mnt/{name}").into()),
+        kind,
+    };
+    let volumes = vec![
+        volume("kept", "shop/test/web/kept", VolumeKind::Shared),
+        volume("gone", "shop/test/web/gone.a", VolumeKind::Ephemeral),
+        volume("host", folder.path().to_str().unwrap(), VolumeKind::Bind),
+    ];
+    let mut first =
+        machine.launch("a", "echo 1 > /mnt/kept/f && echo 1 > $COCKTAIL_VOLUME_GONE/f && cat /mnt/host/given");
+    first.volumes = volumes.clone();
+    machine.run(&first).await;
+    assert_eq!(machine.exited("a").await, Exit::Code(0));
+    machine.runtime().remove(&first.container).await.unwrap();
+    assert_eq!(machine.left()[2].len(), 1, "the shared one stays, the ephemeral one goes");
+    let mut second = machine.launch("b", "test -f /mnt/kept/f && ! test -f /mnt/gone/f");
+    second.volumes = volumes;
+    machine.run(&second).await;
+    assert_eq!(machine.exited("b").await, Exit::Code(0));
+
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("/etc", &link).unwrap();
+    let mut third = machine.launch("c", "true");
+    third.volumes = vec![volume("host", link.to_str().unwrap(), VolumeKind::Bind)];
+    let refused = machine.runtime().prepare(&third).await.unwrap_err();
+    assert!(*refused.kind() == ErrorKind::InvalidConfig && refused.to_string().contains("/etc"), "{refused}");
+}
+
+async fn a_container_cannot_gain_privileges_has_limits_and_bounded_logs_and_is_restarted_by_nobody(
+    machine: &mut Machine,
+) {
+    let mut launch = machine.launch("a", "exec sleep 600");
+    launch.resources.cpu = CpuMillis(500);
+    launch.resources.memory = Bytes(64 << 20);
+    launch.rlimits.insert("nofile".into(), 512);
+    let id = machine.run(&launch).await.docker_id.unwrap();
+    let format = "{{.HostConfig.SecurityOpt}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.LogConfig.Type}} \
+                  {{len .HostConfig.LogConfig.Config}} {{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} \
+                  {{(index .HostConfig.Ulimits 0).Soft}} {{.HostConfig.Init}}";
+    let seen = machine.engine.docker(&["inspect", "--format", format, &id]).unwrap();
+    assert_eq!(seen, "[no-new-privileges:true] no json-file 2 67108864 500000000 512 true");
+}
+
+async fn a_foreign_container_with_our_next_name_is_not_touched(machine: &mut Machine) {
+    let launch = machine.launch("a", "exec sleep 600");
+    let name = format!("cocktail-{}-a-1", machine.store);
+    let foreign = machine.engine.docker(&["run", "-d", "--name", &name, IMAGE, "sleep", "600"]).unwrap();
+    let refused = machine.runtime().prepare(&launch).await.unwrap_err();
+    assert!(*refused.kind() == ErrorKind::Conflict && refused.to_string().contains(&name), "{refused}");
+    machine.runtime().stop(&kill("a")).await.unwrap();
+    machine.runtime().remove(&ContainerId::new("a")).await.unwrap();
+    assert!(machine.runtime().list().await.unwrap().containers.is_empty());
+    let state = machine.engine.docker(&["inspect", "--format", "{{.State.Status}}", &foreign]).unwrap();
+    assert_eq!(state, "running");
+    machine.engine.docker(&["rm", "--force", &foreign]).unwrap();
+    machine.run(&launch).await;
+}
+
+async fn what_an_earlier_call_made_is_adopted_and_what_is_older_is_removed(machine: &mut Machine) {
+    let first = machine.launch("a", "exec sleep 600");
+    let handle = machine.run(&first).await;
+    // The next Manager knows nothing of it, and asks for the same start.
+    machine.attach(&[]).await;
+    assert_eq!(machine.run(&first).await, handle);
+    let mut second = first.clone();
+    second.generation = Generation(2);
+    machine.attach(&[]).await;
+    machine.run(&second).await;
+    assert_eq!(machine.left()[0].len(), 1, "generation 1 is removed");
+    let late = machine.runtime().prepare(&first).await.unwrap_err();
+    assert_eq!(*late.kind(), ErrorKind::Conflict, "{late}");
+}
+
+async fn an_image_that_does_not_exist_is_said_to(machine: &mut Machine) {
+    let mut launch = machine.launch("a", "true");
+    // Nobody listens there: it may come later.
+    launch.image.as_mut().unwrap().reference = "127.0.0.1:1/no/such:1".into();
+    let error = machine.runtime().prepare(&launch).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("127.0.0.1:1/no/such:1"), "{error}");
+    // A registry that knows no such image says so for good.
+    let registry = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = registry.local_addr().unwrap();
+    let serving = std::thread::spawn(move || {
+        for stream in registry.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut head = [0; 4096];
+            let read = stream.read(&mut head).unwrap_or_default();
+            let head = String::from_utf8_lossy(&head[..read]).into_owned();
+            if head.starts_with("GET /end") {
+                return;
+            }
+            let (status, body) = match head.starts_with("GET /v2/ ") {
+                true => ("200 OK", "{}"),
+                false => ("404 Not Found", r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#),
+            };
+            let length = body.len();
+            let headers =
+                "Content-Type: application/json\r\nDocker-Distribution-Api-Version: registry/2.0\r\nConnection: close";
+            let _gone = write!(stream, "HTTP/1.1 {status}\r\n{headers}\r\nContent-Length: {length}\r\n\r\n{body}");
+        }
+    });
+    launch.image.as_mut().unwrap().reference = format!("{address}/no/such:1");
+    let error = machine.runtime().prepare(&launch).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::InvalidConfig, "{error}");
+    TcpStream::connect(address).unwrap().write_all(b"GET /end HTTP/1.0\r\n\r\n").unwrap();
+    serving.join().unwrap();
+    assert!(machine.left()[0].is_empty());
+}
+
+async fn a_secret_reaches_the_program_and_no_error(machine: &mut Machine) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "hunter2\n").unwrap();
+    let mut launch = machine.launch("a", "test \"$KEY\" = hunter2");
+    launch.secrets.insert("KEY".into(), SecretSource::File(file.path().into()));
+    machine.run(&launch).await;
+    assert_eq!(machine.exited("a").await, Exit::Code(0));
+    launch.container = ContainerId::new("b");
+    launch.argv = vec!["no-such-program".into()];
+    let error = machine.runtime().prepare(&launch).await.unwrap_err();
+    assert!(error.to_string().contains("no-such-program") && !format!("{error:?}").contains("hunter2"), "{error:?}");
+}
+
+async fn a_network_that_a_dead_manager_left_goes_with_the_next_one(machine: &mut Machine) {
+    let id = machine.run(&machine.launch("a", "exec sleep 600")).await.docker_id.unwrap();
+    machine.attach(&[]).await;
+    assert_eq!(machine.left()[1].len(), 1, "what is used stays");
+    machine.engine.docker(&["rm", "--force", &id]).unwrap();
+    machine.attach(&[]).await;
+    assert_eq!(machine.left(), [const { Vec::<String>::new() }; 3]);
+}
+
+/// Descriptors of this process.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+async fn many_containers_come_and_go_and_leave_nothing(machine: &mut Machine) {
+    let runtime = machine.runtime();
+    let mut before = 0;
+    for round in 0..50 {
+        let mut launch = machine.launch(&format!("c{round}"), "exec sleep 600");
+        launch.ports.push(port(free_port(), None));
+        launch.volumes.push(LaunchVolume {
+            name: Name::new("tmp").unwrap(),
+            path: format!("shop/test/web/tmp.c{round}").into(),
+            link: Some("/mnt".into()),
+            kind: VolumeKind::Ephemeral,
+        });
+        machine.run(&launch).await;
+        let seen = runtime.list().await.unwrap().containers;
+        assert!(matches!(seen[&launch.container].sighting, Sighting::Running(_)));
+        runtime.stop(&kill(&format!("c{round}"))).await.unwrap();
+        runtime.remove(&launch.container).await.unwrap();
+        if round == 5 {
+            before = descriptors();
+        }
+    }
+    assert_eq!(machine.left(), [const { Vec::<String>::new() }; 3]);
+    assert!(descriptors() <= before + 2, "{} descriptors, {before} before", descriptors());
+}

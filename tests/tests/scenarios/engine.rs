@@ -1,0 +1,152 @@
+//! Units of images, on an engine of their own.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use cocktail_tests::process::signal_pid;
+use cocktail_tests::{Home, Manager};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use xtask::engine::{Network, PrivateEngine};
+use xtask::skip_if;
+
+const IMAGE: &str = "cocktail-test:1";
+
+/// An engine, and a Manager in its network: published ports are on the loopback there.
+struct Stage {
+    home: Home,
+    engine: PrivateEngine,
+    port: u16,
+    // After the engine, which has its files there.
+    _folder: TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        // The path of a socket must be short.
+        let folder = tempfile::Builder::new().prefix("ckt").tempdir_in("/tmp").unwrap();
+        let engine = PrivateEngine::start(folder.path(), Network::Own).unwrap();
+        engine.import_busybox(IMAGE).unwrap();
+        let home = Home::new();
+        let port = home.port();
+        Self { home, engine, port, _folder: folder }
+    }
+
+    /// What brings a program into the engine's network.
+    fn network(&self) -> String {
+        format!("--net=/proc/{}/ns/net", self.engine.pid())
+    }
+
+    fn serve(&self) -> Manager {
+        let (settings, url) = (self.home.settings(), self.engine.url());
+        let boxes = format!("{settings}[providers.boxes]\nkind = \"docker\"\nengines = [\"{url}\"]\n");
+        self.home.serve_through(&["nsenter", &self.network()], &boxes)
+    }
+
+    fn apply(&self, word: &str) {
+        let port = self.port;
+        let script = format!("mkdir /www; echo {word} > /www/index.html; exec httpd -f -p 80 -h /www");
+        let text = format!(
+            "service = \"shop\"\n[maps.prod.units.web]\nimage = \"{IMAGE}\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n\
+             replicas = 3\nports.http = {{ service = {port}, container = 80 }}\n\
+             ready = {{ http = \"/index.html\", every = \"100ms\", timeout = \"5s\" }}\n\
+             update = {{ monitor = \"200ms\", progress = \"60s\" }}\nstop = {{ grace = \"2s\" }}\n\
+             volumes.tmp = {{ mount = \"/scratch\", kind = \"ephemeral\" }}\n"
+        );
+        self.home.write("web.toml", text);
+        self.home.ok(&["apply", "web.toml"]);
+    }
+
+    /// What the service port answers.
+    fn answer(&self) -> String {
+        let url = format!("http://127.0.0.1:{}/index.html", self.port);
+        let output =
+            Command::new("nsenter").args([&self.network(), "busybox", "wget", "-q", "-O-", &url]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// How many of ours the engine has: containers, networks, volumes.
+    fn left(&self) -> [usize; 3] {
+        let count = |arguments: &[&str]| {
+            let ours = [arguments, &["--filter", "label=cocktail.store"]].concat();
+            self.engine.docker(&ours).unwrap().lines().count()
+        };
+        [count(&["ps", "-aq"]), count(&["network", "ls", "-q"]), count(&["volume", "ls", "-q"])]
+    }
+}
+
+#[test]
+fn a_unit_of_an_image_is_scaled_updated_healed_and_deleted_without_a_trace() {
+    skip_if!(NoDockerEngine);
+    let stage = Stage::new();
+    let manager = stage.serve();
+    stage.apply("one");
+    let home = &stage.home;
+    home.settled("web", 3);
+    assert_eq!((stage.answer(), stage.left()), ("one".into(), [3, 1, 3]));
+    for one in home.containers("web") {
+        assert!(one["docker_id"].is_string() && one["provider"] == "boxes", "{one}");
+    }
+
+    home.ok(&["scale", "web", "5"]);
+    home.settled("web", 5);
+    assert_eq!(stage.left(), [5, 1, 5]);
+
+    let before: BTreeSet<_> = home.settled("web", 5).into_keys().collect();
+    stage.apply("two");
+    home.eventually("all containers are of the new revision", || {
+        let now: BTreeSet<_> = home.settled("web", 5).into_keys().collect();
+        now.is_disjoint(&before)
+    });
+    assert_eq!(stage.answer(), "two");
+
+    let (id, pid) = home.pids("web").into_iter().next().unwrap();
+    signal_pid(pid, Signal::KILL);
+    home.eventually("the container runs again with another process", || {
+        home.pids("web").get(&id).is_some_and(|now| *now != pid) && home.settled("web", 5).len() == 5
+    });
+
+    // The next Manager finds everything as it was.
+    let pids = home.pids("web");
+    manager.kill();
+    let _manager = stage.serve();
+    assert_eq!(home.settled("web", 5), pids);
+
+    home.ok(&["rm", "web"]);
+    home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0]);
+    stage.home.finish();
+}
+
+#[test]
+fn an_image_and_a_program_go_where_they_can_run() {
+    skip_if!(NoDockerEngine);
+    let stage = Stage::new();
+    let _manager = stage.serve();
+    let home = &stage.home;
+    home.write(
+        "both.toml",
+        format!(
+            "service = \"shop\"\n[maps.prod.units.boxed]\nimage = \"{IMAGE}\"\ncommand = [\"sleep\", \"600\"]\n\
+             stop = {{ grace = \"1s\" }}\n[maps.prod.units.plain]\ncommand = [\"sleep\", \"600\"]\n"
+        ),
+    );
+    home.ok(&["apply", "both.toml"]);
+    home.settled("boxed", 1);
+    home.settled("plain", 1);
+    let provider = |unit: &str| home.containers(unit)[0]["provider"].clone();
+    assert_eq!((provider("boxed"), provider("plain")), ("boxes".into(), "standalone".into()));
+
+    for (provider, keys, says) in [
+        ("standalone", format!("image = \"{IMAGE}\""), "runs programs, not images"),
+        ("boxes", "command = [\"sleep\", \"600\"]".to_owned(), "runs images, not programs"),
+    ] {
+        let text = format!("service = \"shop\"\n[maps.other.units.web]\n{keys}\nprovider = \"{provider}\"\n");
+        home.write("wrong.toml", text);
+        let refused = home.run(&["apply", "wrong.toml"]);
+        assert!(refused.code() != 0 && refused.stderr.contains(says), "{refused:?}");
+    }
+    home.ok(&["rm", "boxed"]);
+    home.ok(&["rm", "plain"]);
+    home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0]);
+    stage.home.finish();
+}
