@@ -188,7 +188,7 @@ pub mod gate_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::LeanCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/cocktail.agent.v1.Gate/Join",
             );
@@ -210,7 +210,7 @@ pub mod gate_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::LeanCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/cocktail.agent.v1.Gate/Renew",
             );
@@ -236,7 +236,7 @@ pub mod gate_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::LeanCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/cocktail.agent.v1.Gate/Session",
             );
@@ -261,7 +261,7 @@ pub mod gate_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::LeanCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/cocktail.agent.v1.Gate/Fetch",
             );
@@ -286,7 +286,7 @@ pub mod gate_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::LeanCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/cocktail.agent.v1.Gate/Aside",
             );
@@ -461,7 +461,7 @@ pub mod gate_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = JoinSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::LeanCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -504,7 +504,7 @@ pub mod gate_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RenewSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::LeanCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -548,7 +548,7 @@ pub mod gate_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SessionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::LeanCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -594,7 +594,7 @@ pub mod gate_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FetchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::LeanCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -638,7 +638,7 @@ pub mod gate_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AsideSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::LeanCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

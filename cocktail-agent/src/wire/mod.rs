@@ -2,6 +2,8 @@
 //!
 //! The messages are documented in `proto/agent.proto`; what is in a frame is `cocktail_core::session`.
 
+#[cfg(any(feature = "agent", feature = "gate"))]
+mod codec;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -18,6 +20,8 @@ mod parts;
 
 use std::fmt;
 
+#[cfg(any(feature = "agent", feature = "gate"))]
+pub(crate) use self::codec::LeanCodec;
 pub use self::generated::*;
 pub use self::parts::LARGEST;
 #[cfg(any(feature = "agent", feature = "gate"))]

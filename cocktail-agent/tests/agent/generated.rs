@@ -15,6 +15,7 @@ struct Made {
     secret: &'static [&'static str],
     client: &'static str,
     server: &'static str,
+    codec: &'static str,
 }
 
 fn check(made: &Made) {
@@ -24,6 +25,7 @@ fn check(made: &Made) {
     tonic_prost_build::configure()
         .out_dir(out.path())
         .build_transport(false)
+        .codec_path(made.codec)
         .skip_debug(made.secret)
         .client_mod_attribute(".", format!("#[cfg(feature = \"{}\")]", made.client))
         .server_mod_attribute(".", format!("#[cfg(feature = \"{}\")]", made.server))
@@ -48,6 +50,7 @@ fn the_generated_code_of_workers_is_that_of_the_proto() {
         secret: &["Register", "Resume", "Registered", "Microservice"],
         client: "worker",
         server: "hub",
+        codec: "tonic_prost::ProstCodec",
     });
 }
 
@@ -61,5 +64,6 @@ fn the_generated_code_of_agents_is_that_of_the_proto() {
         secret: &["JoinRequest", "Frame"],
         client: "agent",
         server: "gate",
+        codec: "crate::wire::LeanCodec",
     });
 }

@@ -133,8 +133,8 @@ impl Drive {
 
     async fn take(&mut self, input: Input) {
         match input {
-            Input::Link(link) => self.opened(link),
-            Input::Frame(connection, frame) => self.heard(connection, frame).await,
+            Input::Link(link) => self.opened(*link),
+            Input::Frame(connection, frame) => self.heard(connection, *frame).await,
             Input::Closed(connection) => {
                 self.links.remove(&connection);
                 let lost = self.calls.extract_if(.., |_, (of, _)| *of == connection);
@@ -144,7 +144,7 @@ impl Drive {
                 let out = self.end.closed(self.now(), connection);
                 self.act(out).await;
             }
-            Input::Order { order, values, reply } => self.order(order, values, reply).await,
+            Input::Order { order, values, reply } => self.order(*order, values, reply).await,
             Input::Ask { ask, reply } => self.ask(ask, reply),
         }
     }
@@ -160,7 +160,7 @@ impl Drive {
         self.shared.spawn(async move {
             let pass_on = async {
                 while let Some(frame) = frames.next().await {
-                    if inputs.send(Input::Frame(connection, frame)).await.is_err() {
+                    if inputs.send(Input::Frame(connection, Box::new(frame))).await.is_err() {
                         return;
                     }
                 }

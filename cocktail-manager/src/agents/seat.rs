@@ -41,13 +41,13 @@ const STALE: u32 = 3;
 #[derive(Debug)]
 pub(super) enum Input {
     /// A connection of the server's agent.
-    Link(Link),
+    Link(Box<Link>),
     /// Something came over a connection.
-    Frame(Connection, AgentFrame),
+    Frame(Connection, Box<AgentFrame>),
     /// A connection ended.
     Closed(Connection),
     /// Something to order.
-    Order { order: Order, values: Values, reply: oneshot::Sender<Result<Outcome>> },
+    Order { order: Box<Order>, values: Values, reply: oneshot::Sender<Result<Outcome>> },
     /// Something to ask.
     Ask { ask: Ask, reply: oneshot::Sender<Result<Answer>> },
 }
@@ -96,7 +96,7 @@ impl Seat {
     /// Hands a connection to the session.
     pub(super) async fn give(&self, link: Link) {
         // Without a task the Manager is ending, and connections with it.
-        let _ = self.inputs.send(Input::Link(link)).await;
+        let _ = self.inputs.send(Input::Link(Box::new(link))).await;
     }
 
     pub(super) fn inputs(&self) -> mpsc::Sender<Input> {
@@ -133,7 +133,7 @@ impl Seat {
 
     async fn order(&self, order: Order, values: Values) -> Result<Outcome> {
         let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::Order { order, values, reply }).await.map_err(|_| self.gone())?;
+        self.inputs.send(Input::Order { order: Box::new(order), values, reply }).await.map_err(|_| self.gone())?;
         answer.await.map_err(|_| self.gone())?
     }
 

@@ -119,7 +119,7 @@ fn reading(usage: &UsageReading, flow: &Flow, over: Option<Duration>) -> Reading
         // What was counted before the first look did not happen since.
         requests: over.map_or(0, |_| flow.requests),
         seconds: over.unwrap_or_default().as_secs_f64(),
-        latencies: over.map(|_| flow.latencies).unwrap_or_default(),
+        latencies: over.filter(|_| flow.requests > 0).map(|_| Box::new(flow.latencies)),
         ready: 0,
     }
 }

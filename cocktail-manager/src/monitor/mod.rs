@@ -39,8 +39,8 @@ use crate::shared::{Observation, Shared};
 
 /// What is kept.
 const KEPT: Duration = Duration::from_secs(3600);
-/// Points of all containers together, of 14 bytes each: an hour of 5,000 containers, and a quarter of one of 20,000.
-const POINTS: usize = 1_800_000;
+/// Points of all containers together, of 14 bytes each: an hour of 2,000 containers, and six minutes of 20,000.
+const POINTS: usize = 720_000;
 /// Shortest time of one point.
 const SHORTEST: Duration = Duration::from_secs(10);
 /// Longest time for reading one server or the forwarder; longer ones are left out of a sample.
@@ -287,7 +287,7 @@ mod tests {
             let report = UsageReport { units: BTreeMap::from([(unit.to_string(), usage)]), ..UsageReport::default() };
             let reading = ring::Reading::default();
             let (units, containers) =
-                (BTreeMap::from([(unit.clone(), reading)]), BTreeMap::from([(id.clone(), reading)]));
+                (BTreeMap::from([(unit.clone(), reading.clone())]), BTreeMap::from([(id.clone(), reading)]));
             Round { report, units, containers, ..Round::default() }
         };
         monitor.keep(&scene, round(40));

@@ -12,7 +12,7 @@ use super::latency::{Buckets, percentile};
 const BLOCK: usize = 15;
 
 /// What one look at an object found.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Reading {
     pub(super) cpu_millis: u64,
     pub(super) memory_bytes: u64,
@@ -21,7 +21,8 @@ pub(super) struct Reading {
     pub(super) requests: u64,
     /// Time since the last look.
     pub(super) seconds: f64,
-    pub(super) latencies: Buckets,
+    /// Where anything was answered.
+    pub(super) latencies: Option<Box<Buckets>>,
     pub(super) ready: u32,
 }
 
@@ -107,8 +108,10 @@ impl Open {
         sum.in_flight = sum.in_flight.saturating_add(reading.in_flight);
         sum.requests = sum.requests.saturating_add(reading.requests);
         sum.seconds += reading.seconds;
-        for (sum, count) in sum.latencies.iter_mut().zip(reading.latencies) {
-            *sum = sum.saturating_add(count);
+        if let Some(latencies) = &reading.latencies {
+            for (sum, count) in sum.latencies.get_or_insert_default().iter_mut().zip(**latencies) {
+                *sum = sum.saturating_add(count);
+            }
         }
         sum.ready = sum.ready.saturating_add(reading.ready);
     }
@@ -118,14 +121,15 @@ impl Open {
             return Point::NONE;
         }
         let (sum, looks) = (&self.sum, f64::from(self.looks));
+        let at = |share| sum.latencies.as_deref().map_or(0.0, |latencies| percentile(latencies, share));
         let rps = if sum.seconds > 0.0 { sum.requests as f64 / sum.seconds } else { 0.0 };
         Point {
             cpu: Small::new(sum.cpu_millis as f64 / looks),
             memory: Small::new(sum.memory_bytes as f64 / looks / PAGE),
             rps: Small::new(rps / RATE),
             in_flight: Small::new(sum.in_flight as f64 / looks),
-            p50: Small::new(percentile(&sum.latencies, 0.5) / MICROSECOND),
-            p99: Small::new(percentile(&sum.latencies, 0.99) / MICROSECOND),
+            p50: Small::new(at(0.5) / MICROSECOND),
+            p99: Small::new(at(0.99) / MICROSECOND),
             ready: Small::new(f64::from(sum.ready) / looks),
         }
     }
