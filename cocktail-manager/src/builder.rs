@@ -299,9 +299,12 @@ fn server(state: &State, provider: &dyn Provider, seen: &ServerObservation, by_a
     if by_agent {
         return remote(known, provider.name(), seen);
     }
-    // One that does not answer now has what it had.
-    let silent = seen.capacity == Resources::default();
-    let capacity = known.filter(|_| silent).map_or(seen.capacity, |known| known.capacity);
+    // One that does not answer now has what it had, but for what the settings say.
+    let (none, had) = (Resources::default(), known.map(|known| known.capacity).unwrap_or_default());
+    let capacity = Resources {
+        cpu: if seen.capacity.cpu == none.cpu { had.cpu } else { seen.capacity.cpu },
+        memory: if seen.capacity.memory == none.memory { had.memory } else { seen.capacity.memory },
+    };
     let changed = known.is_none_or(|known| known.incarnation != seen.incarnation);
     // What a user has said about a server outlasts its boots and those of the Manager.
     let kept = known.filter(|known| matches!(known.state, ServerState::Cordoned | ServerState::Draining));

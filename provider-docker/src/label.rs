@@ -6,6 +6,11 @@ use std::collections::HashMap;
 
 use cocktail_core::contract::Launch;
 use cocktail_core::id::{ContainerId, Generation, StoreId, UnitId};
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+
+/// Longest part of a name.
+const LONGEST: usize = 128;
 
 pub(crate) const CLUSTER: &str = "cocktail.cluster";
 pub(crate) const STORE: &str = "cocktail.store";
@@ -25,7 +30,8 @@ pub(crate) fn container(store: &StoreId, container: &ContainerId, generation: Ge
 
 /// The name of the network of a Unit's map.
 pub(crate) fn network(store: &StoreId, unit: &UnitId) -> String {
-    format!("cocktail-{}-{}-{}", plain(store.as_str()), unit.service, unit.map)
+    // No name has a dot: `shop-eu` and `prod` are not `shop` and `eu-prod`.
+    format!("cocktail-{}-{}.{}", plain(store.as_str()), unit.service, unit.map)
 }
 
 /// The name of a volume.
@@ -62,10 +68,15 @@ pub(crate) fn filter(labels: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
     HashMap::from([("label".to_owned(), labels.iter().map(|(key, value)| format!("{key}={value}")).collect())])
 }
 
-/// What a name in an engine may be made of. Names only have to be told apart within one store, which its label says.
+/// What a name in an engine may be made of. Names only have to be told apart within one store, which its label says; of a
+/// long one the end, which tells replicas apart, is kept as a hash.
 fn plain(text: &str) -> String {
     let keep = |it: char| if it.is_ascii_alphanumeric() || matches!(it, '-' | '_') { it } else { '.' };
-    text.chars().take(128).map(keep).collect()
+    if text.chars().nth(LONGEST).is_none() {
+        return text.chars().map(keep).collect();
+    }
+    let hash = HEXLOWER.encode(&Sha256::digest(text)[..16]);
+    text.chars().take(LONGEST - hash.len() - 1).map(keep).chain(['-']).chain(hash.chars()).collect()
 }
 
 #[cfg(test)]
@@ -86,6 +97,17 @@ mod tests {
         assert_eq!(read(&labels("b", "3"), &ours), None);
         assert_eq!(read(&labels("a", "three"), &ours), None);
         assert_eq!(read(&HashMap::new(), &ours), None);
+    }
+
+    #[test]
+    fn what_differs_has_different_names() {
+        let store = StoreId::new("store");
+        let unit = |text: &str| UnitId::try_from(text.to_owned()).unwrap();
+        assert_ne!(network(&store, &unit("shop-eu/prod/web")), network(&store, &unit("shop/eu-prod/web")));
+        let long = |slot: usize| volume(&store, &format!("{0}/{0}/{0}/data.{slot}", "x".repeat(60)));
+        assert_ne!(long(1), long(2));
+        assert_eq!(long(1), long(1), "it is found again");
+        assert!(long(1).len() <= LONGEST + 20, "{}", long(1));
     }
 
     #[test]

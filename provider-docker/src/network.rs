@@ -62,12 +62,12 @@ impl Networks {
         let mut users = self.users.lock().await;
         let mut empty = Vec::new();
         for (network, on) in users.iter_mut() {
-            if on.remove(container) && on.is_empty() {
+            on.remove(container);
+            if on.is_empty() {
                 empty.push(network.clone());
             }
         }
         for network in empty {
-            users.remove(&network);
             // One that an earlier Manager left is not known here.
             let labels = [(label::STORE, store.as_str())];
             let others = engine.list(&labels).await?;
@@ -77,6 +77,8 @@ impl Networks {
             if !others.iter().any(|other| mode(other) == network) {
                 remove(engine, &network).await?;
             }
+            // Not before: who repeats this has to find it.
+            users.remove(&network);
         }
         Ok(())
     }

@@ -16,10 +16,10 @@ use cocktail_core::contract::{
     RuntimeEvent, StopOrder, UsageReading,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
-use cocktail_core::id::ContainerId;
+use cocktail_core::id::{ContainerId, Generation};
 use cocktail_core::spec::Template;
+use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::client::Condition;
@@ -65,6 +65,13 @@ impl DockerRuntime {
         }
     }
 
+    /// Whether somebody has started it again that ended, by hand.
+    async fn runs_again(&self, container: &ContainerId, generation: Generation) -> Result<bool> {
+        let Some(id) = self.shared.id(container, generation) else { return Ok(false) };
+        let seen = self.shared.engine.inspect(&id).await?;
+        Ok(seen.is_some_and(|seen| matches!(seen.condition, Condition::Running(_))))
+    }
+
     /// The engine's id of the newest start of a container.
     async fn find(&self, container: &ContainerId) -> Result<String> {
         if let Some(id) = self.shared.newest_id(container) {
@@ -91,7 +98,9 @@ impl Runtime for DockerRuntime {
 
     async fn stop(&self, order: &StopOrder) -> Result<Exit> {
         let (container, generation) = (&order.container, order.generation);
-        if let Some(exit) = self.shared.told(container, generation) {
+        if let Some(exit) = self.shared.told(container, generation)
+            && !self.runs_again(container, generation).await?
+        {
             return Ok(exit);
         }
         let id = match self.shared.id(container, generation) {
@@ -112,7 +121,9 @@ impl Runtime for DockerRuntime {
     async fn remove(&self, container: &ContainerId) -> Result<()> {
         let (engine, store) = (&self.shared.engine, self.shared.store()?);
         for start in self.starts(container).await? {
-            engine.remove(&start.id, false).await?;
+            // What has ended and runs again was started by somebody else.
+            let ended = self.shared.told(container, start.generation).is_some();
+            engine.remove(&start.id, ended).await?;
         }
         self.shared.forget(container);
         volume::remove_ephemeral(engine, &store, container).await?;
@@ -191,8 +202,10 @@ impl Runtime for DockerRuntime {
                 None => Ok(()),
             }
         };
-        stream::iter(ids).map(|it| Ok::<_, Error>(end(it))).try_buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        self.shared.networks.clear(engine, store).await
+        // One that cannot be ended keeps none of the others.
+        let ended: Vec<Result<()>> = stream::iter(ids).map(end).buffer_unordered(AT_ONCE).collect().await;
+        let cleared = self.shared.networks.clear(engine, store).await;
+        ended.into_iter().chain([cleared]).collect()
     }
 }
 

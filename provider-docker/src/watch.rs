@@ -71,8 +71,9 @@ async fn follow(shared: &Weak<Shared>, since: &mut Option<String>, lost: &mut Op
                     *since = Some(format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000));
                 }
                 let Some(strong) = shared.upgrade() else { return Ok(()) };
+                let code = exit_code(&event);
                 if let Some((container, generation, id)) = whose(event, &store) {
-                    settle(&strong, &container, generation, &id).await?;
+                    settled(&container, settle(&strong, &container, generation, &id, code).await);
                 }
             }
             _ = relist.tick() => {
@@ -87,20 +88,32 @@ async fn follow(shared: &Weak<Shared>, since: &mut Option<String>, lost: &mut Op
     }
 }
 
+/// How a container ended, as an event of its end says.
+fn exit_code(event: &EventMessage) -> Option<Exit> {
+    let code = event.actor.as_ref()?.attributes.as_ref()?.get("exitCode")?;
+    code.parse().ok().map(Exit::Code)
+}
+
 fn whose(event: EventMessage, store: &StoreId) -> Option<(ContainerId, Generation, String)> {
     let actor = event.actor?;
     let (container, generation) = label::read(&actor.attributes.unwrap_or_default(), store)?;
     Some((container, generation, actor.id?))
 }
 
-/// Looks at one container, and tells of its end.
-async fn settle(shared: &Shared, container: &ContainerId, generation: Generation, id: &str) -> Result<()> {
+/// Looks at one container, and tells of its end; `code` is what an event said of it.
+async fn settle(
+    shared: &Shared,
+    container: &ContainerId,
+    generation: Generation,
+    id: &str,
+    code: Option<Exit>,
+) -> Result<()> {
     match shared.engine.inspect(id).await?.map(|seen| seen.condition) {
         Some(Condition::Exited(exit)) => shared.ended(container, generation, exit),
-        // It was removed by somebody else, with what it had to tell.
+        // It was removed by somebody else, with what it had to tell but for the event.
         None | Some(Condition::Leaving) => {
             if shared.running().iter().any(|runs| runs.id == id) {
-                shared.ended(container, generation, Exit::Unknown);
+                shared.ended(container, generation, code.unwrap_or(Exit::Unknown));
             }
         }
         Some(Condition::Created | Condition::Running(_)) => {}
@@ -117,20 +130,48 @@ async fn look(shared: &Shared, store: &StoreId) -> Result<()> {
         let (Some(id), roughly) = (summary.id.clone(), rough(&summary)) else { continue };
         let labels = summary.labels.unwrap_or_default();
         if let Some((container, generation)) = label::read(&labels, store) {
-            let stale = shared.generation(&container).is_some_and(|newest| newest > generation);
-            if stale && roughly == Rough::Running {
-                tracing::warn!(%container, %generation, "an older start runs again; it is ended");
-                shared.engine.remove(&id, true).await?;
+            let older = shared.generation(&container).is_some_and(|newest| newest > generation);
+            let over = older || shared.told(&container, generation).is_some();
+            if over && roughly == Rough::Running {
+                settled(&container, end_again(shared, &container, generation, &id).await);
             }
         }
         found.insert(id, roughly);
     }
     for runs in shared.running() {
         if runs.since < asked && found.get(&runs.id) != Some(&Rough::Running) {
-            settle(shared, &runs.container, runs.generation, &runs.id).await?;
+            settled(&runs.container, settle(shared, &runs.container, runs.generation, &runs.id, None).await);
         }
     }
     Ok(())
+}
+
+/// Ends what somebody else has started again, if it runs indeed: a list may be older than an end that was told.
+async fn end_again(shared: &Shared, container: &ContainerId, generation: Generation, id: &str) -> Result<()> {
+    let seen = shared.engine.inspect(id).await?;
+    if seen.is_some_and(|seen| matches!(seen.condition, Condition::Running(_))) {
+        tracing::warn!(%container, %generation, "a start that was over runs again; it is ended");
+        shared.engine.remove(id, true).await?;
+    }
+    Ok(())
+}
+
+/// What goes wrong with one container keeps none of the others from being looked at; this one is again, before long.
+fn settled(container: &ContainerId, outcome: Result<()>) {
+    if let Err(error) = outcome {
+        tracing::warn!(%container, error = %error.chain(), "a container of an engine could not be looked at");
+    }
+}
+
+/// Asks for a new attachment after a while.
+pub(crate) fn resync_later(shared: &Arc<Shared>, why: String) {
+    let shared = Arc::downgrade(shared);
+    tokio::spawn(async move {
+        tokio::time::sleep(times::RELIST).await;
+        if let Some(shared) = shared.upgrade() {
+            shared.emit(RuntimeEvent::Resync { why });
+        }
+    });
 }
 
 /// Asks for a new attachment when the engine answers again.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use bollard::models::ContainerSummary;
 use cocktail_core::contract::{Exit, Known, Listing, Observation, Sighting};
-use cocktail_core::error::{Error, Result};
+use cocktail_core::error::Result;
 use cocktail_core::id::{ContainerId, Generation};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 
 use super::DockerRuntime;
 use super::making::handle;
@@ -60,15 +60,20 @@ impl DockerRuntime {
         let look = |start: Start| async move {
             let sighting = match start.roughly {
                 Rough::Created => Some(Sighting::Prepared),
-                _ => engine.inspect(&start.id).await?.map(|seen| sighting(&seen.id, seen.condition)),
+                _ => match engine.inspect(&start.id).await {
+                    Ok(seen) => seen.map(|seen| sighting(&seen.id, seen.condition)),
+                    // One that the engine cannot look at says nothing about the others.
+                    Err(error) => {
+                        tracing::warn!(container = %start.container, error = %error.chain(), "nothing is known of it");
+                        Some(Sighting::Unknown)
+                    }
+                },
             };
             let generation = start.generation;
-            Ok::<_, Error>(sighting.map(|sighting| (start.container, Observation { generation, sighting })))
+            sighting.map(|sighting| (start.container, Observation { generation, sighting }))
         };
-        let seen = stream::iter(newest.values().cloned())
-            .map(|start| Ok::<_, Error>(look(start)))
-            .try_buffer_unordered(AT_ONCE);
-        let seen: Vec<Option<(ContainerId, Observation)>> = seen.try_collect().await?;
+        let seen = stream::iter(newest.values().cloned()).map(look).buffer_unordered(AT_ONCE);
+        let seen: Vec<Option<(ContainerId, Observation)>> = seen.collect().await;
         let containers = seen.into_iter().flatten().collect();
         Ok((Listing { containers, complete: true, descended: false }, newest))
     }
@@ -76,7 +81,9 @@ impl DockerRuntime {
     /// Everything, with the networks.
     async fn look(&self) -> Result<(Listing, BTreeMap<ContainerId, Start>)> {
         let seen = self.see().await?;
-        self.shared.networks.find(&self.shared.engine, &self.shared.store()?).await?;
+        if let Err(error) = self.shared.networks.find(&self.shared.engine, &self.shared.store()?).await {
+            tracing::warn!(error = %error.chain(), "networks that nobody is on are not removed yet");
+        }
         Ok(seen)
     }
 
@@ -94,6 +101,7 @@ impl DockerRuntime {
                 return unknown(known);
             }
         };
+        let mut again = false;
         for known in known {
             let (container, generation) = (&known.launch.container, known.launch.generation);
             let seen = listing.containers.entry(container.clone()).or_insert_with(|| {
@@ -115,8 +123,12 @@ impl DockerRuntime {
                     self.shared.made(container, generation, id);
                     self.shared.end(container, generation, *exit);
                 }
-                Sighting::Prepared | Sighting::Absent | Sighting::Unknown => {}
+                Sighting::Unknown => again = true,
+                Sighting::Prepared | Sighting::Absent => {}
             }
+        }
+        if again {
+            watch::resync_later(&self.shared, "the engine could not look at some containers".into());
         }
         listing
     }

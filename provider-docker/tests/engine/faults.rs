@@ -15,6 +15,7 @@ use crate::machine::{self, Machine, PATIENCE, kill, known};
 machine::trials![
     a_worker_that_takes_too_much_memory_ends_with_the_code_of_a_kill,
     a_container_that_somebody_removes_has_ended,
+    what_has_ended_and_is_started_by_hand_ends_again,
     ends_are_heard_without_attaching_again,
     events_go_on_after_their_stream_was_cut,
     what_ends_while_an_engine_is_down_is_told_when_it_is_back,
@@ -38,6 +39,20 @@ async fn a_container_that_somebody_removes_has_ended(machine: &mut Machine) {
     let exit = machine.exited("a").await;
     assert!(matches!(exit, Exit::Unknown | Exit::Code(137)), "{exit}");
     machine.runtime().remove(&machine.launch("a", "").container).await.unwrap();
+}
+
+async fn what_has_ended_and_is_started_by_hand_ends_again(machine: &mut Machine) {
+    for name in ["stopped", "removed"] {
+        let launch = machine.launch(name, "test -e /tmp/again && exec sleep 600; touch /tmp/again; exit 3");
+        let id = machine.run(&launch).await.docker_id.unwrap();
+        assert_eq!(machine.exited(name).await, Exit::Code(3));
+        machine.engine.docker(&["start", &id]).unwrap();
+        if name == "stopped" {
+            assert_eq!(machine.runtime().stop(&kill(name)).await.unwrap(), Exit::Code(137));
+        }
+        machine.runtime().remove(&launch.container).await.unwrap();
+        assert!(machine.engine.docker(&["inspect", &id]).is_err(), "{name}");
+    }
 }
 
 async fn ends_are_heard_without_attaching_again(machine: &mut Machine) {
