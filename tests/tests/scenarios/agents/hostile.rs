@@ -35,7 +35,7 @@ use super::rack::{PORT, Rack, WITNESS};
 /// What the gate promises adds up to less: what the strangers of each of three addresses may bring, 8 MiB, the buffers of
 /// their 64 connections each, a window of output for each follower, and the program's own pages that are touched for the
 /// first time. That was 23 MiB when it was measured. Whoever believes one length, keeps the messages that one stranger
-/// begins (400 MiB), or the output that the followers do not read (512 MiB), needs several times as much.
+/// begins (100 MiB), or the output that the followers do not read (512 MiB), needs several times as much.
 const MORE: u64 = 64 << 20;
 
 /// Bytes of output that nobody reads.
