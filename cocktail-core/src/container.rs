@@ -304,7 +304,7 @@ pub struct Container {
     /// Why it is being ended although it is wanted: the reason for the restart that follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<String>,
-    /// What the readiness probe saw last.
+    /// What the readiness probe saw last; before its start, what keeps it from being prepared.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub probe: String,
     /// How it ended last.

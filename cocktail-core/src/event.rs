@@ -318,6 +318,15 @@ pub enum Soft {
         /// Which start.
         generation: Generation,
     },
+    /// A start cannot be prepared yet, which is tried again. What an image comes from may be away.
+    Delayed {
+        /// The container.
+        container: ContainerId,
+        /// Which start.
+        generation: Generation,
+        /// What is in the way.
+        because: String,
+    },
     /// A drained container has no connection left.
     Drained {
         /// The container.

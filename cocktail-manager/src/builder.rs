@@ -294,7 +294,7 @@ async fn load(store: &Arc<dyn Store>) -> Result<(State, Seq)> {
 }
 
 /// The record of a server that a provider lists.
-fn server(state: &State, provider: &dyn Provider, seen: &ServerObservation, by_agent: bool) -> Server {
+pub(crate) fn server(state: &State, provider: &dyn Provider, seen: &ServerObservation, by_agent: bool) -> Server {
     let known = state.servers.get(&seen.server);
     if by_agent {
         return remote(known, provider.name(), seen);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use cocktail_core::command::{Command, Commanded};
 use cocktail_core::contract::{
     Actor, ClaimOutcome, Connection, Forwarder, Interruption, Listing, Observation as Seen, Provider, Runtime,
-    RuntimeEvent, ServerListing, Store,
+    RuntimeEvent, ServerListing, ServerObservation, Store,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::event::{Event, Soft, Turn};
@@ -69,6 +69,8 @@ pub(crate) enum Observation {
     Listed { found: Found, attached: bool },
     /// A server can be called: its runtime, and what that found there.
     Connected { attached: Attached, found: Found },
+    /// What a provider that buys no servers says of one that was attached to again.
+    Seen(Name, ServerObservation),
     /// A provider's listing, asked for at the given time.
     ProviderListed { provider: Name, asked: ManagerTime, listing: ServerListing },
     /// Servers that a provider will take away.

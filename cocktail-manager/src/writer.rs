@@ -16,11 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cocktail_core::command::Commanded;
-use cocktail_core::contract::RuntimeEvent;
+use cocktail_core::contract::{RuntimeEvent, ServerObservation};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Soft, Turn};
 use cocktail_core::fleet::{FleetEvent, ServerOperation};
 use cocktail_core::id::{ContainerId, Epoch, Seq, ServerId};
+use cocktail_core::name::Name;
 use cocktail_core::plan;
 use cocktail_core::server::ServerState;
 use cocktail_core::state::State;
@@ -31,7 +32,7 @@ use tracing::{Instrument, Span, debug_span, error, info, warn};
 
 use self::flight::{Flight, Reply};
 pub(crate) use self::snapshot::Snapshots;
-use crate::builder::follow;
+use crate::builder::{follow, server as server_record};
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::observe::{self, Change};
@@ -152,6 +153,7 @@ impl Writer {
         for operation in open {
             self.executor.send(&self.state, &operation);
         }
+        self.executor.begin(&self.state);
         let open: Vec<_> = self.state.server_operations.values().cloned().collect();
         for operation in open {
             self.send_server_call(operation);
@@ -257,6 +259,7 @@ impl Writer {
                 }
             }
             Observation::Connected { attached, found } => self.connected(attached, &found, gathered),
+            Observation::Seen(provider, seen) => self.seen(&provider, &seen, gathered),
             Observation::ProviderListed { provider, asked, listing } => {
                 for event in self.state.listed(&provider, asked, &listing) {
                     self.durable(event, gathered);
@@ -314,6 +317,17 @@ impl Writer {
         follow(&self.shared, server.clone(), runtime, streamed, self.state.settings.relist);
     }
 
+    /// A server that did not answer when the Manager began may have said nothing of its size, and may be another by now.
+    fn seen(&mut self, provider: &Name, seen: &ServerObservation, gathered: &mut Gathered) {
+        let Some(provider) = self.shared.providers.iter().find(|it| it.name() == provider) else { return };
+        let Some(known) = self.state.servers.get(&seen.server) else { return };
+        let now = server_record(&self.state, provider.as_ref(), seen, false);
+        let same = (now.capacity, &now.incarnation, now.address) == (known.capacity, &known.incarnation, known.address);
+        if !same && known.provider == now.provider && !known.tenure.by_agent {
+            self.durable(Event::ServerSeen { server: Box::new(now) }, gathered);
+        }
+    }
+
     /// What a listing of a server's runtime says.
     fn found(&mut self, found: &Found, gathered: &mut Gathered) {
         let Found { server, asked, before, listing } = found;
@@ -329,6 +343,7 @@ impl Writer {
         for operation in open {
             self.executor.send(&self.state, operation);
         }
+        self.executor.begin(&self.state);
     }
 
     /// Whether an outcome still says something about what is there.
@@ -463,9 +478,13 @@ impl Writer {
         let asked = self.state.now;
         let before = observe::ids_on(&self.state, &server);
         let shared = self.shared.clone();
+        let provider = self.state.servers.get(&server).filter(|it| !it.tenure.by_agent).map(|it| it.provider.clone());
         tokio::spawn(async move {
             match runtime.recover(&known).await {
                 Ok(listing) => {
+                    if let Some(provider) = provider {
+                        see(&shared, provider, &server).await;
+                    }
                     let found = Found { server, asked, before, listing };
                     shared.observe(Observation::Listed { found, attached: true }).await;
                 }
@@ -473,6 +492,20 @@ impl Writer {
                 Err(error) => warn!(%server, error = error.chain(), "could not attach to a server"),
             }
         });
+    }
+}
+
+/// Asks a provider that buys no servers about one of its own.
+async fn see(shared: &Shared, provider: Name, server: &ServerId) {
+    let found = shared.providers.iter().find(|it| *it.name() == provider && !it.capabilities().grows);
+    let Some(found) = found else { return };
+    match found.list().await {
+        Ok(listing) => {
+            if let Some(seen) = listing.servers.into_iter().find(|seen| seen.server == *server) {
+                shared.observe(Observation::Seen(provider, seen)).await;
+            }
+        }
+        Err(error) => warn!(%server, error = error.chain(), "the provider of a server does not say how it is"),
     }
 }
 

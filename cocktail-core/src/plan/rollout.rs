@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::id::UnitId;
 use crate::rollout::{Rollout, RolloutState, RolloutStep};
 use crate::spec::OnFailure;
-use crate::state::Class;
+use crate::state::{Class, State};
 use crate::time::human;
 use crate::unit::Unit;
 
@@ -63,17 +63,41 @@ pub(super) fn steer(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Ce
         return true;
     }
     if rollout.deadline.is_some_and(|deadline| deadline <= draft.state.now) {
-        if awaits(draft.state, id, unit) {
-            // A server that boots is no fault of the revision.
+        if awaits(draft.state, id, unit) || fetches(draft.state, id, rollout) {
+            // A server that boots is no fault of the revision, and neither is an image that takes its time.
             draft.push(Event::RolloutProgressed { unit: id.clone(), proved: rollout.proved });
             return true;
         }
         let limit = human(unit.spec.update.progress);
-        let held = if unit.held.is_empty() { String::new() } else { format!(": {}", unit.held) };
+        let held = match delay(draft.state, id, rollout) {
+            Some(delay) => format!(": {delay}"),
+            None if unit.held.is_empty() => String::new(),
+            None => format!(": {}", unit.held),
+        };
         fail(draft, id, unit, rollout, format!("no progress within {limit}{held}"));
         return true;
     }
     false
+}
+
+/// Replacements that are being prepared.
+fn preparing<'a>(state: &'a State, id: &UnitId, rollout: &Rollout) -> impl Iterator<Item = &'a Container> {
+    let replacements = state.roster(id).and_then(|roster| roster.group(Class::kept(rollout.to)));
+    let all = replacements.into_iter().flat_map(|group| group.unready().map(|(_, id)| id));
+    let all = all.filter_map(|id| state.containers.get(id));
+    all.filter(|container| container.state == ContainerState::Preparing)
+}
+
+/// Whether an image is on its way to one of the replacements. The server gives up on one that never comes.
+fn fetches(state: &State, id: &UnitId, rollout: &Rollout) -> bool {
+    let image = state.units.get(id).is_some_and(|unit| unit.template(rollout.to).image.is_some());
+    image && preparing(state, id, rollout).any(|container| container.probe.is_empty())
+}
+
+/// What keeps one of the replacements from being prepared.
+fn delay(state: &State, id: &UnitId, rollout: &Rollout) -> Option<String> {
+    let delayed = preparing(state, id, rollout).find(|container| !container.probe.is_empty())?;
+    Some(format!("{}: {}", delayed.id, delayed.probe))
 }
 
 /// What one of the replacements did that a good revision does not do.

@@ -185,9 +185,19 @@ impl State {
                 // Nothing follows from it but what people see, so the Unit need not be looked at.
                 self.edit(container, |state, record| {
                     if record.generation == *generation && record.state == ContainerState::Preparing {
+                        record.probe.clear();
                         state.step(record, Step::Prepared, "ports and folders are ready".into());
                     }
                 });
+            }
+            Soft::Delayed { container, generation, because } => {
+                if let Some(record) = self.containers.get_mut(container)
+                    && record.generation == *generation
+                    && record.state == ContainerState::Preparing
+                {
+                    record.probe.clone_from(because);
+                    record.reason = format!("not prepared yet: {because}");
+                }
             }
             Soft::Drained { container } => {
                 self.change(container, |_, record| {

@@ -107,6 +107,7 @@ impl Writer {
                 operations += 1;
             }
         }
+        self.executor.begin(&self.state);
         for operation in fleet::to_send(&self.state, &turn.events) {
             self.send_server_call(operation);
             operations += 1;

@@ -42,6 +42,7 @@ impl Writer {
                 biased;
                 Some(asked) = self.requests.recv() => request = Some(asked),
                 Some(seen) = self.observations.recv() => observation = Some(seen),
+                () = self.executor.freed() => {}
                 () = sleep_until(wake.min(retry)) => {}
             }
             // Time moves once a turn, so that a replay of the turn sees the same.
@@ -58,8 +59,9 @@ impl Writer {
             yield_now().await;
             self.advance();
         }
+        self.executor.begin(&self.state);
         match self.paced.take() {
-            Some(paced) if gathered.replies.is_empty() && !unfinished => sleep_until(paced).await,
+            Some(paced) if gathered.replies.is_empty() && !unfinished => self.pause(paced).await,
             None if !urgent => self.linger(gathered).await,
             _ => {}
         }
@@ -80,6 +82,16 @@ impl Writer {
             self.request(request, gathered);
         }
         Ok(())
+    }
+
+    /// Waits; starts go on meanwhile.
+    async fn pause(&mut self, until: Instant) {
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return,
+                () = self.executor.freed() => self.executor.begin(&self.state),
+            }
+        }
     }
 
     /// Takes what comes until there is something that others wait for, or the time is over.

@@ -1,5 +1,6 @@
 //! What the Orchestrator promises, each as a test.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use cocktail_core::contract::{Actor, EventFilter, Manager, ManifestSource, RearrangeOptions, ShutdownMode};
 use cocktail_core::error::ErrorKind;
 use cocktail_core::id::{ContainerId, StoreId};
+use cocktail_core::name::Name;
+use cocktail_core::settings::{ProviderSettings, Settings};
 use cocktail_core::view::{ContainerView, EndpointView, UnitView};
 use cocktail_manager::{Ended, Orchestrator};
 use cocktail_store::MemoryStore;
@@ -312,6 +315,35 @@ async fn two_managers_live_in_one_process() {
     ready(&first, 1).await;
     ready(&second, 2).await;
     assert_eq!((one.running().len(), other.running().len()), (1, 2));
+}
+
+/// More starts than are on their way at once, on a machine that answers none of them.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_answers_no_start_keeps_those_of_another_waiting_for_nothing() {
+    let (silent, other) = (Machine::named("silent"), Machine::named("other"));
+    *silent.silent.lock().expect("unpoisoned") = true;
+    let providers = [silent.clone(), other.clone()].map(|machine| Arc::new(Pretend(machine)));
+    let [first, second] = providers;
+    let mut settings = Settings::default();
+    for name in ["silent", "other"] {
+        let kind = Name::new("standalone").expect("a name");
+        let provider = ProviderSettings { kind, options: BTreeMap::new() };
+        settings.providers.insert(Name::new(name).expect("a name"), provider);
+    }
+    let builder = Orchestrator::builder(store()).with_settings(settings).with_provider(first).with_provider(second);
+    let manager = builder.start().await.expect("a manager");
+    let unit = |name: &str, provider: &str, replicas: u32| {
+        format!(
+            "[maps.prod.units.{name}]\ncommand = [\"sleep\", \"9\"]\nprovider = \"{provider}\"\nreplicas = {replicas}\n"
+        )
+    };
+    let shop = |rest: &str| manifest(&format!("service = \"shop\"\n{}{rest}", unit("many", "silent", 2000)));
+    manager.apply(&[shop("")], &Actor::embedder()).await.expect("applied");
+    let all = |_: &[UnitView], containers: &[ContainerView]| containers.len() == 2000;
+    until(&manager, "all are decided", all).await;
+    manager.apply(&[shop(&unit("few", "other", 300))], &Actor::embedder()).await.expect("applied");
+    until(&manager, "few run", |_, _| other.running().len() == 300).await;
+    assert_eq!(silent.running().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]

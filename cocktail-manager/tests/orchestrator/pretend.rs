@@ -41,12 +41,19 @@ pub(crate) struct Machine {
     pub(crate) hasty: Mutex<bool>,
     /// What listings say of the lease.
     pub(crate) descended: Mutex<bool>,
+    /// Starts are not answered.
+    pub(crate) silent: Mutex<bool>,
     events: broadcast::Sender<RuntimeEvent>,
     name: Name,
 }
 
 impl Machine {
     pub(crate) fn new() -> Arc<Self> {
+        Self::named("standalone")
+    }
+
+    /// The only machine of a provider of that name.
+    pub(crate) fn named(name: &str) -> Arc<Self> {
         Arc::new(Self {
             running: Mutex::default(),
             pids: Mutex::new(100),
@@ -60,8 +67,9 @@ impl Machine {
             output: Mutex::default(),
             hasty: Mutex::default(),
             descended: Mutex::default(),
+            silent: Mutex::default(),
             events: broadcast::channel(64).0,
-            name: Name::new("standalone").expect("a name"),
+            name: Name::new(name).expect("a name"),
         })
     }
 
@@ -118,7 +126,7 @@ impl Provider for Pretend {
     }
     async fn list(&self) -> Result<ServerListing> {
         let server = ServerObservation {
-            server: ServerId::new("here"),
+            server: ServerId::new(if self.0.name.as_str() == "standalone" { "here" } else { self.0.name.as_str() }),
             provider_id: "pretended".into(),
             incarnation: "boot-1".into(),
             capacity: Resources { cpu: CpuMillis(4000), memory: Bytes(8 << 30) },
@@ -157,6 +165,9 @@ impl Runtime for Pretend {
         }
     }
     async fn start(&self, launch: &Launch) -> Result<Handle> {
+        if *self.0.silent.lock().expect("unpoisoned") {
+            return std::future::pending().await;
+        }
         let handle = {
             let mut running = self.0.running.lock().expect("unpoisoned");
             if let Some((generation, handle)) = running.get(&launch.container)

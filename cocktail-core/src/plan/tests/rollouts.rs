@@ -7,9 +7,10 @@ use crate::command::{Command, Count};
 use crate::container::ContainerState;
 use crate::contract::{Exit, ProbeKind, RolloutAction};
 use crate::error::ErrorKind;
-use crate::id::{ContainerId, Revision};
+use crate::event::{Event, Soft};
+use crate::id::{ContainerId, Revision, ServerId};
 use crate::rollout::{Rollout, RolloutState};
-use crate::world::World;
+use crate::world::{World, server_id};
 
 const PORT: &str = "ports.http = {}";
 
@@ -333,4 +334,54 @@ fn a_rollout_of_a_unit_that_wants_no_container_ends_when_the_last_one_has() {
     world.settle();
     assert_eq!((rollout(&world).state, world.of("web").len()), (RolloutState::Completed, 0));
     assert_eq!(rollout(&world).reason, "no container is wanted");
+}
+
+/// A world whose server runs images, where the second one is on its way to the server.
+fn fetching() -> World {
+    let mut world = World::new();
+    let mut engine = world.state.servers[&server_id()].clone();
+    (engine.id, engine.images) = (ServerId::new("box"), true);
+    world.turn(vec![Event::ServerSeen { server: Box::new(engine) }]);
+    let unit = |version: u32| {
+        format!(
+            "service = \"shop\"\n[maps.prod.units.web]\nimage = \"web:{version}\"\nupdate = {{ progress = \"60s\" }}\n"
+        )
+    };
+    world.apply(&unit(1));
+    world.settle();
+    world.apply(&unit(2));
+    world
+}
+
+fn preparing(world: &World) -> ContainerId {
+    let found = world.of("web").into_iter().find(|record| record.state == ContainerState::Preparing);
+    found.expect("one is being prepared").id.clone()
+}
+
+#[test]
+fn an_image_that_takes_its_time_is_no_fault_of_the_revision() {
+    let mut world = fetching();
+    for _ in 0..10 {
+        world.pass(Duration::from_secs(61));
+    }
+    preparing(&world);
+    assert_eq!(rollout(&world).state, RolloutState::Running);
+    world.answer_all();
+    world.settle();
+    assert_eq!(rollout(&world).state, RolloutState::Completed);
+}
+
+#[test]
+fn an_image_that_cannot_be_had_for_now_is_waited_for_as_long_as_for_any_progress() {
+    let mut world = fetching();
+    let container = preparing(&world);
+    let generation = world.state.containers[&container].generation;
+    let because = "the registry does not answer".to_owned();
+    world.note(&Soft::Delayed { container: container.clone(), generation, because });
+    assert_eq!(world.state.containers[&container].reason, "not prepared yet: the registry does not answer");
+    world.pass(Duration::from_secs(50));
+    assert_eq!(rollout(&world).state, RolloutState::Running);
+    world.pass(Duration::from_secs(20));
+    let rollout = rollout(&world);
+    assert!(rollout.back && rollout.reason.contains("the registry does not answer"), "{rollout:?}");
 }
