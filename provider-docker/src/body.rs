@@ -52,13 +52,12 @@ pub(crate) fn reads_files(launch: &Launch) -> bool {
     launch.secrets.values().any(|source| matches!(source, SecretSource::File(_)))
 }
 
-/// What the engine makes. May wait for a disk.
+/// What the engine makes, on the network of this id. May wait for a disk.
 ///
 /// # Errors
 /// `InvalidConfig` for variables that are missing, and for volumes that cannot be.
-pub(crate) fn of(launch: &Launch, fixed: &Fixed) -> Result<ContainerCreateBody> {
+pub(crate) fn of(launch: &Launch, fixed: &Fixed, network: &str) -> Result<ContainerCreateBody> {
     let image = image(launch)?;
-    let network = label::network(&launch.store, &image.unit);
     let endpoint = EndpointSettings { aliases: Some(vec![image.unit.unit.to_string()]), ..EndpointSettings::default() };
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let cwd = launch.cwd.to_str().ok_or_else(|| Error::invalid("the working directory is no text"))?;
@@ -72,8 +71,10 @@ pub(crate) fn of(launch: &Launch, fixed: &Fixed) -> Result<ContainerCreateBody> 
         user: launch.user.clone(),
         labels: Some(label::of(launch, fixed.cluster.as_deref())),
         exposed_ports: Some(inside().collect()),
-        host_config: Some(host(launch, fixed, &network)?),
-        networking_config: Some(NetworkingConfig { endpoints_config: Some(HashMap::from([(network, endpoint)])) }),
+        host_config: Some(host(launch, fixed, network)?),
+        networking_config: Some(NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(network.to_owned(), endpoint)])),
+        }),
         ..ContainerCreateBody::default()
     })
 }

@@ -71,10 +71,12 @@ impl DockerBuilder {
     pub fn build(self) -> Result<DockerProvider> {
         let table = format!("[providers.{}]", self.name);
         let config: DockerConfig = if self.options.is_empty() {
-            self.config.clone()
+            self.config.clone().with_endpoint().map_err(|problem| Error::invalid(format!("{table}: {problem}")))?
         } else {
             let options = serde_json::Value::Object(self.options.clone().into_iter().collect());
-            serde_json::from_value(options).map_err(|error| Error::invalid(format!("{table}: {error}")))?
+            let config: DockerConfig =
+                serde_json::from_value(options).map_err(|error| Error::invalid(format!("{table}: {error}")))?;
+            config.with_endpoint().map_err(|problem| Error::invalid(format!("{table}: {problem}")))?
         };
         if config.engines.is_empty() {
             return Err(Error::invalid(format!("{table}: `engines` names no engine: leave it out for the local one")));
@@ -105,6 +107,7 @@ impl DockerBuilder {
     fn server(&self, config: &DockerConfig, engine: &EngineConfig) -> Result<Server> {
         let (local, found) = match way(&engine.url)? {
             Way::Unix(_) => (true, IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            Way::Ssh(remote) => (false, resolve(&remote.host, remote.port.unwrap_or(22), engine.address)?),
             Way::Tcp(host, port) => {
                 if engine.tls.is_none() {
                     let url = &engine.url;
@@ -168,7 +171,7 @@ mod tests {
             (json!(["unix:///a", "unix:///b"]), "each has a `name`"),
             (json!([named("A B")]), "has no name"),
             (json!([named("a"), named("a")]), "two engines"),
-            (json!(["ssh://host"]), "ssh -L"),
+            (json!(["ssh://-oX=y"]), "names no host"),
             (json!([{ "url": "tcp://127.0.0.1:1", "tls": { "ca": "/no", "cert": "/no", "key": "/no" } }]), "/no"),
             (json!([{ "url": "unix:///a", "tls": { "ca": "/no", "cert": "/no", "key": "/no" } }]), "needs no tls"),
         ] {

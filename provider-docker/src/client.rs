@@ -20,6 +20,7 @@ use cocktail_core::contract::Exit;
 use cocktail_core::error::{Error, ErrorKind, Result};
 use futures_util::StreamExt;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::config::EngineConfig;
 use crate::error::{self, Call};
@@ -28,8 +29,18 @@ use crate::{label, times, tls};
 /// One engine.
 pub(crate) struct Engine {
     config: EngineConfig,
+    agreed: Mutex<Agreed>,
+}
+
+/// What came of reaching an engine.
+#[derive(Default)]
+enum Agreed {
+    #[default]
+    Nothing,
     /// In the version that both speak.
-    agreed: Mutex<Option<Docker>>,
+    On(Docker),
+    /// It did not answer then, for this reason.
+    Failed(Instant, Error),
 }
 
 impl fmt::Debug for Engine {
@@ -75,14 +86,22 @@ impl Engine {
     /// `Unavailable` when the engine does not answer.
     pub(crate) async fn api(&self) -> Result<Docker> {
         let mut agreed = self.agreed.lock().await;
-        if let Some(docker) = &*agreed {
-            return Ok(docker.clone());
+        match &*agreed {
+            Agreed::On(docker) => return Ok(docker.clone()),
+            // Who has waited for somebody else's attempt has that one's answer.
+            Agreed::Failed(at, error) if at.elapsed() < times::AGAIN.1 / 10 => return Err(error.clone()),
+            Agreed::Failed(..) | Agreed::Nothing => {}
         }
         let what = format!("reach the engine at {}", self.config.url);
-        let docker = tls::connect(&self.config)?;
-        let docker = bounded(times::LOOK, Call::Reads, &what, docker.negotiate_version()).await?;
-        *agreed = Some(docker.clone());
-        Ok(docker)
+        let connected = match tls::connect(&self.config) {
+            Ok(docker) => bounded(times::LOOK, Call::Reads, &what, docker.negotiate_version()).await,
+            Err(error) => Err(error),
+        };
+        *agreed = match &connected {
+            Ok(docker) => Agreed::On(docker.clone()),
+            Err(error) => Agreed::Failed(Instant::now(), error.clone()),
+        };
+        connected
     }
 
     /// What the engine says of itself and its machine.
@@ -159,7 +178,7 @@ impl Engine {
         let docker = self.api().await?;
         let what = format!("remove container {}", short(id));
         let options = || RemoveContainerOptionsBuilder::new().v(true).force(force).build();
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let mut pauses = crate::shared::pauses();
         loop {
             let removed = bounded(times::REMOVE, Call::Acts, &what, docker.remove_container(id, Some(options()))).await;
@@ -230,10 +249,10 @@ fn looked(seen: ContainerInspectResponse) -> Looked {
 fn condition(state: &ContainerState) -> Condition {
     use ContainerStateStatusEnum as Status;
     match state.status {
-        Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING) => {
+        Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING | Status::STOPPING) => {
             Condition::Running(state.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default())
         }
-        Some(Status::CREATED | Status::STOPPING) => Condition::Created,
+        Some(Status::CREATED) => Condition::Created,
         Some(Status::REMOVING) => Condition::Leaving,
         Some(Status::EXITED | Status::DEAD | Status::EMPTY) | None => {
             let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
@@ -255,7 +274,7 @@ pub(crate) fn rough(summary: &ContainerSummary) -> Rough {
     use ContainerSummaryStateEnum as State;
     match summary.state {
         Some(State::CREATED) => Rough::Created,
-        Some(State::RUNNING | State::PAUSED | State::RESTARTING) => Rough::Running,
+        Some(State::RUNNING | State::PAUSED | State::RESTARTING | State::STOPPING) => Rough::Running,
         Some(State::REMOVING) => Rough::Leaving,
         _ => Rough::Ended,
     }

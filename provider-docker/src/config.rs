@@ -17,6 +17,8 @@ const LOCAL: &str = "unix:///var/run/docker.sock";
 pub struct DockerConfig {
     /// The engines; the one of this machine where none is named.
     pub engines: Vec<EngineConfig>,
+    /// Where the only engine listens, instead of `engines`.
+    pub endpoint: Option<String>,
     /// A label of everything that is made, for people who share engines.
     pub cluster: Option<String>,
     /// Address that leased ports are published at, instead of 127.0.0.1 for a Unix socket and 0.0.0.0 for others.
@@ -29,7 +31,24 @@ pub struct DockerConfig {
 
 impl Default for DockerConfig {
     fn default() -> Self {
-        Self { engines: vec![EngineConfig::local()], cluster: None, publish: None, init: true, read_only: false }
+        let engines = vec![EngineConfig::local()];
+        Self { engines, endpoint: None, cluster: None, publish: None, init: true, read_only: false }
+    }
+}
+
+impl DockerConfig {
+    /// With the engine at `endpoint`, where one is named.
+    ///
+    /// # Errors
+    /// A sentence for one that is named beside others.
+    pub(crate) fn with_endpoint(mut self) -> Result<Self, &'static str> {
+        if let Some(url) = self.endpoint.take() {
+            if self.engines != [EngineConfig::local()] {
+                return Err("`endpoint` is the only engine: leave it or `engines` out");
+            }
+            self.engines = vec![Written::Url(url).into()];
+        }
+        Ok(self)
     }
 }
 
@@ -39,7 +58,7 @@ impl Default for DockerConfig {
 pub struct EngineConfig {
     /// Its name, which the server's id ends with; needed where there are several.
     pub name: Option<String>,
-    /// Where it listens: `unix:///PATH` or `tcp://HOST:PORT`.
+    /// Where it listens: `unix:///PATH`, `tcp://HOST:PORT` or `ssh://[USER@]HOST[:PORT][/PATH]`.
     pub url: String,
     /// How both ends prove who they are over TCP.
     pub tls: Option<EngineTls>,
@@ -161,6 +180,17 @@ mod tests {
         assert_eq!(second.capacity, EngineCapacity { cpu: Some(CpuMillis(1500)), memory: Some(Bytes(2 << 30)) });
         assert!(!config.init && second.tls.is_some());
         assert_eq!(DockerConfig::default().engines[0].url, LOCAL);
+    }
+
+    #[test]
+    fn an_endpoint_is_the_only_engine() {
+        let read = |value| serde_json::from_value::<DockerConfig>(value).unwrap().with_endpoint();
+        let config = read(json!({ "endpoint": "tcp://10.0.0.5:2375" })).unwrap();
+        assert_eq!(
+            config.engines.iter().map(|engine| engine.url.as_str()).collect::<Vec<_>>(),
+            ["tcp://10.0.0.5:2375"]
+        );
+        assert!(read(json!({ "endpoint": "unix:///a", "engines": ["unix:///b"] })).is_err());
     }
 
     #[test]

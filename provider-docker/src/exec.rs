@@ -22,6 +22,7 @@ use futures_util::{Sink, StreamExt, sink};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::client::{bounded, short};
 use crate::error::{self, Call};
@@ -34,8 +35,12 @@ const MARK: &str = "COCKTAIL_EXEC";
 const KILL: &str = "for p in /proc/[0-9]*; do case \"$(tr '\\0' '\\n' <\"$p/environ\" 2>/dev/null)\" in \
                     *COCKTAIL_EXEC={}*) kill -9 \"${p#/proc/}\";; esac; done";
 
-/// The writing side, which a deadline takes away from its user.
-type Input = Arc<Mutex<Option<Pin<Box<dyn AsyncWrite + Send>>>>>;
+/// The writing side, which a deadline takes away from its user, also in the middle of a write.
+#[derive(Clone)]
+struct Input {
+    open: Arc<Mutex<Pin<Box<dyn AsyncWrite + Send>>>>,
+    over: CancellationToken,
+}
 
 /// Begins a command beside a container of the engine. `held` is kept for as long as it is read.
 ///
@@ -75,11 +80,11 @@ pub(crate) async fn begin(
         // Engines that do not take a size at the beginning take it now.
         command.resize(rows, cols).await;
     }
-    let input: Input = Arc::new(Mutex::new(Some(input)));
+    let input = Input { open: Arc::new(Mutex::new(input)), over: CancellationToken::new() };
     let running = Running {
         command: Arc::clone(&command),
         output: Some(output.boxed()),
-        input: Arc::clone(&input),
+        input: input.clone(),
         deadline: spec.timeout.map(|timeout| (Instant::now() + timeout, timeout)),
         what,
     };
@@ -177,16 +182,20 @@ fn writer(input: Input, command: Arc<Command>) -> Pin<Box<dyn Sink<ExecInput, Er
         match item {
             ExecInput::Resize(rows, cols) => command.resize(rows, cols).await,
             ExecInput::Stdin(_) | ExecInput::Eof => {
-                let mut writer = input.lock().await;
-                let Some(open) = writer.as_mut() else { return Err(Error::not_found("the command has ended")) };
-                let sent = match item {
-                    ExecInput::Stdin(bytes) => match open.write_all(&bytes).await {
-                        Ok(()) => open.flush().await,
-                        failed => failed,
-                    },
-                    _ => open.shutdown().await,
+                let mut open = input.open.lock().await;
+                let sending = async {
+                    match item {
+                        ExecInput::Stdin(bytes) => {
+                            open.write_all(&bytes).await?;
+                            open.flush().await
+                        }
+                        _ => open.shutdown().await,
+                    }
                 };
-                sent.map_err(|error| Error::not_found("the command has ended").because(error))?;
+                let sent = input.over.run_until_cancelled(sending).await;
+                drop(open);
+                let over = || Error::not_found("the command has ended");
+                sent.ok_or_else(over)?.map_err(|error| over().because(error))?;
             }
         }
         Ok((input, command))
@@ -213,7 +222,7 @@ impl Running {
                     if !self.command.is_over() {
                         tokio::spawn(kill(docker.clone(), container.clone(), mark.clone()));
                     }
-                    self.end().await;
+                    self.end();
                     let message = format!("the command did not end within {}", human(limit));
                     return Some(Err(Error::new(ErrorKind::Deadline, message)));
                 }
@@ -223,7 +232,7 @@ impl Running {
             Some(Ok(LogOutput::StdErr { message })) => Some(Ok(ExecOutput::Stderr(message))),
             Some(Ok(output)) => Some(Ok(ExecOutput::Stdout(output.into_bytes()))),
             Some(Err(failed)) => {
-                self.end().await;
+                self.end();
                 Some(Err(error::of(&failed, Call::Acts, &self.what)))
             }
             None => {
@@ -231,14 +240,15 @@ impl Running {
                 if matches!(exit, Ok(Exit::Code(_))) {
                     self.command.is_over();
                 }
-                self.end().await;
+                self.end();
                 Some(exit.map(ExecOutput::Exit))
             }
         }
     }
 
-    async fn end(&mut self) {
+    /// Takes the writing side away.
+    fn end(&mut self) {
         self.output = None;
-        *self.input.lock().await = None;
+        self.input.over.cancel();
     }
 }

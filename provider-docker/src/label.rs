@@ -18,6 +18,8 @@ pub(crate) const CONTAINER: &str = "cocktail.container";
 pub(crate) const GENERATION: &str = "cocktail.generation";
 pub(crate) const EPOCH: &str = "cocktail.epoch";
 pub(crate) const UNIT: &str = "cocktail.unit";
+/// The network, as we name it: where somebody else has that name, its own is another one.
+pub(crate) const NETWORK: &str = "cocktail.network";
 /// The path of a volume, as a launch names it.
 pub(crate) const VOLUME: &str = "cocktail.volume";
 /// The container that a volume goes with.

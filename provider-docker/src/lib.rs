@@ -18,6 +18,7 @@ mod error;
 mod exec;
 mod image;
 mod label;
+mod line;
 mod logs;
 mod network;
 mod provider;

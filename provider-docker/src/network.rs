@@ -3,55 +3,81 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bollard::models::NetworkCreateRequest;
+use bollard::models::{Network as EngineNetwork, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptions;
 use cocktail_core::error::{ErrorKind, Result};
 use cocktail_core::id::{ContainerId, StoreId};
 use tokio::sync::Mutex;
 
-use crate::client::{Engine, bounded};
+use crate::client::{Engine, bounded, short};
 use crate::error::Call;
 use crate::{label, times};
 
-/// Who is on which network. The lock is held over calls: engines take two networks of one name.
+/// Who is on which network, by the engine's id of it: names are not unique there, and somebody else may have ours. The lock
+/// is held over calls, since engines make two networks of one name.
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
-    users: Mutex<BTreeMap<String, BTreeSet<ContainerId>>>,
+    users: Mutex<BTreeMap<String, Network>>,
+}
+
+#[derive(Debug, Default)]
+struct Network {
+    name: String,
+    on: BTreeSet<ContainerId>,
 }
 
 impl Networks {
-    /// Makes the network unless it is there, for a container that joins it. `anew` looks although it was there before.
+    /// The engine's id of the network of this name that is the store's, for a container that joins it; it is made unless it
+    /// is there. `anew` looks although it was there before.
     pub(crate) async fn join(
         &self,
         engine: &Engine,
         store: &StoreId,
-        network: &str,
+        name: &str,
         container: &ContainerId,
         anew: bool,
-    ) -> Result<()> {
+    ) -> Result<String> {
         let mut users = self.users.lock().await;
-        let known = users.contains_key(network) && !anew;
-        if !known && !is_there(engine, network).await? {
-            make(engine, store, network).await?;
+        let known = users.iter().find(|(_, network)| network.name == name && !anew).map(|(id, _)| id.clone());
+        let id = match known {
+            Some(id) => id,
+            None => {
+                let mut found = list(engine, store).await?;
+                found.retain(|_, there| there == name);
+                match found.into_keys().next() {
+                    Some(id) => id,
+                    None => make(engine, store, name).await?,
+                }
+            }
+        };
+        if anew {
+            users.retain(|other, network| network.name != name || *other == id);
         }
-        users.entry(network.to_owned()).or_default().insert(container.clone());
-        Ok(())
+        let network = users.entry(id.clone()).or_default();
+        name.clone_into(&mut network.name);
+        network.on.insert(container.clone());
+        Ok(id)
     }
 
     /// Learns who is on which network, and removes networks of the store that nobody is on: a Manager may have died
     /// before it did. What is removed meanwhile waits for the lock to leave, so nobody stays who has gone.
     pub(crate) async fn find(&self, engine: &Engine, store: &StoreId) -> Result<()> {
         let mut users = self.users.lock().await;
+        let names = list(engine, store).await?;
         for summary in engine.list(&[(label::STORE, store.as_str())]).await? {
             let network = summary.host_config.and_then(|host| host.network_mode);
             let container = summary.labels.and_then(|labels| label::read(&labels, store));
-            if let (Some(network), Some((container, _))) = (network, container) {
-                users.entry(network).or_default().insert(container);
+            if let (Some(network), Some((container, _))) = (network, container)
+                && let Some(name) = names.get(&network)
+            {
+                let network = users.entry(network).or_default();
+                name.clone_into(&mut network.name);
+                network.on.insert(container);
             }
         }
-        for network in list(engine, label::filter(&[(label::STORE, store.as_str())])).await? {
-            if !users.contains_key(&network) {
-                remove(engine, &network).await?;
+        for id in names.keys() {
+            if !users.contains_key(id) {
+                remove(engine, id).await?;
             }
         }
         Ok(())
@@ -61,10 +87,10 @@ impl Networks {
     pub(crate) async fn leave(&self, engine: &Engine, store: &StoreId, container: &ContainerId) -> Result<()> {
         let mut users = self.users.lock().await;
         let mut empty = Vec::new();
-        for (network, on) in users.iter_mut() {
-            on.remove(container);
-            if on.is_empty() {
-                empty.push(network.clone());
+        for (id, network) in users.iter_mut() {
+            network.on.remove(container);
+            if network.on.is_empty() {
+                empty.push(id.clone());
             }
         }
         for network in empty {
@@ -87,44 +113,48 @@ impl Networks {
     pub(crate) async fn clear(&self, engine: &Engine, store: &StoreId) -> Result<()> {
         let mut users = self.users.lock().await;
         users.clear();
-        for network in list(engine, label::filter(&[(label::STORE, store.as_str())])).await? {
-            remove(engine, &network).await?;
+        for id in list(engine, store).await?.keys() {
+            remove(engine, id).await?;
         }
         Ok(())
     }
 }
 
-async fn list(engine: &Engine, filters: HashMap<String, Vec<String>>) -> Result<Vec<String>> {
+/// The store's networks: what we call them by the engine's ids.
+async fn list(engine: &Engine, store: &StoreId) -> Result<BTreeMap<String, String>> {
+    let found = find(engine, label::filter(&[(label::STORE, store.as_str())])).await?;
+    let ours = |network: EngineNetwork| Some((network.id?, network.labels?.remove(label::NETWORK)?));
+    Ok(found.into_iter().filter_map(ours).collect())
+}
+
+async fn find(engine: &Engine, filters: HashMap<String, Vec<String>>) -> Result<Vec<EngineNetwork>> {
     let docker = engine.api().await?;
     let options = ListNetworksOptions { filters: Some(filters) };
-    let found = bounded(times::CONTROL, Call::Reads, "list networks", docker.list_networks(Some(options))).await?;
-    Ok(found.into_iter().filter_map(|network| network.name).collect())
+    bounded(times::CONTROL, Call::Reads, "list networks", docker.list_networks(Some(options))).await
 }
 
-async fn is_there(engine: &Engine, network: &str) -> Result<bool> {
-    let filters = HashMap::from([("name".to_owned(), vec![format!("^{network}$")])]);
-    Ok(list(engine, filters).await?.iter().any(|name| name == network))
-}
-
-async fn make(engine: &Engine, store: &StoreId, network: &str) -> Result<()> {
+async fn make(engine: &Engine, store: &StoreId, network: &str) -> Result<String> {
+    // An engine makes two of one name, and can then use neither by it.
+    let filters = HashMap::from([("name".to_owned(), vec![network.to_owned()])]);
+    let taken: BTreeSet<String> = find(engine, filters).await?.into_iter().filter_map(|other| other.name).collect();
+    let names = std::iter::once(network.to_owned()).chain((2_u32..).map(|number| format!("{network}.{number}")));
+    let name = names.into_iter().find(|name| !taken.contains(name)).unwrap_or_default();
     let docker = engine.api().await?;
+    let what = format!("make the network {name}");
+    let labels = [(label::STORE, store.as_str()), (label::NETWORK, network)];
     let request = NetworkCreateRequest {
-        name: network.to_owned(),
+        name,
         driver: Some("bridge".to_owned()),
-        labels: Some(HashMap::from([(label::STORE.to_owned(), store.to_string())])),
+        labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
         ..NetworkCreateRequest::default()
     };
-    let what = format!("make the network {network}");
-    match bounded(times::CONTROL, Call::Acts, &what, docker.create_network(request)).await {
-        Err(error) if *error.kind() == ErrorKind::Conflict => Ok(()),
-        made => made.map(drop),
-    }
+    Ok(bounded(times::CONTROL, Call::Acts, &what, docker.create_network(request)).await?.id)
 }
 
-async fn remove(engine: &Engine, network: &str) -> Result<()> {
+async fn remove(engine: &Engine, id: &str) -> Result<()> {
     let docker = engine.api().await?;
-    let what = format!("remove the network {network}");
-    match bounded(times::CONTROL, Call::Acts, &what, docker.remove_network(network)).await {
+    let what = format!("remove the network {}", short(id));
+    match bounded(times::CONTROL, Call::Acts, &what, docker.remove_network(id)).await {
         // Somebody put another container on it: it stays theirs.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => Ok(()),
         removed => removed,

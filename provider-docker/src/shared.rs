@@ -71,8 +71,8 @@ pub(crate) struct Entry {
     generation: Generation,
     /// The engine's id, once it is known.
     id: Option<String>,
-    /// Held while it is started: an object in the engine is started once.
-    starting: Arc<tokio::sync::Mutex<()>>,
+    /// Held while it is made or started: each start has one object in the engine, which is started once.
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// When its start was answered or it was found running.
     ran: Option<(Instant, Handle)>,
     /// How it ended, which was told.
@@ -88,7 +88,7 @@ impl Entry {
         Self {
             generation,
             id: None,
-            starting: Arc::default(),
+            turn: Arc::default(),
             ran: None,
             ended: None,
             up: watch::Sender::new(false),
@@ -221,9 +221,9 @@ impl Shared {
         self.with(container, generation, |entry| entry.id = id);
     }
 
-    /// What is held while a container is started.
-    pub(crate) fn starting(&self, container: &ContainerId, generation: Generation) -> Arc<tokio::sync::Mutex<()>> {
-        self.with(container, generation, |entry| Arc::clone(&entry.starting)).unwrap_or_default()
+    /// What is held while a container is made or started.
+    pub(crate) fn turn(&self, container: &ContainerId, generation: Generation) -> Arc<tokio::sync::Mutex<()>> {
+        self.with(container, generation, |entry| Arc::clone(&entry.turn)).unwrap_or_default()
     }
 
     /// A container runs: its probes begin, unless they run already or its end was heard of first.

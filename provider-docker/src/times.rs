@@ -22,3 +22,11 @@ pub(crate) const RELIST: Duration = Duration::from_secs(30);
 pub(crate) const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// Bound of the client itself, which has none of these to itself.
 pub(crate) const CLIENT: Duration = Duration::from_secs(24 * 3600);
+/// When a silent connection is asked whether anybody is there, and how often then.
+pub(crate) const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// The same over ssh.
+pub(crate) const SSH_ALIVE: Duration = Duration::from_secs(15);
+/// Connections over ssh that are kept for the next call.
+pub(crate) const SSH_KEPT: usize = 8;
+/// How long they are kept.
+pub(crate) const SSH_IDLE: Duration = Duration::from_secs(30);

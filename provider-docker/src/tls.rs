@@ -1,29 +1,22 @@
-//! Ways to an engine: a Unix socket, TCP, and TCP with TLS where both ends prove who they are.
+//! Ways to an engine: a Unix socket, TCP, TCP with TLS where both ends prove who they are, and ssh.
 //!
-//! TLS is rustls with a provider of its own choice for this connection, so that nothing is set for the whole process.
+//! Start at [`connect`]. TLS is rustls with a provider of its own choice for this connection, so that nothing is set for the
+//! whole process. How connections are made is in `line`.
 
-use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use cocktail_core::error::{Error, Result};
-use hyper::Uri;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tower_service::Service;
 
 use crate::config::{EngineConfig, EngineTls};
+use crate::line::{Line, Remote};
 use crate::times;
 
 /// Where an engine listens, as its URL says.
@@ -31,6 +24,7 @@ use crate::times;
 pub(crate) enum Way<'a> {
     Unix(&'a str),
     Tcp(&'a str, u16),
+    Ssh(Remote),
 }
 
 /// Reads the URL of an engine.
@@ -51,10 +45,11 @@ pub(crate) fn way(url: &str) -> Result<Way<'_>> {
         }
         return Ok(Way::Tcp(host, port));
     }
-    if url.starts_with("ssh://") {
-        return Err(wrong("needs ssh, which this version does not speak: forward the engine's socket with `ssh -L`"));
+    if let Some(rest) = url.strip_prefix("ssh://") {
+        let remote = Remote::read(rest).ok_or_else(|| wrong("names no host: write ssh://user@10.0.0.5"))?;
+        return Ok(Way::Ssh(remote));
     }
-    Err(wrong("begins with neither unix:// nor tcp://"))
+    Err(wrong("begins with none of unix://, tcp:// and ssh://"))
 }
 
 /// Everything about an engine's address that can be wrong without asking the engine.
@@ -63,7 +58,9 @@ pub(crate) fn way(url: &str) -> Result<Way<'_>> {
 /// `InvalidConfig` for a URL or a file that cannot be used.
 pub(crate) fn check(config: &EngineConfig) -> Result<()> {
     match (way(&config.url)?, &config.tls) {
-        (Way::Unix(_), Some(_)) => Err(Error::invalid(format!("the engine at {} needs no tls: remove it", config.url))),
+        (Way::Unix(_) | Way::Ssh(_), Some(_)) => {
+            Err(Error::invalid(format!("the engine at {} needs no tls: remove it", config.url)))
+        }
         (Way::Tcp(host, _), Some(tls)) => {
             server_name(host)?;
             client_config(tls).map(drop)
@@ -81,21 +78,30 @@ pub(crate) fn connect(config: &EngineConfig) -> Result<Docker> {
         Error::unavailable(format!("the engine at {} cannot be reached", config.url)).because(error)
     };
     let limit = times::CLIENT.as_secs();
-    match (way(&config.url)?, &config.tls) {
-        (Way::Unix(path), _) => Docker::connect_with_unix(path, limit, API_DEFAULT_VERSION).map_err(failed),
-        (Way::Tcp(..), None) => Docker::connect_with_http(&config.url, limit, API_DEFAULT_VERSION).map_err(failed),
-        (Way::Tcp(host, port), Some(tls)) => {
-            let tls = TlsConnector::from(Arc::new(client_config(tls)?));
-            let connector = Connector { host: host.to_owned(), port, name: server_name(host)?, tls };
-            let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-            let transport = move |request: BollardRequest| {
-                let sent = client.request(request);
-                async move { sent.await.map_err(bollard::errors::Error::from) }
-            };
-            let address = format!("https://{host}:{port}");
-            Docker::connect_with_custom_transport(transport, Some(address), limit, API_DEFAULT_VERSION).map_err(failed)
+    let (line, scheme, host) = match (way(&config.url)?, &config.tls) {
+        (Way::Unix(path), _) => {
+            return Docker::connect_with_unix(path, limit, API_DEFAULT_VERSION).map_err(failed);
         }
-    }
+        (Way::Tcp(host, port), None) => (Line::Tcp(host.to_owned(), port), "http", format!("{host}:{port}")),
+        (Way::Tcp(host, port), Some(tls)) => {
+            let connector = TlsConnector::from(Arc::new(client_config(tls)?));
+            let line = Line::Tls { host: host.to_owned(), port, name: server_name(host)?, connector };
+            (line, "https", format!("{host}:{port}"))
+        }
+        // The name of the host is in the command alone.
+        (Way::Ssh(remote), _) => (Line::Ssh(Arc::new(remote)), "http", "docker".to_owned()),
+    };
+    let mut client = Client::builder(TokioExecutor::new());
+    // A connection by ssh costs a process here and one there.
+    let kept = if matches!(line, Line::Ssh(_)) { times::SSH_KEPT } else { 0 };
+    client.pool_max_idle_per_host(kept).pool_timer(TokioTimer::new()).pool_idle_timeout(times::SSH_IDLE);
+    let client = client.build(line);
+    let transport = move |request: BollardRequest| {
+        let sent = client.request(request);
+        async move { sent.await.map_err(bollard::errors::Error::from) }
+    };
+    let address = Some(format!("{scheme}://{host}"));
+    Docker::connect_with_custom_transport(transport, address, limit, API_DEFAULT_VERSION).map_err(failed)
 }
 
 fn server_name(host: &str) -> Result<ServerName<'static>> {
@@ -132,66 +138,6 @@ fn unusable(file: &Path, error: &dyn std::error::Error) -> Error {
     Error::invalid(format!("the file {} cannot be used: {error}", file.display()))
 }
 
-/// Makes connections with TLS.
-#[derive(Clone)]
-struct Connector {
-    host: String,
-    port: u16,
-    name: ServerName<'static>,
-    tls: TlsConnector,
-}
-
-impl Service<Uri> for Connector {
-    type Response = Stream;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _uri: Uri) -> Self::Future {
-        let Self { host, port, name, tls } = self.clone();
-        Box::pin(async move {
-            let tcp = TcpStream::connect((host, port)).await?;
-            Ok(Stream(TokioIo::new(tls.connect(name, tcp).await?)))
-        })
-    }
-}
-
-/// A connection as the client wants it.
-struct Stream(TokioIo<TlsStream<TcpStream>>);
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl Write for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,8 +151,9 @@ mod tests {
             ("unix://docker.sock", "no absolute path"),
             ("tcp://10.0.0.5", "no port"),
             ("tcp://:1", "no host"),
-            ("ssh://host", "forward the engine's socket"),
-            ("http://host", "neither unix:// nor tcp://"),
+            ("ssh://", "names no host"),
+            ("ssh://-oProxyCommand=x", "names no host"),
+            ("http://host", "begins with none of"),
         ] {
             assert!(way(url).unwrap_err().to_string().contains(says), "{url}");
         }

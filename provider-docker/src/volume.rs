@@ -74,6 +74,29 @@ pub(crate) fn bind_problem(source: &std::path::Path, fixed: &Fixed) -> Option<St
     Some(format!("{shown} leads to {}, which is below no folder of manager.binds", real.display()))
 }
 
+/// Refuses a start whose named volumes are somebody else's, whatever their name.
+///
+/// # Errors
+/// `Conflict` that names the volume.
+pub(crate) async fn check_owner(engine: &Engine, launch: &Launch) -> Result<()> {
+    for volume in launch.volumes.iter().filter(|volume| volume.kind != VolumeKind::Bind) {
+        let path = volume.path.to_str().unwrap_or_default();
+        let name = label::volume(&launch.store, path);
+        let docker = engine.api().await?;
+        let what = format!("look at the volume {name}");
+        let found = match bounded(times::CONTROL, Call::Reads, &what, docker.inspect_volume(&name)).await {
+            Err(error) if *error.kind() == ErrorKind::NotFound => continue,
+            found => found?,
+        };
+        if found.labels.get(label::STORE).map(String::as_str) != Some(launch.store.as_str()) {
+            let message =
+                format!("volumes.{}: the engine's volume {name} is not ours: rename or remove it", volume.name);
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+    }
+    Ok(())
+}
+
 /// Removes the volumes that go with a container.
 pub(crate) async fn remove_ephemeral(engine: &Engine, store: &StoreId, container: &ContainerId) -> Result<()> {
     let docker = engine.api().await?;

@@ -83,7 +83,7 @@ impl Condition {
             Self::NoNetem => !can_change_network("tc qdisc add dev lo root netem delay 1ms"),
             Self::NoPython3 => find_program("python3").is_none(),
             Self::NoDockerEngine => {
-                let programs = ["dockerd", "docker", "busybox"];
+                let programs = ["dockerd", "docker", "busybox", "sshd"];
                 effective_uid() != Some(0)
                     || programs.iter().any(|name| engine::find(name).is_none())
                     || !can_change_network("ip link add first type veth peer name second")

@@ -19,6 +19,7 @@ pub(crate) enum Tool {
     Grpc,
     IpRoute,
     Docker,
+    Sshd,
     Busybox,
     Nextest,
     Deny,
@@ -44,11 +45,12 @@ enum Source {
 
 impl Tool {
     /// What tests and checks need, and their peers, in an order in which each finds what it needs to be installed.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Python,
         Self::Grpc,
         Self::IpRoute,
         Self::Docker,
+        Self::Sshd,
         Self::Busybox,
         Self::Nextest,
         Self::Deny,
@@ -70,6 +72,7 @@ impl Tool {
             }
             Self::IpRoute => Source::Debian { package: "iproute2", program: "ip" },
             Self::Docker => Source::Debian { package: "docker.io", program: "dockerd" },
+            Self::Sshd => Source::Debian { package: "openssh-server", program: "sshd" },
             Self::Busybox => Source::Debian { package: "busybox-static", program: "busybox" },
             Self::Nextest => Source::Cargo { package: "cargo-nextest", version: "0.9.143" },
             Self::Deny => Source::Cargo { package: "cargo-deny", version: "0.20.2" },

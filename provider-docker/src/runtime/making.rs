@@ -6,7 +6,7 @@ use cocktail_core::error::{Error, ErrorKind, Result};
 use super::{DockerRuntime, SIGKILL, blocking};
 use crate::client::{Condition, Looked, short};
 use crate::shared::pauses;
-use crate::{body, error, label};
+use crate::{body, error, label, volume};
 
 /// Attempts to have a name that somebody holds who cannot be seen, or is just being removed.
 const ATTEMPTS: usize = 8;
@@ -16,8 +16,10 @@ impl DockerRuntime {
     pub(super) async fn make(&self, launch: &Launch) -> Result<String> {
         let (shared, engine) = (&self.shared, &self.shared.engine);
         let (container, generation) = (&launch.container, launch.generation);
-        let image = body::image(launch)?;
+        body::image(launch)?;
         shared.enter(container, generation)?;
+        let turn = shared.turn(container, generation);
+        let _turn = turn.lock().await;
         if let Some(id) = shared.id(container, generation) {
             if engine.inspect(&id).await?.is_some() {
                 return Ok(id);
@@ -27,9 +29,9 @@ impl DockerRuntime {
         if generation.0 > 1 {
             self.end_older(launch).await?;
         }
-        let network = label::network(&launch.store, &image.unit);
-        shared.networks.join(engine, &launch.store, &network, container, false).await?;
-        let made = self.create(launch).await?;
+        let network = self.join(launch, false).await?;
+        volume::check_owner(engine, launch).await?;
+        let made = self.create(launch, network).await?;
         if !shared.images.knows_program(launch) {
             let looked = engine.inspect(&made).await?;
             let looked = looked.ok_or_else(|| gone(launch))?;
@@ -58,21 +60,21 @@ impl DockerRuntime {
         Ok(())
     }
 
-    async fn create(&self, launch: &Launch) -> Result<String> {
+    async fn create(&self, launch: &Launch, mut network: String) -> Result<String> {
         let engine = &self.shared.engine;
         let image = body::image(launch)?;
         let plain = label::container(&launch.store, &launch.container, launch.generation);
         let mut name = plain.clone();
         let (mut pulled, mut rejoined, mut waits) = (false, false, pauses());
         for attempt in 0..ATTEMPTS {
-            let error = match engine.create(&name, self.body(launch).await?).await {
+            let error = match engine.create(&name, self.body(launch, &network).await?).await {
                 Ok(id) => return Ok(id),
                 Err(error) => error,
             };
             match error.kind() {
                 ErrorKind::NotFound if says(&error, "network") && !rejoined => {
                     rejoined = true;
-                    self.rejoin(launch).await?;
+                    network = self.join(launch, true).await?;
                 }
                 ErrorKind::NotFound if !pulled => {
                     pulled = true;
@@ -88,7 +90,12 @@ impl DockerRuntime {
                     },
                     Some(held) => return Err(foreign(&name, &held)),
                     // Somebody holds the name who cannot be seen: another name is as good, labels say whose it is.
-                    None if attempt + 2 >= ATTEMPTS => name = format!("{plain}-{attempt}"),
+                    None if attempt + 2 >= ATTEMPTS => {
+                        if let Some(made) = self.made_before(launch).await? {
+                            return Ok(made);
+                        }
+                        name = format!("{plain}-{attempt}");
+                    }
                     None => tokio::time::sleep(waits.next().unwrap_or_default()).await,
                 },
                 _ => return Err(error),
@@ -97,19 +104,25 @@ impl DockerRuntime {
         Err(Error::unavailable(format!("the name {plain} is held in the engine and does not come free")))
     }
 
-    async fn body(&self, launch: &Launch) -> Result<bollard::models::ContainerCreateBody> {
+    async fn body(&self, launch: &Launch, network: &str) -> Result<bollard::models::ContainerCreateBody> {
         if !body::reads_files(launch) && launch.volumes.is_empty() {
-            return body::of(launch, &self.shared.fixed);
+            return body::of(launch, &self.shared.fixed, network);
         }
-        let (launch, fixed) = (launch.clone(), self.shared.fixed.clone());
-        blocking(move || body::of(&launch, &fixed)).await
+        let (launch, fixed, network) = (launch.clone(), self.shared.fixed.clone(), network.to_owned());
+        blocking(move || body::of(&launch, &fixed, &network)).await
     }
 
-    /// Makes the network again that somebody has removed.
-    async fn rejoin(&self, launch: &Launch) -> Result<()> {
+    /// The network of its map; `anew` where somebody has removed the one that was there.
+    async fn join(&self, launch: &Launch, anew: bool) -> Result<String> {
         let network = label::network(&launch.store, &body::image(launch)?.unit);
         let shared = &self.shared;
-        shared.networks.join(&shared.engine, &launch.store, &network, &launch.container, true).await
+        shared.networks.join(&shared.engine, &launch.store, &network, &launch.container, anew).await
+    }
+
+    /// What an earlier attempt made for this start, whatever its name.
+    async fn made_before(&self, launch: &Launch) -> Result<Option<String>> {
+        let starts = self.starts(&launch.container).await?;
+        Ok(starts.into_iter().find(|start| start.generation == launch.generation).map(|start| start.id))
     }
 
     fn is_this(&self, launch: &Launch, held: &Looked) -> bool {
@@ -121,10 +134,13 @@ impl DockerRuntime {
         let (shared, engine) = (&self.shared, &self.shared.engine);
         let (container, generation) = (&launch.container, launch.generation);
         shared.enter(container, generation)?;
-        let starting = shared.starting(container, generation);
-        let _turn = starting.lock().await;
-        let name = label::container(&launch.store, container, generation);
-        let id = shared.id(container, generation).unwrap_or(name);
+        let turn = shared.turn(container, generation);
+        let _turn = turn.lock().await;
+        let id = match shared.id(container, generation) {
+            Some(id) => Some(id),
+            None => self.made_before(launch).await?,
+        };
+        let id = id.ok_or_else(|| gone(launch))?;
         let seen = engine.inspect(&id).await?.filter(|seen| self.is_this(launch, seen));
         let seen = seen.ok_or_else(|| gone(launch))?;
         if seen.condition == Condition::Created {
@@ -162,13 +178,15 @@ impl DockerRuntime {
 
     async fn start_made(&self, launch: &Launch, id: &str) -> Result<()> {
         let (shared, engine) = (&self.shared, &self.shared.engine);
-        let mut started = engine.start(id).await;
-        if started.as_ref().is_err_and(|error| *error.kind() == ErrorKind::NotFound && says(error, "network")) {
-            self.rejoin(launch).await?;
-            started = engine.start(id).await;
-        }
-        let Err(error) = started else { return Ok(()) };
+        let Err(error) = engine.start(id).await else { return Ok(()) };
         match error.kind() {
+            // Somebody has removed its network: it is made anew, on another one.
+            ErrorKind::NotFound if says(&error, "network") => {
+                engine.remove(id, true).await?;
+                shared.made(&launch.container, launch.generation, None);
+                self.join(launch, true).await?;
+                Err(Error::unavailable(error.to_string()))
+            }
             // What cannot be started is not left behind: it would hold its name, and ports that are not its own.
             ErrorKind::Conflict | ErrorKind::InvalidConfig => {
                 engine.remove(id, true).await?;

@@ -124,7 +124,8 @@ impl DockerRuntime {
                     self.shared.end(container, generation, *exit);
                 }
                 Sighting::Unknown => again = true,
-                Sighting::Prepared | Sighting::Absent => {}
+                Sighting::Prepared => self.shared.made(container, generation, id),
+                Sighting::Absent => {}
             }
         }
         if again {

@@ -4,12 +4,13 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use cocktail_core::contract::{Exit, LaunchProbe, LaunchVolume, ProbeKind, Sighting};
+use cocktail_core::contract::{ExecInput, ExecSession, ExecSpec, Exit, LaunchProbe, LaunchVolume, ProbeKind, Sighting};
 use cocktail_core::error::ErrorKind;
 use cocktail_core::id::{ContainerId, Generation, UnitId};
 use cocktail_core::name::Name;
 use cocktail_core::quantity::{Bytes, CpuMillis};
 use cocktail_core::spec::{Check, SecretSource, VolumeKind};
+use futures_util::{SinkExt, StreamExt};
 
 use crate::machine::{self, IMAGE, Machine, kill, port};
 
@@ -20,12 +21,20 @@ machine::trials![
     volumes_outlive_their_containers_unless_they_are_ephemeral,
     a_container_cannot_gain_privileges_has_limits_and_bounded_logs_and_is_restarted_by_nobody,
     a_foreign_container_with_our_next_name_is_not_touched,
+    a_network_and_a_volume_of_somebody_else_with_our_names_are_not_touched,
+    the_same_start_asked_for_many_times_at_once_is_made_once,
+    what_was_made_under_another_name_is_found_by_its_labels,
+    a_network_that_goes_before_the_start_is_made_again,
+    a_command_that_takes_no_input_ends_at_its_deadline,
     what_an_earlier_call_made_is_adopted_and_what_is_older_is_removed,
     an_image_that_does_not_exist_is_said_to,
     a_secret_reaches_the_program_and_no_error,
     a_network_that_a_dead_manager_left_goes_with_the_next_one,
     many_containers_come_and_go_and_leave_nothing,
 ];
+
+/// What a command may take in a test that waits for its end.
+const DEADLINE: Duration = Duration::from_secs(2);
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -146,6 +155,80 @@ async fn a_foreign_container_with_our_next_name_is_not_touched(machine: &mut Mac
     assert_eq!(state, "running");
     machine.engine.docker(&["rm", "--force", &foreign]).unwrap();
     machine.run(&launch).await;
+}
+
+async fn a_network_and_a_volume_of_somebody_else_with_our_names_are_not_touched(machine: &mut Machine) {
+    let network = format!("cocktail-{}-shop.test", machine.store);
+    let volume = format!("cocktail-{}-shop.test.web.data", machine.store);
+    machine.engine.docker(&["network", "create", &network]).unwrap();
+    machine.engine.docker(&["volume", "create", &volume]).unwrap();
+    machine.run(&machine.launch("a", "exec sleep 600")).await;
+    let mut launch = machine.launch("b", "true");
+    launch.volumes.push(LaunchVolume {
+        name: Name::new("data").unwrap(),
+        path: "shop/test/web/data".into(),
+        link: Some("/mnt".into()),
+        kind: VolumeKind::Shared,
+    });
+    let refused = machine.runtime().prepare(&launch).await.unwrap_err();
+    assert!(*refused.kind() == ErrorKind::Conflict && refused.to_string().contains(&volume), "{refused}");
+    let inside = machine.engine.docker(&["network", "inspect", "--format", "{{len .Containers}}", &network]);
+    assert_eq!(inside.unwrap(), "0");
+    machine.runtime().stop(&kill("a")).await.unwrap();
+    for name in ["a", "b"] {
+        machine.runtime().remove(&ContainerId::new(name)).await.unwrap();
+    }
+    assert_eq!(machine.left(), [const { Vec::<String>::new() }; 3]);
+    machine.engine.docker(&["network", "rm", &network]).unwrap();
+    machine.engine.docker(&["volume", "rm", &volume]).unwrap();
+}
+
+async fn the_same_start_asked_for_many_times_at_once_is_made_once(machine: &mut Machine) {
+    let (runtime, launch) = (machine.runtime(), machine.launch("a", "exec sleep 600"));
+    let start = || async {
+        runtime.prepare(&launch).await?;
+        runtime.start(&launch).await
+    };
+    let handles = futures_util::future::join_all((0..8).map(|_| start())).await;
+    let ids: std::collections::BTreeSet<_> = handles.into_iter().map(|handle| handle.unwrap().docker_id).collect();
+    assert_eq!((ids.len(), machine.left()[0].len()), (1, 1));
+}
+
+async fn what_was_made_under_another_name_is_found_by_its_labels(machine: &mut Machine) {
+    let launch = machine.launch("a", "exec sleep 600");
+    let labels = [("store", machine.store.as_str()), ("container", "a"), ("generation", "1")];
+    let labels = labels.map(|(key, value)| format!("--label=cocktail.{key}={value}"));
+    let mut arguments = vec!["create", "--name", "something-else"];
+    arguments.extend(labels.iter().map(String::as_str));
+    arguments.extend([IMAGE, "sleep", "600"]);
+    let made = machine.engine.docker(&arguments).unwrap();
+    let handle = machine.runtime().start(&launch).await.unwrap();
+    assert_eq!(handle.docker_id, Some(made));
+}
+
+async fn a_network_that_goes_before_the_start_is_made_again(machine: &mut Machine) {
+    let launch = machine.launch("a", "exec sleep 600");
+    machine.runtime().prepare(&launch).await.unwrap();
+    let network = machine.left()[1].first().unwrap().clone();
+    machine.engine.docker(&["network", "rm", &network]).unwrap();
+    let failed = machine.runtime().start(&launch).await.unwrap_err();
+    assert!(failed.kind().is_transient(), "{failed}");
+    machine.run(&launch).await;
+    assert_eq!((machine.left()[0].len(), machine.left()[1].len()), (1, 1));
+}
+
+async fn a_command_that_takes_no_input_ends_at_its_deadline(machine: &mut Machine) {
+    let launch = machine.launch("a", "exec sleep 600");
+    machine.run(&launch).await;
+    let spec = ExecSpec { command: ["sleep", "600"].map(str::to_owned).to_vec(), tty: None, timeout: Some(DEADLINE) };
+    let ExecSession { mut input, mut output } = machine.runtime().exec(&launch.container, &spec).await.unwrap();
+    let writing = tokio::spawn(async move {
+        let bytes = bytes::Bytes::from(vec![0; 1 << 20]);
+        while input.send(ExecInput::Stdin(bytes.clone())).await.is_ok() {}
+    });
+    let error = output.next().await.unwrap().unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Deadline, "{error}");
+    writing.await.unwrap();
 }
 
 async fn what_an_earlier_call_made_is_adopted_and_what_is_older_is_removed(machine: &mut Machine) {
