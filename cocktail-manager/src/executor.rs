@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use cocktail_core::container::Container;
+use cocktail_core::container::{Container, ContainerState};
 use cocktail_core::contract::{Exit, Handle, Launch, Runtime, StopOrder, UnloadOrder};
 use cocktail_core::error::{Error, ErrorKind};
 use cocktail_core::event::{Event, Soft};
@@ -29,7 +29,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, info_span, warn};
 
 use crate::clock::Clock;
-use crate::shared::{Observation, Shared};
+use crate::shared::{Health, Observation, Shared};
 
 /// Calls that run at once on one server.
 const AT_ONCE: usize = 256;
@@ -212,6 +212,17 @@ impl Executor {
         }
     }
 
+    /// A container is to go: what its start waits for need not be waited for.
+    pub(crate) fn leaves(&self, state: &State, container: &ContainerId) {
+        let Some(record) = state.containers.get(container) else { return };
+        let open = record.operation.and_then(|operation| state.operations.get(&operation));
+        if open.is_some_and(|operation| operation.kind == OperationKind::Start)
+            && let Some(runtime) = self.shared.servers.get(&record.server)
+        {
+            runtime.give_up(container, record.generation);
+        }
+    }
+
     /// The call of an operation that is still open, on a server that is connected.
     fn call(&mut self, state: &State, operation: &Operation) -> Option<(Box<Call>, Span)> {
         let record = state.containers.get(&operation.container)?;
@@ -331,6 +342,15 @@ impl Call {
             match self.prepare(launch).await {
                 Ok(()) => break,
                 Err(error) if error.kind().is_transient() => {
+                    match self.is_leaving().await {
+                        None => {
+                            ended("dropped");
+                            return None;
+                        }
+                        // Nothing of it is there, so it has ended.
+                        Some(true) => return Some(Err(error)),
+                        Some(false) => {}
+                    }
                     let because = error.chain();
                     if because != told {
                         told.clone_from(&because);
@@ -342,10 +362,6 @@ impl Call {
                 Err(error) => return Some(Err(error)),
             }
             tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
-            if !self.is_wanted().await {
-                ended("dropped");
-                return None;
-            }
         }
         let first = AtomicBool::new(true);
         let attempt = || async {
@@ -385,6 +401,16 @@ impl Call {
     async fn is_wanted(&self) -> bool {
         let operation = self.operation;
         self.shared.look(move |state, _| state.operations.contains_key(&operation)).await.unwrap_or(false)
+    }
+
+    /// Whether the container is to go; `None` if the operation is resolved.
+    async fn is_leaving(&self) -> Option<bool> {
+        let (operation, container) = (self.operation, self.container.clone());
+        let look = move |state: &State, _: &Health| {
+            state.operations.get(&operation)?;
+            Some(state.containers.get(&container)?.state == ContainerState::Draining)
+        };
+        self.shared.look(look).await.ok().flatten()
     }
 
     async fn prepare_and_start(&self, launch: &Launch) -> Result<Handle, Error> {

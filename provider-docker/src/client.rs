@@ -26,6 +26,9 @@ use crate::config::EngineConfig;
 use crate::error::{self, Call};
 use crate::{label, times, tls};
 
+/// The code of what was ended by SIGKILL.
+const KILLED: i32 = 128 + 9;
+
 /// One engine.
 pub(crate) struct Engine {
     config: EngineConfig,
@@ -256,7 +259,9 @@ fn condition(state: &ContainerState) -> Condition {
         Some(Status::REMOVING) => Condition::Leaving,
         Some(Status::EXITED | Status::DEAD | Status::EMPTY) | None => {
             let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
-            Condition::Exited(code.map_or(Exit::Unknown, Exit::Code))
+            // The flag stays where a process beside the main one was ended, which goes on.
+            let memory = state.oom_killed == Some(true) && code == Some(KILLED);
+            Condition::Exited(if memory { Exit::OutOfMemory } else { code.map_or(Exit::Unknown, Exit::Code) })
         }
     }
 }
@@ -289,6 +294,9 @@ mod tests {
         let state = |status, exit_code| ContainerState { status: Some(status), exit_code, ..ContainerState::default() };
         use ContainerStateStatusEnum as Status;
         assert_eq!(condition(&state(Status::EXITED, Some(137))), Condition::Exited(Exit::Code(137)));
+        let memory = |code| ContainerState { oom_killed: Some(true), ..state(Status::EXITED, Some(code)) };
+        assert_eq!(condition(&memory(137)), Condition::Exited(Exit::OutOfMemory));
+        assert_eq!(condition(&memory(3)), Condition::Exited(Exit::Code(3)), "one of its children was ended");
         assert_eq!(condition(&state(Status::DEAD, None)), Condition::Exited(Exit::Unknown));
         assert_eq!(condition(&state(Status::CREATED, Some(128))), Condition::Created);
         assert_eq!(condition(&ContainerState::default()), Condition::Exited(Exit::Unknown));

@@ -7,6 +7,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use cocktail_core::contract::Launch;
 use cocktail_core::error::{Error, ErrorKind, Result};
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use crate::client::{Engine, Looked};
 use crate::error::{self, Call};
@@ -25,31 +26,38 @@ type Begins = (String, Option<String>, Option<String>, String);
 #[derive(Debug, Default)]
 pub(crate) struct Images {
     /// One at a time is fetched of each.
-    pulls: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    pulls: Mutex<BTreeMap<String, Arc<Pull>>>,
     /// Starts whose program was found.
     programs: Mutex<BTreeSet<Begins>>,
 }
 
+/// Who fetches an image has the lock; what came of that, and when, is in it.
+type Pull = tokio::sync::Mutex<Option<(Instant, Result<()>)>>;
+
 impl Images {
-    /// Fetches an image. Who asks for the same one meanwhile waits for that.
+    /// Fetches an image. Who asks for the same one meanwhile waits for that, and has the same answer.
     ///
     /// # Errors
     /// `InvalidConfig` for an image that does not exist, `Denied` for one that is not given to us, `Unavailable` and
     /// `Throttled` for a registry that may give it later.
     pub(crate) async fn pull(&self, engine: &Engine, reference: &str) -> Result<()> {
-        let turn = Arc::clone(lock(&self.pulls).entry(reference.to_owned()).or_default());
-        let pulled = {
-            let _turn = turn.lock().await;
-            match has(engine, reference).await? {
-                true => Ok(()),
-                false => fetch(engine, reference).await,
-            }
+        let came = Instant::now();
+        let pull = {
+            let mut pulls = lock(&self.pulls);
+            pulls.retain(|_, pull| Arc::strong_count(pull) > 1);
+            Arc::clone(pulls.entry(reference.to_owned()).or_default())
         };
-        let mut pulls = lock(&self.pulls);
-        // Ours, and that of the map.
-        if Arc::strong_count(&turn) <= 2 {
-            pulls.remove(reference);
+        let mut last = pull.lock().await;
+        if let Some((ended, outcome)) = &*last
+            && *ended >= came
+        {
+            return outcome.clone();
         }
+        let pulled = match has(engine, reference).await? {
+            true => Ok(()),
+            false => fetch(engine, reference).await,
+        };
+        *last = Some((Instant::now(), pulled.clone()));
         pulled
     }
 

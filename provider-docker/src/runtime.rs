@@ -49,14 +49,17 @@ impl DockerRuntime {
     async fn end(&self, id: &str, signal: i32, grace: Duration) -> Result<Exit> {
         let engine = &self.shared.engine;
         let asked = if grace.is_zero() { SIGKILL } else { signal };
-        if engine.kill(id, asked).await? && asked != SIGKILL && !engine.ended(id, grace).await? {
-            engine.kill(id, SIGKILL).await?;
+        let mut killed = engine.kill(id, asked).await?;
+        if killed && asked != SIGKILL {
+            killed = !engine.ended(id, grace).await? && engine.kill(id, SIGKILL).await?;
         }
         if !engine.ended(id, times::KILLED).await? {
             let limit = cocktail_core::time::human(times::KILLED);
             return Err(Error::unavailable(format!("container {id} was killed and is not gone within {limit}")));
         }
         match engine.inspect(id).await?.map(|seen| seen.condition) {
+            // It was us, whatever ended one of its children before.
+            Some(Condition::Exited(Exit::OutOfMemory)) if killed => Ok(Exit::Code(128 + SIGKILL)),
             Some(Condition::Exited(exit)) => Ok(exit),
             Some(Condition::Running(_)) => {
                 Err(Error::unavailable(format!("container {id} runs although it was killed")))
@@ -90,6 +93,10 @@ impl Runtime for DockerRuntime {
 
     async fn prepare(&self, launch: &Launch) -> Result<()> {
         self.make(launch).await.map(drop)
+    }
+
+    fn give_up(&self, container: &ContainerId, generation: Generation) {
+        self.shared.given_up(container, generation).cancel();
     }
 
     async fn start(&self, launch: &Launch) -> Result<Handle> {

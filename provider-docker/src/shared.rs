@@ -18,6 +18,7 @@ use cocktail_probe::Numbers;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::client::Engine;
 use crate::image::Images;
@@ -73,6 +74,8 @@ pub(crate) struct Entry {
     id: Option<String>,
     /// Held while it is made or started: each start has one object in the engine, which is started once.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// It is not wanted any more.
+    given_up: CancellationToken,
     /// When its start was answered or it was found running.
     ran: Option<(Instant, Handle)>,
     /// How it ended, which was told.
@@ -89,6 +92,7 @@ impl Entry {
             generation,
             id: None,
             turn: Arc::default(),
+            given_up: CancellationToken::new(),
             ran: None,
             ended: None,
             up: watch::Sender::new(false),
@@ -224,6 +228,11 @@ impl Shared {
     /// What is held while a container is made or started.
     pub(crate) fn turn(&self, container: &ContainerId, generation: Generation) -> Arc<tokio::sync::Mutex<()>> {
         self.with(container, generation, |entry| Arc::clone(&entry.turn)).unwrap_or_default()
+    }
+
+    /// What tells that a start is not wanted any more.
+    pub(crate) fn given_up(&self, container: &ContainerId, generation: Generation) -> CancellationToken {
+        self.with(container, generation, |entry| entry.given_up.clone()).unwrap_or_default()
     }
 
     /// A container runs: its probes begin, unless they run already or its end was heard of first.

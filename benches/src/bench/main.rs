@@ -10,6 +10,7 @@
 mod agents;
 mod autoscale;
 mod cluster;
+mod docker;
 mod drivers;
 mod embed;
 mod event;
@@ -90,7 +91,7 @@ fn installed<'a>(program: Option<&'a Path>, name: &str) -> Result<&'a Path> {
 
 type Bench = fn(&Setup) -> Result<Report>;
 
-const BENCHES: [(&str, Bench); 17] = [
+const BENCHES: [(&str, Bench); 18] = [
     ("spawn", spawn::run),
     ("respawn", respawn::run),
     ("forward", forward::run),
@@ -108,6 +109,7 @@ const BENCHES: [(&str, Bench); 17] = [
     ("steady", steady::run),
     ("agents", agents::run),
     ("remote", remote::run),
+    ("docker", docker::run),
 ];
 
 fn main() -> Result<()> {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 /// The bars that the project set itself: the figure, whether it must be at least or at most the number, the number.
-const BARS: [(&str, &str, Bar); 45] = [
+const BARS: [(&str, &str, Bar); 54] = [
     ("spawn", "vs_bare", Bar::AtLeast(0.5)),
     ("spawn", "vs_supervisord", Bar::AtLeast(6.0)),
     ("respawn", "p50_ms", Bar::AtMost(5.0)),
@@ -54,6 +54,15 @@ const BARS: [(&str, &str, Bar); 45] = [
     ("agents", "restarted", Bar::AtMost(0.0)),
     ("remote", "vs_local_start", Bar::AtMost(1.5)),
     ("remote", "vs_local", Bar::AtLeast(0.8)),
+    ("docker", "up_vs_bare", Bar::AtLeast(0.95)),
+    ("docker", "up_vs_swarm", Bar::AtLeast(1.5)),
+    ("docker", "recover_vs_bare", Bar::AtMost(1.15)),
+    ("docker", "recover_vs_swarm", Bar::AtMost(0.6)),
+    ("docker", "update_vs_swarm", Bar::AtLeast(1.3)),
+    ("docker", "update_failed", Bar::AtMost(0.0)),
+    ("docker", "down_vs_bare", Bar::AtLeast(0.95)),
+    ("docker", "manager_cpu_percent", Bar::AtMost(2.0)),
+    ("docker", "dockerd_cpu_percent", Bar::AtMost(2.0)),
 ];
 
 #[derive(Debug, Clone, Copy)]

@@ -66,6 +66,7 @@ fn code(exit: Exit) -> u8 {
     match exit {
         Exit::Code(code) => u8::try_from(code & 0xff).unwrap_or(1),
         Exit::Signal(signal) => u8::try_from(128 + signal).unwrap_or(255),
+        Exit::OutOfMemory => 137,
         Exit::Unknown => 1,
     }
 }

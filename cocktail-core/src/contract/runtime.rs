@@ -43,6 +43,10 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// program or image; `Denied` for an image that is not given to us.
     async fn prepare(&self, launch: &Launch) -> Result<()>;
 
+    /// Says that a start is not wanted any more: what [`Runtime::prepare`] waits for, as for an image that is being fetched,
+    /// need not be waited for. It then fails with something transient.
+    fn give_up(&self, _container: &ContainerId, _generation: Generation) {}
+
     /// Starts what was prepared. The same generation again answers with the same process.
     ///
     /// # Errors
@@ -336,6 +340,9 @@ pub enum Exit {
     Code(i32),
     /// By a signal.
     Signal(i32),
+    /// The system ended it, since it needed more memory than it may have. Only who sets that limit says so.
+    #[serde(rename = "out-of-memory")]
+    OutOfMemory,
     /// It is gone, and nobody saw how.
     Unknown,
 }
@@ -345,6 +352,7 @@ impl fmt::Display for Exit {
         match self {
             Self::Code(code) => write!(f, "exited with code {code}"),
             Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::OutOfMemory => f.write_str("out of memory: it needed more than its limit"),
             Self::Unknown => f.write_str("ended while nobody watched"),
         }
     }

@@ -102,9 +102,13 @@ impl Writer {
         self.snapshots.count(bytes);
         let mut operations = 0;
         for event in &turn.events {
-            if let Event::Intended { operation } = event {
-                self.executor.send(&self.state, operation);
-                operations += 1;
+            match event {
+                Event::Intended { operation } => {
+                    self.executor.send(&self.state, operation);
+                    operations += 1;
+                }
+                Event::DrainBegun { container, .. } => self.executor.leaves(&self.state, container),
+                _ => {}
             }
         }
         self.executor.begin(&self.state);

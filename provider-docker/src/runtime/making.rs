@@ -78,7 +78,9 @@ impl DockerRuntime {
                 }
                 ErrorKind::NotFound if !pulled => {
                     pulled = true;
-                    self.shared.images.pull(engine, &image.reference).await?;
+                    let given_up = self.shared.given_up(&launch.container, launch.generation);
+                    let pulled = given_up.run_until_cancelled(self.shared.images.pull(engine, &image.reference)).await;
+                    pulled.unwrap_or_else(|| Err(Error::unavailable("it is not wanted any more")))?;
                 }
                 ErrorKind::NotFound => return Err(Error::invalid(error.to_string())),
                 ErrorKind::Conflict => match engine.inspect(&name).await? {

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cocktail_core::contract::{Exit, RuntimeEvent, Sighting};
+use cocktail_core::contract::{Exit, LogOptions, RuntimeEvent, Sighting};
 use cocktail_core::error::ErrorKind;
 use cocktail_core::quantity::Bytes;
+use futures_util::StreamExt;
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use crate::machine::{self, Machine, PATIENCE, kill, known};
 
 machine::trials![
-    a_worker_that_takes_too_much_memory_ends_with_the_code_of_a_kill,
+    a_worker_that_takes_too_much_memory_is_out_of_memory_and_one_that_is_killed_is_not,
     a_container_that_somebody_removes_has_ended,
     what_has_ended_and_is_started_by_hand_ends_again,
     ends_are_heard_without_attaching_again,
@@ -23,13 +24,22 @@ machine::trials![
     an_engine_that_does_not_answer_says_nothing_about_its_containers,
 ];
 
-async fn a_worker_that_takes_too_much_memory_ends_with_the_code_of_a_kill(machine: &mut Machine) {
+async fn a_worker_that_takes_too_much_memory_is_out_of_memory_and_one_that_is_killed_is_not(machine: &mut Machine) {
     let mut launch = machine.launch("a", "head -c 268435456 /dev/zero | tail -n 1 > /dev/null");
     launch.resources.memory = Bytes(32 << 20);
     let id = machine.run(&launch).await.docker_id.unwrap();
-    assert_eq!(machine.exited("a").await, Exit::Code(137));
+    assert_eq!(machine.exited("a").await, Exit::OutOfMemory);
     let oom = machine.engine.docker(&["inspect", "--format", "{{.State.OOMKilled}}", &id]).unwrap();
     assert_eq!(oom, "true");
+    // A child ends so, and the main process goes on.
+    let child = "sh -c 'head -c 268435456 /dev/zero | tail -n 1 > /dev/null'; echo survived; exec sleep 600";
+    let mut launch = machine.launch("b", child);
+    launch.resources.memory = Bytes(32 << 20);
+    machine.run(&launch).await;
+    let mut lines =
+        machine.runtime().logs(&launch.container, &LogOptions { follow: true, ..LogOptions::default() }).await.unwrap();
+    while lines.next().await.unwrap().unwrap().text != "survived" {}
+    assert_eq!(machine.runtime().stop(&kill("b")).await.unwrap(), Exit::Code(137));
 }
 
 async fn a_container_that_somebody_removes_has_ended(machine: &mut Machine) {

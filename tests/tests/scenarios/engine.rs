@@ -38,19 +38,27 @@ impl Stage {
     }
 
     fn serve(&self) -> Manager {
+        self.serve_with("")
+    }
+
+    fn serve_with(&self, more: &str) -> Manager {
         let (settings, url) = (self.home.settings(), self.engine.url());
-        let boxes = format!("{settings}[providers.boxes]\nkind = \"docker\"\nengines = [\"{url}\"]\n");
+        let boxes = format!("{settings}[providers.boxes]\nkind = \"docker\"\nendpoint = \"{url}\"\n{more}");
         self.home.serve_through(&["nsenter", &self.network()], &boxes)
     }
 
     fn apply(&self, word: &str) {
+        self.apply_image(IMAGE, word, "60s");
+    }
+
+    fn apply_image(&self, image: &str, word: &str, progress: &str) {
         let port = self.port;
         let script = format!("mkdir /www; echo {word} > /www/index.html; exec httpd -f -p 80 -h /www");
         let text = format!(
-            "service = \"shop\"\n[maps.prod.units.web]\nimage = \"{IMAGE}\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n\
+            "service = \"shop\"\n[maps.prod.units.web]\nimage = \"{image}\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n\
              replicas = 3\nports.http = {{ service = {port}, container = 80 }}\n\
              ready = {{ http = \"/index.html\", every = \"100ms\", timeout = \"5s\" }}\n\
-             update = {{ monitor = \"200ms\", progress = \"60s\" }}\nstop = {{ grace = \"2s\" }}\n\
+             update = {{ monitor = \"200ms\", progress = \"{progress}\" }}\nstop = {{ grace = \"2s\" }}\n\
              volumes.tmp = {{ mount = \"/scratch\", kind = \"ephemeral\" }}\n"
         );
         self.home.write("web.toml", text);
@@ -147,6 +155,60 @@ fn an_image_and_a_program_go_where_they_can_run() {
     }
     home.ok(&["rm", "boxed"]);
     home.ok(&["rm", "plain"]);
+    home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0]);
+    stage.home.finish();
+}
+
+#[test]
+fn an_engine_that_is_down_when_it_is_first_seen_takes_containers_when_it_is_back() {
+    skip_if!(NoDockerEngine);
+    let stage = Stage::new();
+    let later = tempfile::Builder::new().prefix("ckt").tempdir_in("/tmp").unwrap();
+    let url = format!("unix://{}", later.path().join("s").display());
+    let _manager = stage.serve_with(&format!("[providers.later]\nkind = \"docker\"\nendpoint = \"{url}\"\n"));
+    let home = &stage.home;
+    home.write(
+        "late.toml",
+        format!(
+            "service = \"shop\"\n[maps.prod.units.late]\nimage = \"{IMAGE}\"\ncommand = [\"sleep\", \"600\"]\n\
+             provider = \"later\"\nresources = {{ cpu = 0.1, memory = \"16MiB\" }}\nstop = {{ grace = \"1s\" }}\n"
+        ),
+    );
+    home.ok(&["apply", "late.toml"]);
+    home.eventually("it says what it waits for", || home.why("late").iter().any(|why| why.contains("no room")));
+    let engine = PrivateEngine::start(later.path(), Network::Own).unwrap();
+    engine.import_busybox(IMAGE).unwrap();
+    home.settled("late", 1);
+    home.ok(&["rm", "late"]);
+    home.eventually("nothing of it is left", || {
+        engine.docker(&["ps", "-aq", "--filter", "label=cocktail.store"]).unwrap().is_empty()
+    });
+    stage.home.finish();
+    drop(engine);
+}
+
+/// The registry does not answer: that may pass, so it is waited for; what serves goes on serving.
+#[test]
+fn an_image_that_cannot_be_had_in_the_middle_of_an_update_stops_nothing_and_goes_back() {
+    skip_if!(NoDockerEngine);
+    let stage = Stage::new();
+    let _manager = stage.serve();
+    stage.apply("one");
+    let home = &stage.home;
+    let before = home.settled("web", 3);
+    stage.apply_image("127.0.0.1:1/shop/web:2", "two", "3s");
+    let mut said = false;
+    home.eventually("the update has gone back", || {
+        assert_eq!(stage.answer(), "one");
+        said |= home
+            .containers("web")
+            .iter()
+            .any(|it| it["reason"].as_str().is_some_and(|reason| reason.contains("127.0.0.1:1/shop/web:2")));
+        home.why("web").iter().any(|why| why.contains("no progress within 3s") && why.contains("shop/web:2"))
+    });
+    assert!(said, "whoever looks is told what is waited for");
+    assert_eq!(home.settled("web", 3), before);
+    home.ok(&["rm", "web"]);
     home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0]);
     stage.home.finish();
 }
