@@ -20,7 +20,9 @@ pub(crate) use self::change::{
     ObjectArg, ObjectsArgs, RearrangeArgs, RollbackArgs, RolloutCommand, ScaleArgs, ServerArg, StepArgs, UnitArg,
 };
 pub(crate) use self::look::{EndpointsArgs, EventsArgs, ExecArgs, LogsArgs, Moment, ReplayArgs, SimulateArgs};
-pub(crate) use self::run::{ApplyArgs, DoctorArgs, DownArgs, FilesArgs, ManifestCommand, ServeArgs, UpArgs, WaitArg};
+pub(crate) use self::run::{
+    ApplyArgs, DoctorArgs, DownArgs, FilesArgs, ImportArgs, ManifestCommand, ServeArgs, UpArgs, WaitArg,
+};
 
 /// Text under the help of the program.
 const EXIT_CODES: &str = "\

@@ -8,6 +8,7 @@ pub(crate) mod apply;
 pub(crate) mod change;
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod logs;

@@ -37,7 +37,8 @@ use cocktail_core::contract::{Actor, Manager, ManifestSource, ShutdownMode};
 use crate::args::{Cli, Command, DownArgs, FilesArgs, Global, ManifestCommand};
 use crate::commands::change::{self, Verb};
 use crate::commands::{
-    agent, apply, events, exec, inspect, list, logs, manifest, release, replay, rollout, server, version, volumes,
+    agent, apply, events, exec, import, inspect, list, logs, manifest, release, replay, rollout, server, version,
+    volumes,
 };
 use crate::data_dir::{DataDir, Surroundings};
 use crate::failure::{Failure, Outcome};
@@ -69,6 +70,10 @@ fn run(cli: Cli, ui: &mut Ui) -> Outcome {
         // What needs neither a Manager nor a runtime.
         Command::Manifest(ManifestCommand::Schema) => return manifest::schema(ui),
         Command::Manifest(ManifestCommand::Check(files)) => return manifest::check(&read(&files, &cli.global)?, ui),
+        Command::Manifest(ManifestCommand::ImportCompose(args)) => {
+            let from = Surroundings::of_process(cli.global.data_dir.clone())?;
+            return import::import(&args, &from.working_dir, &mut io::stdin(), ui);
+        }
         Command::Completions { shell } => return completions(shell, ui),
         Command::Simulate(args) => {
             let from = Surroundings::of_process(cli.global.data_dir.clone())?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use cocktail_core::name::Name;
 
 use super::duration;
 
@@ -68,6 +69,37 @@ pub(crate) enum ManifestCommand {
     Check(FilesArgs),
     /// Print the JSON Schema of manifests
     Schema,
+    /// Turn a Docker Compose file into a manifest, and say what has no counterpart
+    #[command(after_help = "\
+The manifest goes to stdout, or with --out into a new file; what has no counterpart goes to stderr, with its line. With -o json both \
+are data: {manifest, notes}. Variables come from the environment and from .env beside the file. A file that is no Compose file is exit code 2.
+
+Examples:
+  cocktail manifest import-compose compose.yaml --out shop.toml
+  cocktail manifest import-compose compose.yaml -o json | jq '.notes[] | .what'
+  docker compose config | cocktail manifest import-compose -")]
+    ImportCompose(ImportArgs),
+}
+
+/// `manifest import-compose`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The Compose file; - is standard input
+    #[arg(value_name = "COMPOSE.yaml")]
+    pub(crate) file: PathBuf,
+    /// Name of the Service; by default that of the file, or of its folder
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(crate) service: Option<Name>,
+    /// Name of the application map
+    #[arg(long, value_name = "NAME", default_value = "prod", value_parser = name)]
+    pub(crate) map: Name,
+    /// Write the manifest into this file, which must not be there yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    Name::new(text).map_err(|error| error.to_string())
 }
 
 /// `doctor`.

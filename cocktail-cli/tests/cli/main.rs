@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what helpers of tests do must work, or the test fails")]
 
+mod import;
 mod program;
 mod replay;
 mod servers;

@@ -57,6 +57,17 @@ fn broken_rules(metadata: &Value) -> Result<Vec<String>> {
                 broken.push(format!("{name} knows nobody, but depends on {ours}"));
             }
         }
+        if name == "cocktail-compose" {
+            for outside in OUTSIDE_WORLD.iter().filter(|outside| below.contains(*outside)) {
+                broken.push(format!("{name} is given what it reads, but {outside} is below it"));
+            }
+            for ours in below.iter().filter(|below| below.starts_with("cocktail") && **below != "cocktail-core") {
+                broken.push(format!("{name} knows manifests only, but depends on {ours}"));
+            }
+        }
+        if name.starts_with("cocktail") && name != "cocktail-cli" && direct.contains("cocktail-compose") {
+            broken.push(format!("{name} must not read Compose files: that is for the program"));
+        }
         if name.starts_with("cocktail-provider-") {
             for other in direct.iter().filter(|direct| direct.starts_with("cocktail-provider-")) {
                 broken.push(format!("{name} must not import the provider {other}"));
@@ -176,6 +187,27 @@ mod tests {
             "cocktail-agent is the agent of any runtime, but depends on cocktail-manager",
             "cocktail-agent is compiled into workers, but worker needs cocktail-core",
         ];
+        assert_eq!(broken, expected);
+    }
+
+    #[test]
+    fn what_reads_compose_files_knows_manifests_only_and_is_for_the_program() {
+        let nodes = [
+            node("cocktail-compose", &[("cocktail-core", None), ("cocktail-manager", None), ("rustix", None)]),
+            node("cocktail-core", &[]),
+            node("cocktail-manager", &[]),
+            node("cocktail-api", &[("cocktail-compose", None)]),
+            node("cocktail-cli", &[("cocktail-compose", None)]),
+            node("rustix", &[]),
+        ];
+        let broken = broken_rules(&metadata(&nodes)).unwrap();
+        let expected = [
+            "cocktail-api must not read Compose files: that is for the program",
+            "cocktail-compose is given what it reads, but rustix is below it",
+            "cocktail-compose knows manifests only, but depends on cocktail-manager",
+        ];
+        let (broken, expected): (BTreeSet<_>, BTreeSet<_>) =
+            (broken.iter().map(String::as_str).collect(), expected.into_iter().collect());
         assert_eq!(broken, expected);
     }
 
