@@ -26,6 +26,17 @@ use crate::config::EngineConfig;
 use crate::error::{self, Call};
 use crate::{label, times, tls};
 
+/// What came of waiting for the end of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It runs.
+    NotYet,
+    /// It ended with this code, or had before it was waited for.
+    Code(i32),
+    /// It is gone, or nobody knows.
+    Somehow,
+}
+
 /// The code of what was ended by SIGKILL.
 const KILLED: i32 = 128 + 9;
 
@@ -163,15 +174,18 @@ impl Engine {
         }
     }
 
-    /// Waits until a container does not run. What it ended with, an inspect says.
-    pub(crate) async fn ended(&self, id: &str, limit: Duration) -> Result<bool> {
+    /// Waits until a container does not run, and for so long at most.
+    pub(crate) async fn ended(&self, id: &str, limit: Duration) -> Result<Ended> {
         let docker = self.api().await?;
         let mut waiting = Box::pin(docker.wait_container(id, None));
+        let code = |code: i64| i32::try_from(code).map_or(Ended::Somehow, Ended::Code);
         match tokio::time::timeout(limit, waiting.next()).await {
-            Err(_) => Ok(false),
+            Err(_) => Ok(Ended::NotYet),
+            Ok(Some(Ok(answer))) => Ok(code(answer.status_code)),
             // A code other than 0 is told as an error.
-            Ok(Some(Ok(_) | Err(EngineError::DockerContainerWaitError { .. })) | None) => Ok(true),
-            Ok(Some(Err(error))) if error::status(&error) == Some(404) => Ok(true),
+            Ok(Some(Err(EngineError::DockerContainerWaitError { code: other, .. }))) => Ok(code(other)),
+            Ok(None) => Ok(Ended::Somehow),
+            Ok(Some(Err(error))) if error::status(&error) == Some(404) => Ok(Ended::Somehow),
             Ok(Some(Err(error))) => Err(error::of(&error, Call::Reads, &format!("wait for container {}", short(id)))),
         }
     }

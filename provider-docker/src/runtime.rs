@@ -22,7 +22,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::client::Condition;
+use crate::client::{Condition, Ended};
 use crate::shared::Shared;
 use crate::{check, exec, label, logs, times, usage, volume, watch};
 
@@ -49,17 +49,25 @@ impl DockerRuntime {
     async fn end(&self, id: &str, signal: i32, grace: Duration) -> Result<Exit> {
         let engine = &self.shared.engine;
         let asked = if grace.is_zero() { SIGKILL } else { signal };
-        let mut killed = engine.kill(id, asked).await?;
-        if killed && asked != SIGKILL {
-            killed = !engine.ended(id, grace).await? && engine.kill(id, SIGKILL).await?;
+        let ran = engine.kill(id, asked).await?;
+        let mut ended = Ended::NotYet;
+        if ran && asked != SIGKILL {
+            ended = engine.ended(id, grace).await?;
         }
-        if !engine.ended(id, times::KILLED).await? {
-            let limit = cocktail_core::time::human(times::KILLED);
-            return Err(Error::unavailable(format!("container {id} was killed and is not gone within {limit}")));
+        let killed = ran && (asked == SIGKILL || (ended == Ended::NotYet && engine.kill(id, SIGKILL).await?));
+        if ended == Ended::NotYet {
+            ended = engine.ended(id, times::KILLED).await?;
+        }
+        match ended {
+            Ended::NotYet => {
+                let limit = cocktail_core::time::human(times::KILLED);
+                return Err(Error::unavailable(format!("container {id} was killed and is not gone within {limit}")));
+            }
+            // It was us, whatever ended one of its children before; and no code but this one may be for its memory.
+            Ended::Code(code) if ran && (killed || code != 128 + SIGKILL) => return Ok(Exit::Code(code)),
+            Ended::Code(_) | Ended::Somehow => {}
         }
         match engine.inspect(id).await?.map(|seen| seen.condition) {
-            // It was us, whatever ended one of its children before.
-            Some(Condition::Exited(Exit::OutOfMemory)) if killed => Ok(Exit::Code(128 + SIGKILL)),
             Some(Condition::Exited(exit)) => Ok(exit),
             Some(Condition::Running(_)) => {
                 Err(Error::unavailable(format!("container {id} runs although it was killed")))
@@ -127,13 +135,22 @@ impl Runtime for DockerRuntime {
 
     async fn remove(&self, container: &ContainerId) -> Result<()> {
         let (engine, store) = (&self.shared.engine, self.shared.store()?);
-        for start in self.starts(container).await? {
+        let (all, ephemeral) = match self.shared.only(container) {
+            Some((generation, id, ephemeral)) => (vec![(generation, id)], ephemeral),
+            None => {
+                let starts = self.starts(container).await?;
+                (starts.into_iter().map(|start| (start.generation, start.id)).collect(), true)
+            }
+        };
+        for (generation, id) in all {
             // What has ended and runs again was started by somebody else.
-            let ended = self.shared.told(container, start.generation).is_some();
-            engine.remove(&start.id, ended).await?;
+            let ended = self.shared.told(container, generation).is_some();
+            engine.remove(&id, ended).await?;
         }
         self.shared.forget(container);
-        volume::remove_ephemeral(engine, &store, container).await?;
+        if ephemeral {
+            volume::remove_ephemeral(engine, &store, container).await?;
+        }
         self.shared.networks.leave(engine, &store, container).await
     }
 

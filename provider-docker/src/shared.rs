@@ -13,7 +13,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use cocktail_core::contract::{Exit, Handle, Launch, LaunchProbe, Lease, ProbeKind, RuntimeEvent};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::{ContainerId, Generation, StoreId};
-use cocktail_core::spec::Check;
+use cocktail_core::spec::{Check, VolumeKind};
 use cocktail_probe::Numbers;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::AbortHandle;
@@ -29,6 +29,8 @@ use crate::usage::Readings;
 
 /// Events that wait for a slow reader; after more than that it is told to attach again.
 const EVENTS: usize = 8 * 1024;
+/// Containers that are made or started at once on one engine: with more of them it is slower.
+const MAKING: usize = 4;
 /// Commands of exec probes that run at once on one engine.
 const EXEC_PROBES: usize = 16;
 
@@ -59,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) networks: Networks,
     pub(crate) readings: Mutex<Readings>,
     pub(crate) exec_probes: Arc<Semaphore>,
+    /// Containers that are made or started at once.
+    pub(crate) making: Semaphore,
     /// Who acts.
     lease: Mutex<Option<Lease>>,
     containers: Mutex<BTreeMap<ContainerId, Entry>>,
@@ -72,6 +76,14 @@ pub(crate) struct Entry {
     generation: Generation,
     /// The engine's id, once it is known.
     id: Option<String>,
+    /// It was made by us, and nobody has tried to start it.
+    fresh: bool,
+    /// Nothing else of this container is in the engine, but for what an older start has left.
+    alone: bool,
+    /// It may have volumes that go with it.
+    ephemeral: bool,
+    /// What an older start has left, whose end was told.
+    older: Option<String>,
     /// Held while it is made or started: each start has one object in the engine, which is started once.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// It is not wanted any more.
@@ -91,6 +103,10 @@ impl Entry {
         Self {
             generation,
             id: None,
+            fresh: false,
+            alone: false,
+            ephemeral: true,
+            older: None,
             turn: Arc::default(),
             given_up: CancellationToken::new(),
             ran: None,
@@ -99,6 +115,11 @@ impl Entry {
             probes: Vec::new(),
             reported: Numbers::new(),
         }
+    }
+
+    /// Whether it is all that the engine has of its container.
+    fn is_only(&self) -> bool {
+        self.alone && self.older.is_none()
     }
 
     fn stop_probes(&mut self) {
@@ -118,6 +139,8 @@ pub(crate) struct Runs {
     pub(crate) container: ContainerId,
     pub(crate) generation: Generation,
     pub(crate) id: String,
+    /// The main process, as the engine's machine numbers it.
+    pub(crate) pid: Option<u32>,
     /// Since when that is known.
     pub(crate) since: Instant,
 }
@@ -142,6 +165,7 @@ impl Shared {
             networks: Networks::default(),
             readings: Mutex::default(),
             exec_probes: Arc::new(Semaphore::new(EXEC_PROBES)),
+            making: Semaphore::new(MAKING),
             lease: Mutex::default(),
             containers: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
@@ -189,8 +213,11 @@ impl Shared {
                 Err(Error::new(cocktail_core::error::ErrorKind::Conflict, message))
             }
             Some(entry) if entry.generation == generation => Ok(()),
-            _ => {
-                containers.insert(container.clone(), Entry::new(generation));
+            older => {
+                let left = older.filter(|entry| entry.is_only() && entry.ended.is_some()).and_then(|it| it.id.clone());
+                let mut entry = Entry::new(generation);
+                entry.older = left;
+                containers.insert(container.clone(), entry);
                 Ok(())
             }
         }
@@ -221,8 +248,43 @@ impl Shared {
         lock(&self.containers).get(container)?.id.clone()
     }
 
+    /// A start was made just now, by us. `alone` says that nothing else of this start is in the engine.
+    pub(crate) fn made_anew(&self, launch: &Launch, id: &str, alone: bool) {
+        self.with(&launch.container, launch.generation, |entry| {
+            entry.id = Some(id.to_owned());
+            (entry.fresh, entry.alone) = (true, alone);
+            entry.ephemeral = launch.volumes.iter().any(|volume| volume.kind == VolumeKind::Ephemeral);
+        });
+    }
+
+    /// The engine's id of a start that nobody has tried yet; from now on somebody has.
+    pub(crate) fn take_fresh(&self, container: &ContainerId, generation: Generation) -> Option<String> {
+        self.with(container, generation, |entry| entry.id.clone().filter(|_| std::mem::take(&mut entry.fresh)))
+            .flatten()
+    }
+
+    /// What the start before has left in the engine, where that is all that is there.
+    pub(crate) fn older(&self, container: &ContainerId, generation: Generation) -> Option<String> {
+        self.with(container, generation, |entry| entry.older.clone()).flatten()
+    }
+
+    /// Nothing older is in the engine any more.
+    pub(crate) fn older_gone(&self, container: &ContainerId, generation: Generation) {
+        self.with(container, generation, |entry| entry.older = None);
+    }
+
+    /// The only thing that the engine has of a container, if that is known, and whether volumes go with it.
+    pub(crate) fn only(&self, container: &ContainerId) -> Option<(Generation, String, bool)> {
+        let containers = lock(&self.containers);
+        let entry = containers.get(container).filter(|entry| entry.is_only())?;
+        Some((entry.generation, entry.id.clone()?, entry.ephemeral))
+    }
+
     pub(crate) fn made(&self, container: &ContainerId, generation: Generation, id: Option<String>) {
-        self.with(container, generation, |entry| entry.id = id);
+        self.with(container, generation, |entry| {
+            entry.id = id;
+            entry.fresh = false;
+        });
     }
 
     /// What is held while a container is made or started.
@@ -292,9 +354,9 @@ impl Shared {
     pub(crate) fn running(&self) -> Vec<Runs> {
         let containers = lock(&self.containers);
         let runs = |(container, entry): (&ContainerId, &Entry)| {
-            let (since, _) = entry.ran.as_ref().filter(|_| entry.ended.is_none())?;
+            let (since, handle) = entry.ran.as_ref().filter(|_| entry.ended.is_none())?;
             let (container, generation) = (container.clone(), entry.generation);
-            Some(Runs { container, generation, id: entry.id.clone()?, since: *since })
+            Some(Runs { container, generation, id: entry.id.clone()?, pid: handle.pid, since: *since })
         };
         containers.iter().filter_map(runs).collect()
     }

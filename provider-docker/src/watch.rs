@@ -132,8 +132,15 @@ async fn look(shared: &Shared, store: &StoreId) -> Result<()> {
         if let Some((container, generation)) = label::read(&labels, store) {
             let older = shared.generation(&container).is_some_and(|newest| newest > generation);
             let over = older || shared.told(&container, generation).is_some();
-            if over && roughly == Rough::Running {
-                settled(&container, end_again(shared, &container, generation, &id).await);
+            match roughly {
+                Rough::Running if over => {
+                    settled(&container, end_again(shared, &container, generation, &id).await);
+                }
+                // Its successor has begun, and nobody needs it any more.
+                Rough::Ended | Rough::Created if older => {
+                    settled(&container, shared.engine.remove(&id, false).await);
+                }
+                _ => {}
             }
         }
         found.insert(id, roughly);

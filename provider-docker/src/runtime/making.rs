@@ -1,7 +1,11 @@
 //! Making and starting what a launch says, so that a call that is repeated finds what its first attempt made.
 
+use std::sync::Arc;
+
 use cocktail_core::contract::{Exit, Handle, Launch};
 use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::id::{ContainerId, Generation};
+use cocktail_core::spec::VolumeKind;
 
 use super::{DockerRuntime, SIGKILL, blocking};
 use crate::client::{Condition, Looked, short};
@@ -26,12 +30,16 @@ impl DockerRuntime {
             }
             shared.made(container, generation, None);
         }
-        if generation.0 > 1 {
+        // What an older start has left is removed when this one runs, unless it may still run itself.
+        let older = shared.older(container, generation);
+        let shares = launch.volumes.iter().all(|volume| volume.kind != VolumeKind::Exclusive);
+        if generation.0 > 1 && !(older.is_some() && shares) {
             self.end_older(launch).await?;
+            shared.older_gone(container, generation);
         }
         let network = self.join(launch, false).await?;
         volume::check_owner(engine, launch).await?;
-        let made = self.create(launch, network).await?;
+        let (made, alone) = self.create(launch, network).await?;
         if !shared.images.knows_program(launch) {
             let looked = engine.inspect(&made).await?;
             let looked = looked.ok_or_else(|| gone(launch))?;
@@ -40,7 +48,10 @@ impl DockerRuntime {
                 return Err(error);
             }
         }
-        shared.made(container, generation, Some(made.clone()));
+        match alone {
+            Some(alone) => shared.made_anew(launch, &made, alone),
+            None => shared.made(container, generation, Some(made.clone())),
+        }
         Ok(made)
     }
 
@@ -60,15 +71,21 @@ impl DockerRuntime {
         Ok(())
     }
 
-    async fn create(&self, launch: &Launch, mut network: String) -> Result<String> {
+    /// Makes it; whether it is alone, if it was made just now.
+    async fn create(&self, launch: &Launch, mut network: String) -> Result<(String, Option<bool>)> {
         let engine = &self.shared.engine;
         let image = body::image(launch)?;
         let plain = label::container(&launch.store, &launch.container, launch.generation);
         let mut name = plain.clone();
         let (mut pulled, mut rejoined, mut waits) = (false, false, pauses());
         for attempt in 0..ATTEMPTS {
-            let error = match engine.create(&name, self.body(launch, &network).await?).await {
-                Ok(id) => return Ok(id),
+            let body = self.body(launch, &network).await?;
+            let made = {
+                let _room = self.shared.making.acquire().await;
+                engine.create(&name, body).await
+            };
+            let error = match made {
+                Ok(id) => return Ok((id, Some(name == plain))),
                 Err(error) => error,
             };
             match error.kind() {
@@ -88,13 +105,13 @@ impl DockerRuntime {
                         // It may have been made for other ports, by a call that nobody knows the end of.
                         Condition::Created => engine.remove(&held.id, true).await?,
                         Condition::Leaving => tokio::time::sleep(waits.next().unwrap_or_default()).await,
-                        Condition::Running(_) | Condition::Exited(_) => return Ok(held.id),
+                        Condition::Running(_) | Condition::Exited(_) => return Ok((held.id, None)),
                     },
                     Some(held) => return Err(foreign(&name, &held)),
                     // Somebody holds the name who cannot be seen: another name is as good, labels say whose it is.
                     None if attempt + 2 >= ATTEMPTS => {
                         if let Some(made) = self.made_before(launch).await? {
-                            return Ok(made);
+                            return Ok((made, None));
                         }
                         name = format!("{plain}-{attempt}");
                     }
@@ -138,35 +155,32 @@ impl DockerRuntime {
         shared.enter(container, generation)?;
         let turn = shared.turn(container, generation);
         let _turn = turn.lock().await;
-        let id = match shared.id(container, generation) {
-            Some(id) => Some(id),
-            None => self.made_before(launch).await?,
+        let (id, before) = match shared.take_fresh(container, generation) {
+            // Nobody has tried to start it.
+            Some(id) => (id, Condition::Created),
+            None => self.find_made(launch).await?,
         };
-        let id = id.ok_or_else(|| gone(launch))?;
-        let seen = engine.inspect(&id).await?.filter(|seen| self.is_this(launch, seen));
-        let seen = seen.ok_or_else(|| gone(launch))?;
-        if seen.condition == Condition::Created {
-            self.start_made(launch, &seen.id).await?;
-        }
-        let seen = match seen.condition {
+        let condition = match before {
             Condition::Created => {
-                let after = engine.inspect(&seen.id).await;
+                self.start_made(launch, &id).await?;
+                let after = engine.inspect(&id).await;
                 let unknown = |error: Error| Error::new(ErrorKind::OutcomeUnknown, error.chain());
-                after.map_err(unknown)?.ok_or_else(|| gone(launch))?
+                after.map_err(unknown)?.ok_or_else(|| gone(launch))?.condition
             }
-            _ => seen,
+            condition => condition,
         };
-        match seen.condition {
+        self.clear_older(container, generation);
+        match condition {
             Condition::Running(pid) => {
-                let handle = handle(&seen.id, pid);
-                shared.started(launch, &seen.id, &handle, true);
+                let handle = handle(&id, pid);
+                shared.started(launch, &id, &handle, true);
                 Ok(handle)
             }
             // Its end may have been told already, before anybody knew of its start.
             Condition::Exited(exit) => {
-                shared.made(container, generation, Some(seen.id.clone()));
+                shared.made(container, generation, Some(id.clone()));
                 shared.ended(container, generation, exit);
-                Ok(Handle { docker_id: Some(seen.id), ..Handle::default() })
+                Ok(Handle { docker_id: Some(id), ..Handle::default() })
             }
             Condition::Created => {
                 Err(Error::unavailable(format!("{container} was started, and the engine has not begun")))
@@ -178,9 +192,37 @@ impl DockerRuntime {
         }
     }
 
+    /// What an earlier call made for this start.
+    async fn find_made(&self, launch: &Launch) -> Result<(String, Condition)> {
+        let id = match self.shared.id(&launch.container, launch.generation) {
+            Some(id) => Some(id),
+            None => self.made_before(launch).await?,
+        };
+        let id = id.ok_or_else(|| gone(launch))?;
+        let seen = self.shared.engine.inspect(&id).await?.filter(|seen| self.is_this(launch, seen));
+        let seen = seen.ok_or_else(|| gone(launch))?;
+        Ok((seen.id, seen.condition))
+    }
+
+    /// Removes what the start before has left, while nobody waits for it. What stays, the next look at everything removes.
+    fn clear_older(&self, container: &ContainerId, generation: Generation) {
+        let Some(older) = self.shared.older(container, generation) else { return };
+        let (shared, container) = (Arc::clone(&self.shared), container.clone());
+        tokio::spawn(async move {
+            match shared.engine.remove(&older, true).await {
+                Ok(()) => shared.older_gone(&container, generation),
+                Err(error) => tracing::warn!(%container, error = %error.chain(), "an earlier start is still there"),
+            }
+        });
+    }
+
     async fn start_made(&self, launch: &Launch, id: &str) -> Result<()> {
         let (shared, engine) = (&self.shared, &self.shared.engine);
-        let Err(error) = engine.start(id).await else { return Ok(()) };
+        let started = {
+            let _room = shared.making.acquire().await;
+            engine.start(id).await
+        };
+        let Err(error) = started else { return Ok(()) };
         match error.kind() {
             // Somebody has removed its network: it is made anew, on another one.
             ErrorKind::NotFound if says(&error, "network") => {
