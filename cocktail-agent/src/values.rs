@@ -1,4 +1,4 @@
-//! Variables of a start that come from the host of whoever starts it: `env_from`, and secrets.
+//! What comes from the host of whoever starts a container: variables of `env_from`, and secrets.
 //!
 //! They are looked up at each start, and kept nowhere.
 
@@ -27,12 +27,23 @@ pub fn of(launch: &Launch) -> Result<BTreeMap<String, String>> {
     }
     for (name, source) in &launch.secrets {
         let value = match source {
-            SecretSource::File(path) => secret_file(name, path)?,
+            SecretSource::File(path) => secret_file(&format!("secrets.{name}"), path)?,
             SecretSource::Env(from) => variable(name, from, "secrets")?,
         };
         all.insert(name.clone(), value);
     }
     Ok(all)
+}
+
+/// A secret that no start has. `key` says where it is asked for: `registries.hub.password`. May wait for a disk.
+///
+/// # Errors
+/// `InvalidConfig` with the key, never the value, of what is missing or unreadable.
+pub fn secret(key: &str, source: &SecretSource) -> Result<String> {
+    match source {
+        SecretSource::File(path) => secret_file(key, path),
+        SecretSource::Env(from) => variable(from, from, key),
+    }
 }
 
 /// A variable of the Manager's environment, for `name` of the worker's.
@@ -49,9 +60,9 @@ fn variable(name: &str, from: &str, table: &str) -> Result<String> {
 }
 
 /// The content of a secret's file without its last line break.
-fn secret_file(name: &str, path: &Path) -> Result<String> {
+fn secret_file(key: &str, path: &Path) -> Result<String> {
     let shown = path.display();
-    let problem = |what: &str| Error::invalid(format!("secrets.{name}: the file {shown} {what}"));
+    let problem = |what: &str| Error::invalid(format!("{key}: the file {shown} {what}"));
     // Without the flag, opening a pipe would wait for its other end.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);

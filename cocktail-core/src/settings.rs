@@ -1,4 +1,5 @@
-//! Manager settings: every time constant and limit, with its default (`[manager]`, `[providers.<name>]`).
+//! Manager settings: every time constant and limit, with its default (`[manager]`, `[providers.<name>]`,
+//! `[registries.<name>]`).
 //!
 //! A plain value; [`crate::manifest`] decodes it from `cocktail.toml`. Durations go down to 100 ms.
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::Name;
 use crate::ports::PortRange;
 use crate::session::Timing;
+use crate::spec::SecretSource;
 
 /// Settings of one Manager.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +66,41 @@ pub struct Settings {
     pub advertise: Vec<String>,
     /// Providers by the name that a Unit's `provider` says.
     pub providers: BTreeMap<Name, ProviderSettings>,
+    /// Registries of images that want to know who asks.
+    #[serde(default)]
+    pub registries: BTreeMap<Name, RegistrySettings>,
+}
+
+/// One entry of `[registries.<name>]`: a registry, and where what proves who asks comes from. The proof itself is looked up
+/// at each use and is never part of the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrySettings {
+    /// Where it is, as references of images begin: `registry.example.com:5000`; `docker.io` for those without a host.
+    pub host: String,
+    /// What proves who asks.
+    pub access: RegistryAccess,
+    /// Services whose images come from there with this; all where none is named.
+    #[serde(default)]
+    pub services: Vec<Name>,
+}
+
+/// How a registry knows who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistryAccess {
+    /// It asks nobody.
+    Open,
+    /// By name and password.
+    Password {
+        /// The name.
+        username: String,
+        /// Where the password comes from.
+        password: SecretSource,
+    },
+    /// By an identity token, which the engine exchanges for one that the registry takes.
+    Token(SecretSource),
+    /// By what the program `docker-credential-NAME` says.
+    Helper(String),
 }
 
 /// One entry of `[providers.<name>]`: the kind, and the rest as the provider's own crate reads it.
@@ -107,6 +144,7 @@ impl Default for Settings {
             listen: None,
             advertise: Vec::new(),
             providers: BTreeMap::new(),
+            registries: BTreeMap::new(),
         }
     }
 }

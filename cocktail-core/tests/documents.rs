@@ -49,6 +49,7 @@ fn the_reference_names_every_key_of_the_schema_and_no_other() {
         (MANIFEST, "probe"),
         (SETTINGS, "manager"),
         (SETTINGS, "provider"),
+        (SETTINGS, "registry"),
     ] {
         let table = if of == "root" { &schema } else { &schema["$defs"][of] };
         let mut expected = BTreeSet::new();

@@ -245,6 +245,7 @@ fn docker(
         .with_options(&provider.options)
         .with_logs(settings.log_bytes, settings.log_files)
         .with_binds(settings.binds.clone())
+        .with_registries(settings.registries.clone())
         .build()
 }
 

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::ServerId;
 use cocktail_core::name::Name;
-use cocktail_core::settings::Settings;
+use cocktail_core::settings::{RegistrySettings, Settings};
 
 use crate::client::Engine;
 use crate::config::{DockerConfig, EngineConfig};
 use crate::provider::{DockerProvider, Server};
+use crate::registry::Registries;
 use crate::shared::{Fixed, Shared};
 use crate::tls::{Way, way};
 
@@ -25,6 +26,7 @@ pub struct DockerBuilder {
     log_bytes: u64,
     log_files: u32,
     binds: Vec<PathBuf>,
+    registries: BTreeMap<Name, RegistrySettings>,
 }
 
 impl DockerBuilder {
@@ -32,7 +34,7 @@ impl DockerBuilder {
     pub fn new(name: Name) -> Self {
         let Settings { log_bytes, log_files, .. } = Settings::default();
         let (config, options) = (DockerConfig::default(), BTreeMap::new());
-        Self { name, config, options, log_bytes, log_files, binds: Vec::new() }
+        Self { name, config, options, log_bytes, log_files, binds: Vec::new(), registries: BTreeMap::new() }
     }
 
     /// Sets the whole configuration. Options that are given as well take precedence as a whole.
@@ -64,6 +66,13 @@ impl DockerBuilder {
         self
     }
 
+    /// Sets the registries that want to know who asks, by the name of their table.
+    #[must_use]
+    pub fn with_registries(mut self, registries: BTreeMap<Name, RegistrySettings>) -> Self {
+        self.registries = registries;
+        self
+    }
+
     /// Makes the provider. Connects to nothing yet; the name of an engine's host is looked up.
     ///
     /// # Errors
@@ -81,6 +90,7 @@ impl DockerBuilder {
         if config.engines.is_empty() {
             return Err(Error::invalid(format!("{table}: `engines` names no engine: leave it out for the local one")));
         }
+        let registries = Arc::new(Registries::new(self.registries.clone()));
         let mut servers = BTreeMap::new();
         for engine in &config.engines {
             let id = match &engine.name {
@@ -96,7 +106,7 @@ impl DockerBuilder {
                     return Err(Error::invalid(message));
                 }
             };
-            let server = self.server(&config, engine)?;
+            let server = self.server(&config, engine, &registries)?;
             if servers.insert(id.clone(), server).is_some() {
                 return Err(Error::invalid(format!("{table}: two engines have the server's name {id}")));
             }
@@ -104,7 +114,7 @@ impl DockerBuilder {
         Ok(DockerProvider { name: self.name, servers })
     }
 
-    fn server(&self, config: &DockerConfig, engine: &EngineConfig) -> Result<Server> {
+    fn server(&self, config: &DockerConfig, engine: &EngineConfig, registries: &Arc<Registries>) -> Result<Server> {
         let (local, found) = match way(&engine.url)? {
             Way::Unix(_) => (true, IpAddr::V4(Ipv4Addr::LOCALHOST)),
             Way::Ssh(remote) => (false, resolve(&remote.host, remote.port.unwrap_or(22), engine.address)?),
@@ -127,6 +137,7 @@ impl DockerBuilder {
             address: engine.address.unwrap_or(found),
             local,
             binds: self.binds.clone(),
+            registries: Arc::clone(registries),
         };
         let shared = Arc::new(Shared::new(fixed, Engine::new(engine)?));
         Ok(Server { config: engine.clone(), shared })

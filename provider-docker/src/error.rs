@@ -69,16 +69,20 @@ fn is_start_refused(message: &str) -> bool {
     message.contains("OCI runtime create failed") && never.iter().any(|reason| message.contains(reason))
 }
 
-/// Why an image cannot be had, as registries and engines say it.
+/// Why an image cannot be had, as registries and engines say it. A refusal counts before anything else that is said: some
+/// registries tell strangers that there is no such image.
 pub(crate) fn of_pull(message: &str, what: &str) -> Error {
-    let lower = message.to_ascii_lowercase();
+    // Hosts and names of images are nobody's answer, whatever they are called.
+    let is_name = |word: &&str| word.contains('/') || word.trim_end_matches(':').contains(':');
+    let words: Vec<&str> = message.split_whitespace().filter(|word| !is_name(word)).collect();
+    let lower = words.join(" ").to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let kind = if says(&["toomanyrequests", "too many requests", "rate limit"]) {
         ErrorKind::Throttled { retry_after: None }
-    } else if says(&["manifest unknown", "not found", "name unknown", "no matching manifest", "invalid reference"]) {
-        ErrorKind::InvalidConfig
     } else if says(&["denied", "unauthorized", "authentication required", "no basic auth", "forbidden"]) {
         ErrorKind::Denied
+    } else if says(&["manifest unknown", "not found", "name unknown", "no matching manifest", "invalid reference"]) {
+        ErrorKind::InvalidConfig
     } else {
         ErrorKind::Unavailable
     };
@@ -110,6 +114,14 @@ mod tests {
             ("toomanyrequests: You have reached your pull rate limit", ErrorKind::Throttled { retry_after: None }),
             ("Get \"https://registry/v2/\": dial tcp: lookup registry: no such host", ErrorKind::Unavailable),
             ("net/http: request canceled while waiting for connection", ErrorKind::Unavailable),
+            ("Head \"https://registry/v2/web/manifests/1\": no basic auth credentials", ErrorKind::Denied),
+            ("Get \"https://registry/v2/\": unauthorized: authentication required", ErrorKind::Denied),
+            // What a name says is no answer.
+            (
+                "Get \"https://registry/v2/forbidden/\": dial tcp 10.0.0.1:5000: connection refused",
+                ErrorKind::Unavailable,
+            ),
+            ("manifest for denied:9 not found: manifest unknown", ErrorKind::InvalidConfig),
         ];
         for (message, kind) in kinds {
             assert_eq!(*of_pull(message, "pull web").kind(), kind, "{message}");

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bollard::query_parameters::CreateImageOptionsBuilder;
-use cocktail_core::contract::Launch;
+use cocktail_core::contract::{Launch, LaunchImage};
 use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::name::Name;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::client::{Engine, Looked};
 use crate::error::{self, Call};
-use crate::shared::lock;
+use crate::registry::Proof;
+use crate::shared::{Shared, lock};
 use crate::times;
 
 /// Programs that were found in images; beyond so many they are looked for again.
@@ -26,7 +28,7 @@ type Begins = (String, Option<String>, Option<String>, String);
 #[derive(Debug, Default)]
 pub(crate) struct Images {
     /// One at a time is fetched of each.
-    pulls: Mutex<BTreeMap<String, Arc<Pull>>>,
+    pulls: Mutex<BTreeMap<(Name, String), Arc<Pull>>>,
     /// Starts whose program was found.
     programs: Mutex<BTreeSet<Begins>>,
 }
@@ -35,17 +37,19 @@ pub(crate) struct Images {
 type Pull = tokio::sync::Mutex<Option<(Instant, Result<()>)>>;
 
 impl Images {
-    /// Fetches an image. Who asks for the same one meanwhile waits for that, and has the same answer.
+    /// Fetches an image for a Unit. Who asks for the same one in the same Service meanwhile waits for that, and has the same
+    /// answer.
     ///
     /// # Errors
-    /// `InvalidConfig` for an image that does not exist, `Denied` for one that is not given to us, `Unavailable` and
-    /// `Throttled` for a registry that may give it later.
-    pub(crate) async fn pull(&self, engine: &Engine, reference: &str) -> Result<()> {
+    /// `InvalidConfig` for an image that does not exist, and for a password that is not there; `Denied` for one that is not
+    /// given to us, `Unavailable` and `Throttled` for a registry that may give it later.
+    pub(crate) async fn pull(&self, shared: &Shared, image: &LaunchImage) -> Result<()> {
+        let (engine, reference, service) = (&shared.engine, image.reference.as_str(), &image.unit.service);
         let came = Instant::now();
         let pull = {
             let mut pulls = lock(&self.pulls);
             pulls.retain(|_, pull| Arc::strong_count(pull) > 1);
-            Arc::clone(pulls.entry(reference.to_owned()).or_default())
+            Arc::clone(pulls.entry((service.clone(), reference.to_owned())).or_default())
         };
         let mut last = pull.lock().await;
         if let Some((ended, outcome)) = &*last
@@ -55,7 +59,13 @@ impl Images {
         }
         let pulled = match has(engine, reference).await? {
             true => Ok(()),
-            false => fetch(engine, reference).await,
+            false => {
+                let proof = shared.fixed.registries.proof(reference, service).await;
+                match proof {
+                    Ok(proof) => fetch(engine, reference, &proof).await.map_err(|error| proof.explain(error)),
+                    Err(error) => Err(error),
+                }
+            }
         };
         *last = Some((Instant::now(), pulled.clone()));
         pulled
@@ -122,8 +132,8 @@ async fn has(engine: &Engine, reference: &str) -> Result<bool> {
     }
 }
 
-async fn fetch(engine: &Engine, reference: &str) -> Result<()> {
-    let docker = engine.api().await?;
+async fn fetch(engine: &Engine, reference: &str, proof: &Proof) -> Result<()> {
+    let docker = proof.show(engine.api().await?);
     let what = format!("pull image {reference}");
     // Without a tag the engine would fetch them all.
     let (_, path) = reference.rsplit_once('/').unwrap_or(("", reference));

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Engine;
 use crate::image::Images;
 use crate::network::Networks;
+use crate::registry::Registries;
 use crate::target::Target;
 use crate::times;
 use crate::usage::Readings;
@@ -50,6 +51,8 @@ pub(crate) struct Fixed {
     pub(crate) local: bool,
     /// Folders below which the source of a bind may lead.
     pub(crate) binds: Vec<PathBuf>,
+    /// Registries that want to know who asks.
+    pub(crate) registries: Arc<Registries>,
 }
 
 /// State of one engine's runtime.

@@ -29,7 +29,8 @@ pub enum Condition {
     NoNetem,
     /// There is no `python3` on the `PATH`.
     NoPython3,
-    /// No engine of a test's own can be started: not root, or no `dockerd`, static busybox or network namespaces.
+    /// No engine of a test's own can be started, or no registry beside it: not root, or no `dockerd`, `docker-registry`,
+    /// static busybox or network namespaces.
     NoDockerEngine,
     /// Nobody says where a Python with grpcio-tools is (`COCKTAIL_GRPC_PYTHON`).
     NoGrpcPython,
@@ -83,7 +84,7 @@ impl Condition {
             Self::NoNetem => !can_change_network("tc qdisc add dev lo root netem delay 1ms"),
             Self::NoPython3 => find_program("python3").is_none(),
             Self::NoDockerEngine => {
-                let programs = ["dockerd", "docker", "busybox", "sshd"];
+                let programs = ["dockerd", "docker", "docker-registry", "busybox", "sshd"];
                 effective_uid() != Some(0)
                     || programs.iter().any(|name| engine::find(name).is_none())
                     || !can_change_network("ip link add first type veth peer name second")

@@ -57,6 +57,11 @@ impl PrivateEngine {
         format!("unix://{}", self.socket().display())
     }
 
+    /// The network that it makes its bridges in.
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
     /// The engine's process.
     pub fn pid(&self) -> u32 {
         self.child.id()

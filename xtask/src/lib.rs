@@ -6,6 +6,7 @@
 
 pub mod condition;
 pub mod engine;
+pub mod registry;
 pub mod skip;
 
 pub use condition::Condition;

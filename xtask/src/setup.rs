@@ -20,6 +20,7 @@ pub(crate) enum Tool {
     IpRoute,
     Docker,
     Sshd,
+    Registry,
     Busybox,
     Nextest,
     Deny,
@@ -45,12 +46,13 @@ enum Source {
 
 impl Tool {
     /// What tests and checks need, and their peers, in an order in which each finds what it needs to be installed.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Python,
         Self::Grpc,
         Self::IpRoute,
         Self::Docker,
         Self::Sshd,
+        Self::Registry,
         Self::Busybox,
         Self::Nextest,
         Self::Deny,
@@ -73,6 +75,7 @@ impl Tool {
             Self::IpRoute => Source::Debian { package: "iproute2", program: "ip" },
             Self::Docker => Source::Debian { package: "docker.io", program: "dockerd" },
             Self::Sshd => Source::Debian { package: "openssh-server", program: "sshd" },
+            Self::Registry => Source::Debian { package: "docker-registry", program: "docker-registry" },
             Self::Busybox => Source::Debian { package: "busybox-static", program: "busybox" },
             Self::Nextest => Source::Cargo { package: "cargo-nextest", version: "0.9.143" },
             Self::Deny => Source::Cargo { package: "cargo-deny", version: "0.20.2" },

@@ -95,7 +95,8 @@ pub(super) fn decode(table: &mut Table<'_>, variables: &Variables) -> Environmen
     found
 }
 
-fn decode_secret(item: Item<'_>) -> Option<SecretSource> {
+/// Where a value comes from that is never written down.
+pub(super) fn decode_secret(item: Item<'_>) -> Option<SecretSource> {
     let help =
         "name its source: { file = \"/run/key\" } or { env = \"API_KEY\" }; the value itself is never written here";
     let mut table = item.clone().table(help)?;

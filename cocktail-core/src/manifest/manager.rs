@@ -1,4 +1,4 @@
-//! Decodes the settings of a Manager: `[manager]`, `[providers.<name>]`, `[registries.<name>]`.
+//! Decodes the settings of a Manager: `[manager]`, `[providers.<name>]`; `[registries.<name>]` is in `registry`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::registry;
 use super::table::{Item, Table};
 use super::unit::FUTURE_KINDS;
 use super::volume::lexical;
@@ -32,8 +33,8 @@ const LEAST: Duration = Duration::from_millis(100);
 pub(super) fn decode(root: &mut Table<'_>) -> Option<Settings> {
     let manager = root.take("manager");
     let providers = root.take("providers");
-    root.not_yet(&[("registries", "leave it out: the engines of a provider pull images with what they know")]);
-    if manager.is_none() && providers.is_none() {
+    let registries = root.take("registries");
+    if manager.is_none() && providers.is_none() && registries.is_none() {
         return None;
     }
     let mut settings = Settings::default();
@@ -45,6 +46,7 @@ pub(super) fn decode(root: &mut Table<'_>) -> Option<Settings> {
         let entries = table.named(MAX_PROVIDERS).into_iter();
         settings.providers = entries.filter_map(|(name, item)| Some((name, decode_provider(item)?))).collect();
     }
+    settings.registries = registries.map(registry::decode).unwrap_or_default();
     Some(settings)
 }
 

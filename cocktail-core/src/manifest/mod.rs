@@ -22,6 +22,7 @@ mod labels;
 mod manager;
 mod network;
 mod policy;
+mod registry;
 mod render;
 mod report;
 mod revision;
@@ -65,8 +66,8 @@ pub const MAX_DEPTH: usize = 32;
 pub struct Parsed {
     /// The Service, if the file names one.
     pub service: Option<ServiceSpec>,
-    /// The Manager's settings, if the file has any of `[manager]` and `[providers.<name>]`; what it leaves out has its
-    /// default.
+    /// The Manager's settings, if the file has any of `[manager]`, `[providers.<name>]` and `[registries.<name>]`; what it
+    /// leaves out has its default.
     pub settings: Option<Settings>,
     /// The folder that its relative paths count from.
     pub base: PathBuf,

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::labels;
 use super::manager::{MAX_ADVERTISED, MAX_BINDS};
 use super::policy::{MAX_RETRIES, RLIMITS};
+use super::registry;
 use super::scale::{MAX_CUSTOM, MAX_SCHEDULE};
 use super::service::MAX_REPLICAS;
 
@@ -20,6 +21,7 @@ pub fn schema() -> Value {
             ("maps", filled("Application maps by name; this file owns those that it names.", reference("map"))),
             ("manager", reference("manager")),
             ("providers", named("Providers by the name that a Unit's `provider` says.", reference("provider"))),
+            ("registries", named("Registries of images that want to know who asks.", reference("registry"))),
         ],
         &[],
     ) else {
@@ -60,7 +62,9 @@ fn definitions() -> Value {
         "unit": unit(),
         "probe": probe(),
         "manager": manager(),
-        "provider": provider()
+        "provider": provider(),
+        "secret": secret(),
+        "registry": registry()
     })
 }
 
@@ -472,6 +476,26 @@ fn provider() -> Value {
     let mut provider = object("A provider; other keys are its own.", &[("kind", reference("name"))], &["kind"]);
     provider["additionalProperties"] = json!(true);
     provider
+}
+
+fn registry() -> Value {
+    let helper = json!({ "type": "string", "pattern": "^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$" });
+    let services =
+        json!({ "type": "array", "items": reference("name"), "minItems": 1, "maxItems": registry::MAX_SERVICES });
+    let mut registry = object(
+        "A registry of images, and what proves to it who asks: `username` and `password`, `token`, or `helper`.",
+        &[
+            ("host", text("Its host, as references of images begin: registry.example.com:5000, or docker.io.")),
+            ("username", text("Who asks, with `password`.")),
+            ("password", reference("secret")),
+            ("token", reference("secret")),
+            ("helper", described(helper, "Asks the program docker-credential-NAME at each pull.")),
+            ("services", described(services, "Services that may use it. Default: all.")),
+        ],
+        &["host"],
+    );
+    registry["dependentRequired"] = json!({ "username": ["password"], "password": ["username"] });
+    registry
 }
 
 /// A table with exactly these keys.

@@ -31,6 +31,10 @@ volumes.data = { mount = "data" }
 [manager]
 [providers.local]
 kind = "standalone"
+[registries.hub]
+host = "registry.example.com"
+username = "shop"
+password = { file = "password" }
 "#;
 
 #[test]

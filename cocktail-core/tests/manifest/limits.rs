@@ -27,13 +27,6 @@ kind = "ec2""#,
             ],
         ),
         (
-            r#"[registries.hub]
-url = "x""#,
-            &[
-                "1:2: `registries` is not supported yet (leave it out: the engines of a provider pull images with what they know)",
-            ],
-        ),
-        (
             r#"[manager]
 startup_grace = "1s"
 registration_deadline = "1s""#,

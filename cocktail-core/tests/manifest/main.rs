@@ -9,6 +9,7 @@ mod image;
 mod limits;
 mod meaning;
 mod properties;
+mod registry;
 mod scale;
 mod worker;
 

@@ -96,7 +96,7 @@ impl DockerRuntime {
                 ErrorKind::NotFound if !pulled => {
                     pulled = true;
                     let given_up = self.shared.given_up(&launch.container, launch.generation);
-                    let pulled = given_up.run_until_cancelled(self.shared.images.pull(engine, &image.reference)).await;
+                    let pulled = given_up.run_until_cancelled(self.shared.images.pull(&self.shared, image)).await;
                     pulled.unwrap_or_else(|| Err(Error::unavailable("it is not wanted any more")))?;
                 }
                 ErrorKind::NotFound => return Err(Error::invalid(error.to_string())),

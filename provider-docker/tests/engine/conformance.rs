@@ -1,5 +1,6 @@
 //! The provider passes the suite for providers, and on its engine the suite for runtimes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ struct Fixture<'e> {
 #[async_trait::async_trait]
 impl ProviderFixture for Fixture<'_> {
     async fn provider(&self) -> Result<Arc<dyn Provider>> {
-        Ok(Arc::new(machine::provider(&self.engine.url(), &self.workers.next_lease())))
+        Ok(Arc::new(machine::provider(&self.engine.url(), &self.workers.next_lease(), &BTreeMap::new())))
     }
 }
 

@@ -13,6 +13,7 @@ use cocktail_core::contract::{
 };
 use cocktail_core::id::{ContainerId, Epoch, Generation, StoreId, UnitId};
 use cocktail_core::name::Name;
+use cocktail_core::settings::RegistrySettings;
 use cocktail_core::spec::Resources;
 use cocktail_provider_docker::{DockerBuilder, DockerConfig, DockerProvider, EngineConfig};
 use futures_util::stream::BoxStream;
@@ -26,6 +27,9 @@ use xtask::{Condition, skip};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// The image that containers are made from: a busybox.
 pub(crate) const IMAGE: &str = "cocktail-test:1";
+
+/// The variable that holds the password of registries.
+pub(crate) const PASSWORD_VARIABLE: &str = "CKT_PASSWORD";
 
 static ENGINE: Mutex<Option<(PrivateEngine, TempDir)>> = Mutex::new(None);
 
@@ -99,6 +103,8 @@ pub(crate) struct Machine {
     pub(crate) store: StoreId,
     /// Where the engine is reached, if not at its own socket.
     pub(crate) url: Option<String>,
+    /// Registries that want to know who asks.
+    pub(crate) registries: BTreeMap<Name, RegistrySettings>,
     epoch: u64,
     attached: Option<Attached>,
 }
@@ -112,7 +118,8 @@ impl Machine {
     async fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         let store = StoreId::new(format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let mut machine = Self { engine: engine(), store, url: None, epoch: 0, attached: None };
+        let mut machine =
+            Self { engine: engine(), store, url: None, registries: BTreeMap::new(), epoch: 0, attached: None };
         machine.attach(&[]).await;
         machine
     }
@@ -127,7 +134,8 @@ impl Machine {
             key: self.epoch.to_string(),
             earlier: (1..self.epoch).map(|number| number.to_string()).collect(),
         };
-        let provider = provider(&self.url.clone().unwrap_or_else(|| self.engine.url()), &lease);
+        let url = self.url.clone().unwrap_or_else(|| self.engine.url());
+        let provider = provider(&url, &lease, &self.registries);
         let server = provider.servers().next().unwrap().clone();
         let Connection::Local(runtime) = provider.connect(&server).await.unwrap() else { panic!("not local") };
         let events = runtime.events();
@@ -206,10 +214,11 @@ impl Machine {
     }
 }
 
-pub(crate) fn provider(url: &str, lease: &Lease) -> DockerProvider {
+pub(crate) fn provider(url: &str, lease: &Lease, registries: &BTreeMap<Name, RegistrySettings>) -> DockerProvider {
     let local = EngineConfig { url: url.to_owned(), ..EngineConfig::local() };
     let config = DockerConfig { engines: vec![local], ..DockerConfig::default() };
-    let provider = DockerBuilder::new(Name::new("docker").unwrap()).with_config(config).build().unwrap();
+    let provider = DockerBuilder::new(Name::new("docker").unwrap()).with_config(config);
+    let provider = provider.with_registries(registries.clone()).build().unwrap();
     provider.lead(lease);
     provider
 }

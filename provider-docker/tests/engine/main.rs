@@ -10,6 +10,7 @@ mod conformance;
 mod faults;
 mod lines;
 mod machine;
+mod registries;
 mod starts;
 
 use std::os::unix::process::CommandExt;
@@ -29,15 +30,18 @@ fn main() {
         let program = fs::read_link("/proc/self/exe").expect("a program has a file");
         let mut inside = Command::new("unshare");
         inside.args(["--net", "--", "sh", "-c", "ip link set lo up; exec \"$@\"", "sh"]).arg(program);
+        // What a Manager has in its environment: credential helpers and a password.
         let helpers = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engine/helpers");
         inside.env("PATH", format!("{helpers}:{}", env::var("PATH").unwrap_or_default()));
+        inside.env(machine::PASSWORD_VARIABLE, xtask::registry::PASSWORD);
         // It is this process that goes on there.
         inside.env(lines::FOLDER, format!("/tmp/ckt-ssh-{}", process::id()));
         let error = inside.args(env::args_os().skip(1)).env(INSIDE, "1").exec();
         panic!("the tests cannot have a network of their own: {error}");
     }
-    let trials: Vec<Trial> =
-        [conformance::trials(), starts::trials(), lines::trials(), faults::trials()].into_iter().flatten().collect();
+    let suites =
+        [conformance::trials(), starts::trials(), registries::trials(), lines::trials(), faults::trials()];
+    let trials: Vec<Trial> = suites.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     machine::end_engine();
     process::exit(i32::from(conclusion.has_failed()) * 101);
