@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use cocktail_core::contract::{
-    EventFilter, ExecSpec, LogLine, LogOptions, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    ApplyOptions, EventFilter, ExecSpec, LogLine, LogOptions, ManifestSource, RearrangeOptions, RolloutAction,
+    ShutdownMode,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::fleet::Late;
@@ -28,9 +29,17 @@ pub const EXEC_PROTOCOL: &str = "cocktail-exec";
 pub struct Sources {
     /// The manifests.
     pub sources: Vec<ManifestSource>,
+    /// Asks again what the references of images stand for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pull: bool,
 }
 
 impl Sources {
+    /// What is asked beside the manifests.
+    pub fn options(&self) -> ApplyOptions {
+        ApplyOptions { pull: self.pull }
+    }
+
     /// Checks what can be said without reading the manifests.
     ///
     /// # Errors
@@ -350,14 +359,14 @@ mod tests {
     #[test]
     fn a_manifest_that_is_too_long_is_refused() {
         let source = |text: String| ManifestSource { file: "a.toml".into(), base: "/srv".into(), text };
-        assert!(Sources { sources: vec![source("x".repeat(LONGEST_MANIFEST))] }.check().is_ok());
-        let error = Sources { sources: vec![source("x".repeat(LONGEST_MANIFEST + 1))] }.check().unwrap_err();
+        assert!(Sources { sources: vec![source("x".repeat(LONGEST_MANIFEST))], pull: false }.check().is_ok());
+        let error = Sources { sources: vec![source("x".repeat(LONGEST_MANIFEST + 1))], pull: false }.check().unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::InvalidConfig);
     }
 
     #[test]
     fn a_folder_that_is_relative_is_refused() {
         let source = ManifestSource { file: "a.toml".into(), base: "srv".into(), text: String::new() };
-        assert!(Sources { sources: vec![source] }.check().is_err());
+        assert!(Sources { sources: vec![source], pull: false }.check().is_err());
     }
 }

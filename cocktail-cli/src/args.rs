@@ -21,7 +21,8 @@ pub(crate) use self::change::{
 };
 pub(crate) use self::look::{EndpointsArgs, EventsArgs, ExecArgs, LogsArgs, Moment, ReplayArgs, SimulateArgs};
 pub(crate) use self::run::{
-    ApplyArgs, DoctorArgs, DownArgs, FilesArgs, ImportArgs, ManifestCommand, ServeArgs, UpArgs, WaitArg,
+    ApplyArgs, DoctorArgs, DownArgs, FilesArgs, ImportArgs, ManifestCommand, PlanArgs, ServeArgs, UpArgs,
+    WaitArg,
 };
 
 /// Text under the help of the program.
@@ -91,14 +92,15 @@ The log goes to stderr; COCKTAIL_LOG filters it, as in COCKTAIL_LOG=cocktail_man
     /// Apply manifests to the running Manager
     #[command(after_help = "\
 An apply owns the maps that it names: what left the files is removed. Counts set by `scale` stay unless the file's \
-value changed. All files are applied, or none.
+value changed. An image stays what its tag stood for when it was first applied. All files are applied, or none.
 
 Examples:
   cocktail plan shop.toml && cocktail apply shop.toml --wait
+  cocktail apply --pull shop.toml
   generate-manifest | cocktail apply -")]
     Apply(ApplyArgs),
     /// Print what apply would do, and why, and do nothing
-    Plan(FilesArgs),
+    Plan(PlanArgs),
     /// List Units: desired, ready, revision, rollout, usage
     Units,
     /// List containers

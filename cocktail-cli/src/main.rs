@@ -114,9 +114,12 @@ async fn dispatch(command: Command, global: &Global, ui: &mut Ui) -> Outcome {
         Command::Apply(args) => {
             let sources = read(&args.files, global)?;
             let manager = manager_link::connect(&DataDir::find(&from, true)?).await?;
-            apply::apply(&*manager, &actor, &sources, args.wait, ui).await
+            apply::apply(&*manager, &actor, &sources, args.pull.options(), args.wait, ui).await
         }
-        Command::Plan(args) => apply::plan(&*connect().await?, &read(&args, global)?, ui).await,
+        Command::Plan(args) => {
+            let sources = read(&args.files, global)?;
+            apply::plan(&*connect().await?, &sources, args.pull.options(), ui).await
+        }
         Command::Units => list::units(&*connect().await?, ui).await,
         Command::Ps => list::containers(&*connect().await?, ui).await,
         Command::Servers => list::servers(&*connect().await?, ui).await,

@@ -300,6 +300,42 @@ pub struct Image {
     /// What replaces the entrypoint of the image, before substitution; the image's own when `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
+    /// What the reference stood for when it was applied: `sha256:` and 64 hexadecimal digits. No manifest says it, the Manager
+    /// asks. `None` where the reference says it itself, and where nobody could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+impl Image {
+    /// Whether the reference itself says which bytes it means.
+    pub fn is_exact(&self) -> bool {
+        self.reference.contains('@')
+    }
+
+    /// What a server is asked for: the bytes that the reference stood for when it was applied, where that is known.
+    pub fn exact(&self) -> String {
+        match &self.digest {
+            Some(digest) if !self.is_exact() => format!("{}@{digest}", without_tag(&self.reference)),
+            _ => self.reference.clone(),
+        }
+    }
+
+    /// What is known of the bytes, for people.
+    pub fn said(&self) -> String {
+        match &self.digest {
+            _ if self.is_exact() => self.reference.clone(),
+            Some(digest) => format!("{} is {digest}", self.reference),
+            None => format!("{} is not pinned: no registry says what it is", self.reference),
+        }
+    }
+}
+
+/// A reference of an image without its tag and digest.
+pub fn without_tag(reference: &str) -> &str {
+    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    // A colon before the last slash is that of a port.
+    let path = name.rfind('/').map_or(0, |slash| slash + 1);
+    name[path..].find(':').map_or(name, |colon| &name[..path + colon])
 }
 
 /// A microservice that a worker loads.
@@ -521,4 +557,23 @@ pub enum VolumeKind {
     Ephemeral,
     /// A folder of the host.
     Bind,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_asked_for_by_what_its_tag_stood_for() {
+        let digest = format!("sha256:{}", "a1".repeat(32));
+        let exact = |reference: &str, digest: Option<&String>| {
+            Image { reference: reference.into(), entrypoint: None, digest: digest.cloned() }.exact()
+        };
+        assert_eq!(exact("web", None), "web");
+        for (reference, name) in [("web", "web"), ("a:5000/b/c:1.4", "a:5000/b/c"), ("a:5000/b", "a:5000/b")] {
+            assert_eq!(exact(reference, Some(&digest)), format!("{name}@{digest}"));
+        }
+        let written = format!("web:1@{digest}");
+        assert_eq!(exact(&written, Some(&"sha256:00".into())), written);
+    }
 }

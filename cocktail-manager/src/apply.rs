@@ -1,32 +1,34 @@
 //! From the text of manifests to a command: everything that can be wrong is found before anything changes.
 //!
 //! Decoding is pure; then the providers are asked what only they can say (does the program exist), and the forwarder
-//! proves that new service ports are free. All problems come back as diagnostics that point into the files.
+//! proves that new service ports are free. Last, images that are new get what their names stand for (`images`). All problems
+//! come back as diagnostics that point into the files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use cocktail_core::command::Command;
-use cocktail_core::contract::{Actor, Applied, ManifestSource, Provider};
+use cocktail_core::contract::{Actor, Applied, ApplyOptions, ManifestSource, Provider};
 use cocktail_core::error::{Error, Result};
-use cocktail_core::id::UnitId;
+use cocktail_core::id::{ServerId, UnitId};
 use cocktail_core::manifest::{self, Diagnostic, Parsed, Severity};
+use cocktail_core::name::Name;
 use cocktail_core::plan;
 use cocktail_core::settings::Settings;
-use cocktail_core::spec::{ServiceSpec, Template, UnitSpec};
+use cocktail_core::spec::{Image, ServiceSpec, Template, UnitSpec};
 use cocktail_core::state::State;
 use cocktail_core::unit::{Unit, digest};
 use cocktail_core::view::PlanView;
 
-use crate::schedule;
 use crate::shared::Shared;
+use crate::{images, schedule};
 
 /// Files that one apply takes at most.
 const MOST_FILES: usize = 64;
 
 /// What the state says about the Units of the manifests.
-struct Known {
+pub(crate) struct Known {
     settings: Settings,
     /// Service ports by the Unit that has them.
     addresses: BTreeMap<SocketAddr, UnitId>,
@@ -34,11 +36,20 @@ struct Known {
     fixed: BTreeMap<u16, UnitId>,
     /// Identities of the templates that were checked when they were applied.
     digests: BTreeMap<UnitId, String>,
+    /// Images of what was applied last.
+    pub(crate) images: BTreeMap<UnitId, Image>,
+    /// Servers that run images, with their providers.
+    pub(crate) image_servers: BTreeMap<ServerId, Name>,
 }
 
 /// Takes manifests as the desired state of the maps that they name.
-pub(crate) async fn apply(shared: &Shared, sources: &[ManifestSource], actor: &Actor) -> Result<Applied> {
-    let (files, warnings) = check(shared, sources).await?;
+pub(crate) async fn apply(
+    shared: &Shared,
+    sources: &[ManifestSource],
+    options: ApplyOptions,
+    actor: &Actor,
+) -> Result<Applied> {
+    let (files, warnings) = check(shared, sources, options).await?;
     let services = services(&files);
     let before = services.clone();
     let preview = shared.look(move |state, _| plan::preview(state, &before)).await?;
@@ -59,8 +70,8 @@ pub(crate) async fn apply(shared: &Shared, sources: &[ManifestSource], actor: &A
 }
 
 /// What [`apply`] would do.
-pub(crate) async fn plan(shared: &Shared, sources: &[ManifestSource]) -> Result<PlanView> {
-    let (files, warnings) = check(shared, sources).await?;
+pub(crate) async fn plan(shared: &Shared, sources: &[ManifestSource], options: ApplyOptions) -> Result<PlanView> {
+    let (files, warnings) = check(shared, sources, options).await?;
     let services = services(&files);
     let mut view = shared.look(move |state, _| plan::preview(state, &services)).await?;
     view.warnings = warnings;
@@ -72,7 +83,11 @@ fn services(files: &[Parsed]) -> Vec<ServiceSpec> {
 }
 
 /// Decodes and checks everything; the warnings are told apart from the problems.
-async fn check(shared: &Shared, sources: &[ManifestSource]) -> Result<(Vec<Parsed>, Vec<Diagnostic>)> {
+async fn check(
+    shared: &Shared,
+    sources: &[ManifestSource],
+    options: ApplyOptions,
+) -> Result<(Vec<Parsed>, Vec<Diagnostic>)> {
     if sources.is_empty() || sources.len() > MOST_FILES {
         return Err(Error::invalid(format!("an apply takes 1 to {MOST_FILES} manifests, not {}", sources.len())));
     }
@@ -96,20 +111,31 @@ async fn check(shared: &Shared, sources: &[ManifestSource]) -> Result<(Vec<Parse
         found.extend(manifest::check_settings(file, &known.settings, &kinds));
     }
     refuse(&found)?;
+    let new = images::keep(&mut files, &known, options);
     for file in &files {
         found.extend(machine(shared, file, &known).await?);
     }
     found.extend(ports(shared, &files, &known).await?);
     refuse(&found)?;
+    found.extend(images::pin(shared, &mut files, &new, &known).await?);
+    refuse(&found)?;
     Ok((files, found))
 }
 
 fn known(state: &State) -> Known {
+    let image = |(id, unit): (&UnitId, &Unit)| Some((id.clone(), unit.spec.template.image.clone()?));
     Known {
         settings: state.settings.clone(),
         addresses: state.service_addresses(),
         fixed: fixed_ports(state),
         digests: state.units.iter().map(|(id, unit)| (id.clone(), unit.digest.clone())).collect(),
+        images: state.units.iter().filter(|(_, unit)| !unit.removing).filter_map(image).collect(),
+        image_servers: state
+            .servers
+            .values()
+            .filter(|server| server.images)
+            .map(|server| (server.id.clone(), server.provider.clone()))
+            .collect(),
     }
 }
 

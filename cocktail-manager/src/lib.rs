@@ -25,6 +25,7 @@ mod endpoints;
 mod executor;
 mod fleet;
 mod floor;
+mod images;
 mod logs;
 mod monitor;
 mod observe;

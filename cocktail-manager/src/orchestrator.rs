@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cocktail_core::command::{Command, Commanded, Count};
 use cocktail_core::contract::{
-    Actor, Applied, EndpointSource as _, EndpointStream, EventFilter, ExecSession, ExecSpec, Gate, JoinTicket,
-    LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, ApplyOptions, EndpointSource as _, EndpointStream, EventFilter, ExecSession, ExecSpec, Gate,
+    JoinTicket, LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{Revision, ServerId, UnitId};
@@ -135,11 +135,19 @@ fn one(commanded: &Commanded) -> Option<&UnitId> {
 #[async_trait]
 impl Manager for Orchestrator {
     async fn apply(&self, sources: &[ManifestSource], actor: &Actor) -> Result<Applied> {
-        apply::apply(&self.shared, sources, actor).await
+        self.apply_with(sources, ApplyOptions::default(), actor).await
     }
 
     async fn plan(&self, sources: &[ManifestSource]) -> Result<PlanView> {
-        apply::plan(&self.shared, sources).await
+        self.plan_with(sources, ApplyOptions::default()).await
+    }
+
+    async fn apply_with(&self, sources: &[ManifestSource], options: ApplyOptions, actor: &Actor) -> Result<Applied> {
+        apply::apply(&self.shared, sources, options, actor).await
+    }
+
+    async fn plan_with(&self, sources: &[ManifestSource], options: ApplyOptions) -> Result<PlanView> {
+        apply::plan(&self.shared, sources, options).await
     }
 
     async fn scale(&self, unit: &str, count: u32, actor: &Actor) -> Result<UnitView> {

@@ -118,6 +118,17 @@ impl Engine {
         connected
     }
 
+    /// Where it listens, as it was written down.
+    pub(crate) fn url(&self) -> &str {
+        &self.config.url
+    }
+
+    /// That it answers now.
+    pub(crate) async fn reached(&self) -> Result<()> {
+        let docker = self.api().await?;
+        bounded(times::LOOK, Call::Reads, &format!("reach the engine at {}", self.config.url), docker.ping()).await.map(drop)
+    }
+
     /// What the engine says of itself and its machine.
     pub(crate) async fn info(&self) -> Result<SystemInfo> {
         let docker = self.api().await?;

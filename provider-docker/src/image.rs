@@ -122,6 +122,12 @@ fn begins(launch: &Launch) -> Option<Begins> {
     Some((image.reference.clone(), entrypoint, written, format!("{path} {}", launch.cwd.display())))
 }
 
+/// A reference with a tag or digest: without, an engine would fetch every image of that name.
+pub(crate) fn full(reference: &str) -> String {
+    let (_, path) = reference.rsplit_once('/').unwrap_or(("", reference));
+    if path.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") }
+}
+
 async fn has(engine: &Engine, reference: &str) -> Result<bool> {
     let docker = engine.api().await?;
     let what = format!("look for image {reference}");
@@ -135,9 +141,7 @@ async fn has(engine: &Engine, reference: &str) -> Result<bool> {
 async fn fetch(engine: &Engine, reference: &str, proof: &Proof) -> Result<()> {
     let docker = proof.show(engine.api().await?);
     let what = format!("pull image {reference}");
-    // Without a tag the engine would fetch them all.
-    let (_, path) = reference.rsplit_once('/').unwrap_or(("", reference));
-    let full = if path.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") };
+    let full = full(reference);
     let options = CreateImageOptionsBuilder::new().from_image(&full).build();
     tracing::info!(image = %full, "an image is fetched");
     let fetching = async {

@@ -24,6 +24,7 @@ mod logs;
 mod network;
 mod provider;
 mod registry;
+mod resolve;
 mod runtime;
 mod shared;
 mod target;

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Runtime, RuntimeCapabilities,
-    RuntimeEvent, StopOrder, UsageReading,
+    ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Resolved, Runtime,
+    RuntimeCapabilities, RuntimeEvent, StopOrder, UsageReading,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Generation};
+use cocktail_core::name::Name;
 use cocktail_core::spec::Template;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
@@ -24,7 +25,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::client::{Condition, Ended};
 use crate::shared::Shared;
-use crate::{check, exec, label, logs, times, usage, volume, watch};
+use crate::{check, exec, label, logs, resolve, times, usage, volume, watch};
 
 /// Containers that are ended at once when the runtime ends with everything.
 const AT_ONCE: usize = 8;
@@ -202,6 +203,10 @@ impl Runtime for DockerRuntime {
     async fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecSession> {
         let id = self.find(container).await?;
         exec::begin(&self.shared, &id, spec, ()).await
+    }
+
+    async fn resolve(&self, reference: &str, service: &Name) -> Result<Resolved> {
+        resolve::resolve(&self.shared, reference, service).await
     }
 
     async fn check(&self, template: &Template) -> Result<Vec<(String, String)>> {

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    Actor, Applied, EndpointStream, EventFilter, ExecSession, ExecSpec, JoinTicket, LogLine, LogOptions, LogStream,
-    Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, ApplyOptions, EndpointStream, EventFilter, ExecSession, ExecSpec, JoinTicket, LogLine, LogOptions,
+    LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::Result;
 use cocktail_core::id::UnitId;
@@ -81,14 +81,22 @@ impl Client {
 
 #[async_trait]
 impl Manager for Client {
-    async fn apply(&self, sources: &[ManifestSource], _: &Actor) -> Result<Applied> {
-        let body = Sources { sources: sources.to_vec() };
+    async fn apply(&self, sources: &[ManifestSource], actor: &Actor) -> Result<Applied> {
+        self.apply_with(sources, ApplyOptions::default(), actor).await
+    }
+
+    async fn plan(&self, sources: &[ManifestSource]) -> Result<PlanView> {
+        self.plan_with(sources, ApplyOptions::default()).await
+    }
+
+    async fn apply_with(&self, sources: &[ManifestSource], options: ApplyOptions, _: &Actor) -> Result<Applied> {
+        let body = Sources { sources: sources.to_vec(), pull: options.pull };
         body.check()?;
         self.post("/v1/apply", &body)?.answer().await
     }
 
-    async fn plan(&self, sources: &[ManifestSource]) -> Result<PlanView> {
-        let body = Sources { sources: sources.to_vec() };
+    async fn plan_with(&self, sources: &[ManifestSource], options: ApplyOptions) -> Result<PlanView> {
+        let body = Sources { sources: sources.to_vec(), pull: options.pull };
         body.check()?;
         self.post("/v1/plan", &body)?.changes_nothing().answer().await
     }

@@ -19,7 +19,7 @@ pub(super) async fn apply(
 ) -> Answer<Applied> {
     body.check()?;
     let manager = Arc::clone(shared.manager());
-    Ok(Json(shared.complete(async move { manager.apply(&body.sources, &actor).await }).await?))
+    Ok(Json(shared.complete(async move { manager.apply_with(&body.sources, body.options(), &actor).await }).await?))
 }
 
 pub(super) async fn scale(

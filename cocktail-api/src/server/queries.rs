@@ -65,5 +65,5 @@ pub(super) async fn why(State(shared): State<Shared>, Object(object): Object) ->
 
 pub(super) async fn plan(State(shared): State<Shared>, Json(body): Json<Sources>) -> Answer<PlanView> {
     body.check()?;
-    Ok(Json(shared.manager().plan(&body.sources).await?))
+    Ok(Json(shared.manager().plan_with(&body.sources, body.options()).await?))
 }

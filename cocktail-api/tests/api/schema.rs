@@ -109,7 +109,7 @@ fn every_body_is_described_field_by_field() {
     let error = Error::refused("frozen").with_diagnostics(vec![support::warning()]);
     assert_described("Error", &error_view(&error));
     let source = ManifestSource { file: "a".into(), base: "/".into(), text: String::new() };
-    assert_described("Sources", &Sources { sources: vec![source] });
+    assert_described("Sources", &Sources { sources: vec![source], pull: true });
     assert_described("Count", &Count { count: 1 });
     assert_described("By", &By::default());
     for action in [RolloutAction::Pause, RolloutAction::Resume, RolloutAction::Promote, RolloutAction::Abort] {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use cocktail_core::contract::ApplyOptions;
 use cocktail_core::name::Name;
 
 use super::duration;
@@ -37,11 +38,37 @@ pub(crate) struct ServeArgs {
     pub(crate) background: bool,
 }
 
+/// Whether images stay what they were.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct PullArg {
+    /// Ask again what the tags of images stand for: one that has moved is a new revision
+    #[arg(long)]
+    pub(crate) pull: bool,
+}
+
+impl PullArg {
+    /// What the Manager is asked.
+    pub(crate) fn options(self) -> ApplyOptions {
+        ApplyOptions { pull: self.pull }
+    }
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+    #[command(flatten)]
+    pub(crate) pull: PullArg,
+}
+
 /// `apply`.
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
     pub(crate) files: FilesArgs,
+    #[command(flatten)]
+    pub(crate) pull: PullArg,
     #[command(flatten)]
     pub(crate) wait: WaitArg,
 }

@@ -1,6 +1,6 @@
 //! `apply` and `plan`.
 
-use cocktail_core::contract::{Actor, Manager, ManifestSource};
+use cocktail_core::contract::{Actor, ApplyOptions, Manager, ManifestSource};
 use cocktail_core::id::UnitId;
 
 use super::change;
@@ -15,11 +15,13 @@ pub(crate) async fn apply(
     manager: &dyn Manager,
     actor: &Actor,
     sources: &[ManifestSource],
+    options: ApplyOptions,
     wait: WaitArg,
     ui: &mut Ui,
 ) -> Outcome {
     let before = change::before(manager, wait).await?;
-    let applied = manager.apply(sources, actor).await.map_err(|error| manifests::answered(error, sources, ui))?;
+    let applied = manager.apply_with(sources, options, actor).await;
+    let applied = applied.map_err(|error| manifests::answered(error, sources, ui))?;
     manifests::warn(&applied.warnings, sources, ui);
     if let Some(deadline) = wait.wait {
         progress::until(manager, &applied.units, Goal::Updated { before: &before }, deadline, ui).await?;
@@ -48,8 +50,13 @@ pub(crate) fn tell(changed: &[UnitId], removed: &[UnitId], ui: &mut Ui) {
 }
 
 /// Prints what an apply would do, and why.
-pub(crate) async fn plan(manager: &dyn Manager, sources: &[ManifestSource], ui: &mut Ui) -> Outcome {
-    let plan = manager.plan(sources).await.map_err(|error| manifests::answered(error, sources, ui))?;
+pub(crate) async fn plan(
+    manager: &dyn Manager,
+    sources: &[ManifestSource],
+    options: ApplyOptions,
+    ui: &mut Ui,
+) -> Outcome {
+    let plan = manager.plan_with(sources, options).await.map_err(|error| manifests::answered(error, sources, ui))?;
     manifests::warn(&plan.warnings, sources, ui);
     match ui.format {
         Format::Json => ui.json(&plan),
@@ -95,7 +102,7 @@ mod tests {
         let plan_view = PlanView { actions: vec![action], summary: "1 Unit to create".into(), warnings: Vec::new() };
         let manager = FakeManager { plan: plan_view, ..FakeManager::default() };
         let (mut ui, data, people) = ui(Format::Table);
-        plan(&manager, &sources(), &mut ui).await.unwrap();
+        plan(&manager, &sources(), ApplyOptions::default(), &mut ui).await.unwrap();
         let expected = "ACTION  OBJECT         BECAUSE\ncreate  shop/prod/web  the manifest names it, 0 of 3 exist\n";
         assert_eq!((data.text().as_str(), people.text().as_str()), (expected, "1 Unit to create\n"));
     }
@@ -105,7 +112,7 @@ mod tests {
         let plan_view = PlanView { summary: "nothing would change".into(), ..PlanView::default() };
         let manager = FakeManager { plan: plan_view, ..FakeManager::default() };
         let (mut ui, data, _) = ui(Format::Json);
-        plan(&manager, &sources(), &mut ui).await.unwrap();
+        plan(&manager, &sources(), ApplyOptions::default(), &mut ui).await.unwrap();
         let value: serde_json::Value = serde_json::from_str(&data.text()).unwrap();
         assert_eq!((&value["actions"], &value["summary"]), (&serde_json::json!([]), &"nothing would change".into()));
     }
@@ -115,11 +122,13 @@ mod tests {
         let applied = Applied { changed: vec![unit_id("web")], removed: vec![unit_id("old")], ..Applied::default() };
         let manager = FakeManager { applied, ..FakeManager::default() };
         let (mut out, data, people) = ui(Format::Table);
-        apply(&manager, &Actor::uid(0), &sources(), NO_WAIT, &mut out).await.unwrap();
+        apply(&manager, &Actor::uid(0), &sources(), ApplyOptions::default(), NO_WAIT, &mut out).await.unwrap();
         let expected = "changed shop/prod/web\nremoved shop/prod/old\n";
         assert_eq!((data.text().as_str(), people.text().as_str()), ("", expected));
         let (mut out, _, people) = ui(Format::Table);
-        apply(&FakeManager::default(), &Actor::uid(0), &sources(), NO_WAIT, &mut out).await.unwrap();
+        apply(&FakeManager::default(), &Actor::uid(0), &sources(), ApplyOptions::default(), NO_WAIT, &mut out)
+            .await
+            .unwrap();
         assert_eq!(people.text(), "nothing changed\n");
     }
 
@@ -138,7 +147,8 @@ mod tests {
         let error = Error::invalid("the manifest cannot be applied").with_diagnostics(vec![diagnostic]);
         let manager = FakeManager { error: Some(error), ..FakeManager::default() };
         let (mut ui, _, _) = ui(Format::Table);
-        let failure = apply(&manager, &Actor::uid(0), &sources, NO_WAIT, &mut ui).await.unwrap_err();
+        let failure =
+            apply(&manager, &Actor::uid(0), &sources, ApplyOptions::default(), NO_WAIT, &mut ui).await.unwrap_err();
         assert_eq!(failure.code(), 2);
         let text = failure.to_string();
         assert!(

@@ -37,12 +37,33 @@ pub trait Manager: fmt::Debug + Send + Sync {
     ///
     /// All files are applied in one step or none is. Applying the same again changes nothing.
     ///
+    /// An image that is new in a Unit is pinned to what its reference stands for now, see [`Image`](crate::spec::Image).
+    ///
     /// # Errors
-    /// `InvalidConfig` with diagnostics that point into the files.
+    /// `InvalidConfig` with diagnostics that point into the files; `Denied` and `Refused` for an image that a registry does
+    /// not give to us, or does not answer about.
     async fn apply(&self, sources: &[ManifestSource], actor: &Actor) -> Result<Applied>;
 
     /// What [`Manager::apply`] would do, and why, without doing it.
     async fn plan(&self, sources: &[ManifestSource]) -> Result<PlanView>;
+
+    /// [`Manager::apply`] with options.
+    ///
+    /// # Errors
+    /// As [`Manager::apply`]; `Unsupported` for an option that this Manager does not know.
+    async fn apply_with(&self, sources: &[ManifestSource], options: ApplyOptions, actor: &Actor) -> Result<Applied> {
+        options.refuse()?;
+        self.apply(sources, actor).await
+    }
+
+    /// What [`Manager::apply_with`] would do.
+    ///
+    /// # Errors
+    /// As [`Manager::apply_with`].
+    async fn plan_with(&self, sources: &[ManifestSource], options: ApplyOptions) -> Result<PlanView> {
+        options.refuse()?;
+        self.plan(sources).await
+    }
 
     /// Sets the count of a Unit. An unrelated apply does not undo it.
     async fn scale(&self, unit: &str, count: u32, actor: &Actor) -> Result<UnitView>;
@@ -275,6 +296,23 @@ pub struct ManifestSource {
     pub base: PathBuf,
     /// The text.
     pub text: String,
+}
+
+/// What is asked of an apply beside what the manifests say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// Asks again what the references of images stand for. One that has moved is a new revision.
+    pub pull: bool,
+}
+
+impl ApplyOptions {
+    /// For a Manager that knows none of them.
+    fn refuse(self) -> Result<()> {
+        match self.pull {
+            true => Err(Error::new(ErrorKind::Unsupported, "this manager does not ask again about images")),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What an apply led to.

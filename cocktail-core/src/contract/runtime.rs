@@ -134,6 +134,18 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// Runs a command beside a container: its environment, folder and user.
     async fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecSession>;
 
+    /// What the reference of an image stands for now, for a Service. The registry says it; where that gives no answer, what
+    /// is here under that name counts. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Runtime::prepare`] for an image that is not here: `InvalidConfig` where there is none, `Denied` where it is not
+    /// given to us, `Unavailable` and `Throttled` by a registry that may say it later, and `Unavailable` with the context
+    /// `engine` where it is the server that does not answer.
+    async fn resolve(&self, reference: &str, service: &Name) -> Result<Resolved> {
+        let _ = (reference, service);
+        Ok(Resolved::default())
+    }
+
     /// Checks what only this machine can say about a template: whether the program, folder and user exist.
     /// Returns the manifest key below the unit and a sentence for each problem.
     async fn check(&self, template: &crate::spec::Template) -> Result<Vec<(String, String)>>;
@@ -210,13 +222,23 @@ pub struct Launch {
 /// The image of a [`Launch`]. `argv` replaces its command, and `cwd` its folder, where they are not empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchImage {
-    /// Where it is: `registry/name:tag`, or `name@sha256:…`.
+    /// Where it is: `name@sha256:…`, or `registry/name:tag` where nobody knows more.
     pub reference: String,
     /// What replaces its entrypoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
     /// Whose container it is: Units of one map reach each other by their names.
     pub unit: UnitId,
+}
+
+/// What the reference of an image stands for, see [`Runtime::resolve`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// The digest of its manifest, `sha256:…`. `None` for an image that is here and that no registry ever had, and from a
+    /// runtime that cannot tell.
+    pub digest: Option<String>,
+    /// Why it was not the registry that said so.
+    pub doubt: Option<String>,
 }
 
 fn no_sessions(container: &ContainerId) -> Error {

@@ -32,7 +32,7 @@ pub(super) fn decode(table: &mut Table<'_>, variables: &Variables) -> (bool, Opt
         Some(None) => return (true, None),
         Some(well) => well,
     };
-    (true, Some(Image { reference: reference.to_owned(), entrypoint }))
+    (true, Some(Image { reference: reference.to_owned(), entrypoint, digest: None }))
 }
 
 fn decode_entrypoint(item: &Item<'_>, variables: &Variables) -> Option<Vec<String>> {

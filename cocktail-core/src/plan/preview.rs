@@ -69,7 +69,8 @@ fn change(state: &State, id: &UnitId, unit: &Unit, wanted: &UnitSpec, actions: &
             0 => String::new(),
             first => format!("; {first} first, the others when it is promoted"),
         };
-        let because = format!("revision {} becomes {}: {how}{canary}", unit.revision, next.revision);
+        let moved = moved_image(unit, wanted);
+        let because = format!("revision {} becomes {}{moved}: {how}{canary}", unit.revision, next.revision);
         actions.push(action("replace", id.to_string(), because));
     }
     if next.desired > unit.desired {
@@ -80,6 +81,16 @@ fn change(state: &State, id: &UnitId, unit: &Unit, wanted: &UnitSpec, actions: &
     if digest(&wanted.template) == unit.digest && *wanted != unit.spec && next.desired == unit.desired {
         let because = "settings that need no replacement have changed".to_owned();
         actions.push(action("configure", id.to_string(), because));
+    }
+}
+
+/// Says so where the reference of the image is the same and stands for something else.
+fn moved_image(unit: &Unit, wanted: &UnitSpec) -> String {
+    match (&unit.spec.template.image, &wanted.template.image) {
+        (Some(old), Some(new)) if old.reference == new.reference && old.digest != new.digest => {
+            format!(", since {} is another image now", new.reference)
+        }
+        _ => String::new(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::id::{ContainerId, Generation, OperationId, UnitId};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::PortPool;
 use crate::server::Server;
-use crate::spec::{Partition, ServiceSpec};
+use crate::spec::{Partition, ServiceSpec, Template};
 use crate::text::Text;
 use crate::unit::{Unit, pool};
 
@@ -268,6 +268,7 @@ impl State {
                         self.soft.fleet_dirty |= moved && self.soft.wanting.contains_key(&id);
                         if record.revision != revision {
                             let because = format!("{actor} applied revision {}", record.revision);
+                            let because = with_image(because, &record.spec.template);
                             record.why.record(at, "update", &because, &[]);
                         }
                         if record.desired != desired {
@@ -280,7 +281,8 @@ impl State {
                     }
                     None => {
                         let mut record = Unit::new(unit.clone(), at, actor);
-                        record.why.record(at, "create", &format!("applied by {actor}"), &[]);
+                        let because = with_image(format!("applied by {actor}"), &unit.template);
+                        record.why.record(at, "create", &because, &[]);
                         self.units.insert(id.clone(), record);
                     }
                 }
@@ -504,5 +506,13 @@ impl State {
             self.touch(id);
             self.soft.routes_changed = true;
         }
+    }
+}
+
+/// A reason, with what is known of the image.
+fn with_image(because: String, template: &Template) -> String {
+    match &template.image {
+        Some(image) => format!("{because}; {}", image.said()),
+        None => because,
     }
 }

@@ -2,5 +2,6 @@
 
 mod behaviour;
 mod fleet;
+mod images;
 mod pretend;
 mod production;

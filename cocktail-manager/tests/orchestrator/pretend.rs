@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use cocktail_core::contract::{
     ClaimOutcome, Connection, ExecSession, ExecSpec, Exit, Forwarder, Handle, Known, Launch, Listing, LogLine,
     LogOptions, LogStream, Observation, Offering, ProbeKind, Provider, ProviderCapabilities, ProvisionCtx,
-    Requirements, RouteOutcome, RouteTraffic, RoutingTable, Runtime, RuntimeCapabilities, RuntimeEvent, ServerClaim,
-    ServerListing, ServerObservation, ServerSpec, Sighting, StopOrder, TerminateReason, UsageReading, VolumeFound,
+    Requirements, Resolved, RouteOutcome, RouteTraffic, RoutingTable, Runtime, RuntimeCapabilities, RuntimeEvent,
+    ServerClaim, ServerListing, ServerObservation, ServerSpec, Sighting, StopOrder, TerminateReason, UsageReading,
+    VolumeFound,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Generation, ServerId, UnitId};
@@ -43,6 +44,12 @@ pub(crate) struct Machine {
     pub(crate) descended: Mutex<bool>,
     /// Starts are not answered.
     pub(crate) silent: Mutex<bool>,
+    /// What references of images stand for. With it the machine runs images, and nothing else.
+    pub(crate) images: Mutex<Option<BTreeMap<String, Result<Resolved>>>>,
+    /// References of images that were asked about.
+    pub(crate) asked: Mutex<Vec<String>>,
+    /// The image that each container was started from.
+    pub(crate) started_from: Mutex<BTreeMap<ContainerId, String>>,
     events: broadcast::Sender<RuntimeEvent>,
     name: Name,
 }
@@ -68,6 +75,9 @@ impl Machine {
             hasty: Mutex::default(),
             descended: Mutex::default(),
             silent: Mutex::default(),
+            images: Mutex::default(),
+            asked: Mutex::default(),
+            started_from: Mutex::default(),
             events: broadcast::channel(64).0,
             name: Name::new(name).expect("a name"),
         })
@@ -76,6 +86,10 @@ impl Machine {
     pub(crate) fn running(&self) -> BTreeMap<ContainerId, Option<u32>> {
         let running = self.running.lock().expect("unpoisoned");
         running.iter().map(|(id, (_, handle))| (id.clone(), handle.pid)).collect()
+    }
+
+    fn runs_images(&self) -> bool {
+        self.images.lock().expect("unpoisoned").is_some()
     }
 
     pub(crate) fn starts(&self) -> u32 {
@@ -113,7 +127,7 @@ impl Provider for Pretend {
         "standalone"
     }
     fn capabilities(&self) -> ProviderCapabilities {
-        ProviderCapabilities::default()
+        ProviderCapabilities { images: self.0.runs_images(), ..ProviderCapabilities::default() }
     }
     fn validate(&self, _: &Template) -> Vec<(String, String)> {
         Vec::new()
@@ -155,7 +169,8 @@ impl Provider for Pretend {
 #[async_trait]
 impl Runtime for Pretend {
     fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities { outlives_manager: true, ..RuntimeCapabilities::default() }
+        let images = self.0.runs_images();
+        RuntimeCapabilities { outlives_manager: true, images, ..RuntimeCapabilities::default() }
     }
     async fn prepare(&self, launch: &Launch) -> Result<()> {
         let taken = self.0.taken.lock().expect("unpoisoned");
@@ -167,6 +182,10 @@ impl Runtime for Pretend {
     async fn start(&self, launch: &Launch) -> Result<Handle> {
         if *self.0.silent.lock().expect("unpoisoned") {
             return std::future::pending().await;
+        }
+        if let Some(image) = &launch.image {
+            let mut started_from = self.0.started_from.lock().expect("unpoisoned");
+            started_from.insert(launch.container.clone(), image.reference.clone());
         }
         let handle = {
             let mut running = self.0.running.lock().expect("unpoisoned");
@@ -248,6 +267,11 @@ impl Runtime for Pretend {
     }
     async fn exec(&self, _: &ContainerId, _: &ExecSpec) -> Result<ExecSession> {
         Err(Error::new(ErrorKind::Unsupported, "pretended containers run no commands"))
+    }
+    async fn resolve(&self, reference: &str, _: &Name) -> Result<Resolved> {
+        self.0.asked.lock().expect("unpoisoned").push(reference.to_owned());
+        let images = self.0.images.lock().expect("unpoisoned");
+        images.as_ref().and_then(|images| images.get(reference).cloned()).unwrap_or_else(|| Ok(Resolved::default()))
     }
     async fn check(&self, template: &Template) -> Result<Vec<(String, String)>> {
         let missing = template.command.first().is_some_and(|program| program == "missing");

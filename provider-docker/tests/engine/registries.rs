@@ -16,6 +16,8 @@ machine::trials![
     a_private_image_comes_with_a_password_from_a_file_the_environment_or_a_helper,
     a_refusal_names_the_table_and_is_no_missing_image,
     a_registry_that_does_not_answer_may_come_back,
+    what_a_tag_stands_for_is_the_registrys_word_else_the_engines,
+    bytes_are_the_same_although_their_tag_has_moved,
 ];
 
 /// A registry with one image.
@@ -132,4 +134,73 @@ async fn a_registry_that_does_not_answer_may_come_back(machine: &mut Machine) {
     assert_eq!(machine.exited("a").await, Exit::Code(0));
     machine.runtime().remove(&launch.container).await.unwrap();
     machine.engine.docker(&["rmi", &hub.image]).unwrap();
+}
+
+/// Another image: as the first, with a file.
+fn other(machine: &Machine, word: &str) -> String {
+    let (name, script) = (format!("make-{word}"), format!("echo {word} > /version"));
+    let image = format!("cocktail-{word}:1");
+    machine.engine.docker(&["run", "--name", &name, IMAGE, "sh", "-c", &script]).unwrap();
+    machine.engine.docker(&["commit", &name, &image]).unwrap();
+    machine.engine.docker(&["rm", &name]).unwrap();
+    image
+}
+
+async fn what_a_tag_stands_for_is_the_registrys_word_else_the_engines(machine: &mut Machine) {
+    let mut hub = Hub::new(machine);
+    let access = hub.password(PASSWORD);
+    hub.show(machine, access, &["shop"]).await;
+    let runtime = machine.runtime();
+    let shop = Name::new("shop").unwrap();
+    let first = runtime.resolve(&hub.image, &shop).await.unwrap();
+    let digest = first.digest.unwrap();
+    assert!(digest.starts_with("sha256:") && first.doubt.is_none());
+    // The engine has the first one, and the registry another under the same name.
+    machine.run(&hub.launch(machine, "team/app:1")).await;
+    let other = other(machine, "second");
+    let held = format!("{}@{digest}", hub.image.trim_end_matches(":1"));
+    hub.registry.push(&machine.engine, &other, "team/app:1").unwrap();
+    // Pushing has moved the name in the engine, too.
+    machine.engine.docker(&["tag", &held, &hub.image]).unwrap();
+    let second = runtime.resolve(&hub.image, &shop).await.unwrap();
+    assert!(second.digest.as_ref().is_some_and(|second| *second != digest) && second.doubt.is_none());
+
+    let denied = runtime.resolve(&hub.image.replace("app", "else"), &Name::new("bank").unwrap()).await.unwrap_err();
+    assert_eq!(*denied.kind(), ErrorKind::Denied, "{denied}");
+    let missing = runtime.resolve(&hub.image.replace(":1", ":none"), &shop).await.unwrap_err();
+    assert_eq!(*missing.kind(), ErrorKind::InvalidConfig, "{missing}");
+    hub.registry.stop().unwrap();
+    let here = runtime.resolve(&hub.image, &shop).await.unwrap();
+    assert!(here.digest == Some(digest) && here.doubt.is_some_and(|doubt| doubt.contains("refused")));
+    let nowhere = runtime.resolve(&hub.image.replace(":1", ":none"), &shop).await.unwrap_err();
+    assert_eq!(*nowhere.kind(), ErrorKind::Unavailable, "{nowhere}");
+    // Nobody answers who could be asked.
+    machine.url = Some("unix:///tmp/no-such-engine".into());
+    machine.attach(&[]).await;
+    let away = machine.runtime().resolve(&hub.image, &shop).await.unwrap_err();
+    assert!(*away.kind() == ErrorKind::Unavailable && away.context("engine").is_some(), "{away:?}");
+    machine.url = None;
+    machine.attach(&[]).await;
+    // No registry ever had this one.
+    let own = runtime.resolve(IMAGE, &shop).await.unwrap();
+    assert!(own.digest.is_none() && own.doubt.is_some());
+}
+
+async fn bytes_are_the_same_although_their_tag_has_moved(machine: &mut Machine) {
+    let hub = Hub::new(machine);
+    let access = hub.password(PASSWORD);
+    hub.show(machine, access, &[]).await;
+    let (one, two) = (other(machine, "one"), other(machine, "two"));
+    let tag = hub.registry.push(&machine.engine, &one, "team/moves:1").unwrap();
+    let resolved = machine.runtime().resolve(&tag, &Name::new("shop").unwrap()).await.unwrap();
+    hub.registry.push(&machine.engine, &two, "team/moves:1").unwrap();
+    machine.engine.docker(&["rmi", &one, &two]).unwrap();
+    let exact = format!("{}@{}", tag.trim_end_matches(":1"), resolved.digest.unwrap());
+    for (name, reference, word) in [("a", &exact, "one"), ("b", &tag, "two")] {
+        let mut launch = machine.launch(name, &format!("grep -x {word} /version"));
+        launch.image.as_mut().unwrap().reference.clone_from(reference);
+        machine.run(&launch).await;
+        assert_eq!(machine.exited(name).await, Exit::Code(0), "{reference}");
+        machine.runtime().remove(&launch.container).await.unwrap();
+    }
 }

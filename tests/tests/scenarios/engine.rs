@@ -8,6 +8,7 @@ use cocktail_tests::{Home, Manager};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use xtask::engine::{Network, PrivateEngine};
+use xtask::registry::{PASSWORD, PrivateRegistry, USER};
 use xtask::skip_if;
 
 const IMAGE: &str = "cocktail-test:1";
@@ -45,6 +46,49 @@ impl Stage {
         let (settings, url) = (self.home.settings(), self.engine.url());
         let boxes = format!("{settings}[providers.boxes]\nkind = \"docker\"\nendpoint = \"{url}\"\n{more}");
         self.home.serve_through(&["nsenter", &self.network()], &boxes)
+    }
+
+    /// A Manager that may have the images of a registry.
+    fn serve_hub(&self, registry: &PrivateRegistry) -> Manager {
+        let (settings, url, host) = (self.home.settings(), self.engine.url(), registry.host());
+        let file = self.home.write("password", format!("{PASSWORD}\n"));
+        let settings = format!(
+            "{settings}[providers.boxes]\nkind = \"docker\"\nengines = [\"{url}\"]\n\
+             [registries.hub]\nhost = \"{host}\"\nusername = \"{USER}\"\npassword = {{ file = {file:?} }}\n\
+             services = [\"shop\"]\n"
+        );
+        self.home.serve_through(&["nsenter", &self.network()], &settings)
+    }
+
+    /// Makes an image whose containers answer a word.
+    fn image(&self, word: &str) -> String {
+        let image = format!("cocktail-{word}:1");
+        let script = format!("mkdir -p /www && echo {word} > /www/index.html");
+        self.engine.docker(&["run", "--name", "made", IMAGE, "sh", "-c", &script]).unwrap();
+        self.engine.docker(&["commit", "made", &image]).unwrap();
+        self.engine.docker(&["rm", "made"]).unwrap();
+        image
+    }
+
+    /// The manifest of a Unit that runs an image as [`Stage::image`] makes them.
+    fn write(&self, image: &str, replicas: u32) {
+        let port = self.port;
+        let text = format!(
+            "service = \"shop\"\n[maps.prod.units.web]\nimage = \"{image}\"\n\
+             command = [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]\nreplicas = {replicas}\n\
+             ports.http = {{ service = {port}, container = 80 }}\n\
+             ready = {{ http = \"/index.html\", every = \"100ms\", timeout = \"5s\" }}\n\
+             update = {{ monitor = \"200ms\", progress = \"60s\" }}\nstop = {{ grace = \"1s\" }}\n"
+        );
+        self.home.write("web.toml", text);
+    }
+
+    /// References that the containers were made from.
+    fn made_from(&self) -> BTreeSet<String> {
+        let ours = ["ps", "-a", "--filter", "label=cocktail.store", "--format", "{{.ID}}"];
+        let ids = self.engine.docker(&ours).unwrap();
+        let image = |id: &str| self.engine.docker(&["inspect", "--format", "{{.Config.Image}}", id]).unwrap();
+        ids.split_whitespace().map(image).collect()
     }
 
     fn apply(&self, word: &str) {
@@ -196,18 +240,68 @@ fn an_image_that_cannot_be_had_in_the_middle_of_an_update_stops_nothing_and_goes
     stage.apply("one");
     let home = &stage.home;
     let before = home.settled("web", 3);
-    stage.apply_image("127.0.0.1:1/shop/web:2", "two", "3s");
+    // What says itself which bytes it means is asked for when it is started, and not before.
+    let image = format!("127.0.0.1:1/shop/web@sha256:{}", "a1".repeat(32));
+    stage.apply_image(&image, "two", "3s");
     let mut said = false;
     home.eventually("the update has gone back", || {
         assert_eq!(stage.answer(), "one");
         said |= home
             .containers("web")
             .iter()
-            .any(|it| it["reason"].as_str().is_some_and(|reason| reason.contains("127.0.0.1:1/shop/web:2")));
-        home.why("web").iter().any(|why| why.contains("no progress within 3s") && why.contains("shop/web:2"))
+            .any(|it| it["reason"].as_str().is_some_and(|reason| reason.contains("127.0.0.1:1/shop/web@")));
+        home.why("web").iter().any(|why| why.contains("no progress within 3s") && why.contains("shop/web@"))
     });
     assert!(said, "whoever looks is told what is waited for");
     assert_eq!(home.settled("web", 3), before);
+    home.ok(&["rm", "web"]);
+    home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0]);
+    stage.home.finish();
+}
+
+#[test]
+fn an_image_stays_what_its_tag_stood_for_until_somebody_asks_again() {
+    skip_if!(NoDockerEngine);
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().unwrap();
+    let registry = PrivateRegistry::start(folder.path(), &stage.engine).unwrap();
+    let (one, two) = (stage.image("one"), stage.image("two"));
+    let tag = registry.push(&stage.engine, &one, "shop/web:1").unwrap();
+    let manager = stage.serve_hub(&registry);
+    let home = &stage.home;
+    stage.write(&tag, 1);
+    home.ok(&["apply", "web.toml"]);
+    home.settled("web", 1);
+    assert_eq!(stage.answer(), "one");
+    let first = stage.made_from();
+    assert!(first.len() == 1 && first.iter().all(|made| made.contains("/shop/web@sha256:")), "{first:?}");
+
+    // The tag moves; nobody has asked for that, neither more containers nor an apply about something else.
+    registry.push(&stage.engine, &two, "shop/web:1").unwrap();
+    home.ok(&["extend", "web", "1"]);
+    home.settled("web", 2);
+    stage.write(&tag, 3);
+    home.ok(&["apply", "web.toml"]);
+    home.settled("web", 3);
+    assert_eq!((stage.answer(), stage.made_from()), ("one".into(), first.clone()));
+    assert!(home.ok(&["plan", "web.toml"]).stderr.contains("nothing would change"));
+    assert!(home.ok(&["plan", "--pull", "web.toml"]).stdout.contains("is another image now"));
+
+    home.ok(&["apply", "--pull", "web.toml", "--wait"]);
+    assert_eq!(stage.answer(), "two");
+    let second = stage.made_from();
+    assert!(second.is_disjoint(&first), "{second:?}");
+
+    // The way back gets the first bytes, also by another Manager and although the engine has forgotten them.
+    manager.kill();
+    let _manager = stage.serve_hub(&registry);
+    home.settled("web", 3);
+    let held = first.iter().next().unwrap();
+    stage.engine.docker(&["rmi", "--force", held, &one]).unwrap();
+    home.ok(&["rollback", "web"]);
+    home.eventually("the first bytes serve again", || stage.answer() == "one" && stage.made_from() == first);
+    home.settled("web", 3);
+
     home.ok(&["rm", "web"]);
     home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0]);
     stage.home.finish();

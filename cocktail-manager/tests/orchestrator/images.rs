@@ -1,0 +1,151 @@
+//! What the tags of images stand for: asked once, kept with the revision.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cocktail_core::contract::{Actor, ApplyOptions, Manager, ManifestSource, Resolved};
+use cocktail_core::error::{Error, ErrorKind, Result};
+use cocktail_core::manifest::Severity;
+use cocktail_manager::Orchestrator;
+
+use crate::behaviour::{manifest, ready, start, store, until};
+use crate::pretend::Machine;
+
+const PULL: ApplyOptions = ApplyOptions { pull: true };
+
+fn digest(letter: &str) -> String {
+    format!("sha256:{}", letter.repeat(64))
+}
+
+fn by_registry(letter: &str) -> Result<Resolved> {
+    Ok(Resolved { digest: Some(digest(letter)), doubt: None })
+}
+
+/// A machine that runs images, and knows these.
+fn machine(images: &[(&str, Result<Resolved>)]) -> Arc<Machine> {
+    let machine = Machine::new();
+    say(&machine, images);
+    machine
+}
+
+fn say(machine: &Machine, images: &[(&str, Result<Resolved>)]) {
+    let images = images.iter().map(|(reference, answer)| ((*reference).to_owned(), answer.clone())).collect();
+    *machine.images.lock().unwrap() = Some(images);
+}
+
+fn web(image: &str, count: u32) -> ManifestSource {
+    manifest(&format!(
+        "service = \"shop\"\n[maps.prod.units.web]\nimage = \"{image}\"\nreplicas = {count}\n\
+         update = {{ monitor = \"100ms\" }}\nrestart = {{ base = \"0ms\" }}\n"
+    ))
+}
+
+/// What the containers that run now were started from.
+fn from(machine: &Machine) -> BTreeSet<String> {
+    let started_from = machine.started_from.lock().unwrap();
+    machine.running().keys().map(|id| started_from[id].clone()).collect()
+}
+
+async fn serves(manager: &Orchestrator, machine: &Machine, count: u32, image: &str) {
+    let wanted = BTreeSet::from([image.to_owned()]);
+    until(manager, image, |units, containers| {
+        units.iter().all(|unit| unit.ready == count) && containers.len() == count as usize && from(machine) == wanted
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_is_pinned_when_it_is_applied_and_moves_only_when_somebody_asks() {
+    let (store, machine) = (store(), machine(&[("hub:5000/web:1", by_registry("a"))]));
+    let manager = start(&store, &machine).await;
+    let me = Actor::embedder();
+    let applied = manager.apply(&[web("hub:5000/web:1", 1)], &me).await.unwrap();
+    assert_eq!(applied.warnings, []);
+    let (one, two) = (format!("hub:5000/web@{}", digest("a")), format!("hub:5000/web@{}", digest("b")));
+    serves(&manager, &machine, 1, &one).await;
+    let why = manager.why("web").await.unwrap();
+    assert!(why.iter().any(|why| why.because.contains(&format!("hub:5000/web:1 is {}", digest("a")))), "{why:?}");
+
+    // The tag moves, and an apply about something else is none about the image.
+    say(&machine, &[("hub:5000/web:1", by_registry("b"))]);
+    manager.apply(&[web("hub:5000/web:1", 2)], &me).await.unwrap();
+    serves(&manager, &machine, 2, &one).await;
+    manager.extend("web", 1, &me).await.unwrap();
+    serves(&manager, &machine, 3, &one).await;
+    assert_eq!(machine.asked.lock().unwrap().len(), 1);
+    assert_eq!(manager.plan(&[web("hub:5000/web:1", 2)]).await.unwrap().actions, []);
+
+    let plan = manager.plan_with(&[web("hub:5000/web:1", 2)], PULL).await.unwrap();
+    assert!(plan.actions[0].because.contains("since hub:5000/web:1 is another image now"), "{plan:?}");
+    let applied = manager.apply_with(&[web("hub:5000/web:1", 2)], PULL, &me).await.unwrap();
+    assert_eq!(applied.changed.len(), 1);
+    serves(&manager, &machine, 3, &two).await;
+    assert_eq!(manager.units().await.unwrap()[0].revision, 2);
+
+    until(&manager, "the update is over", |units, _| units[0].rollout.state == "completed").await;
+    manager.rollback("web", None, &me).await.unwrap();
+    serves(&manager, &machine, 3, &one).await;
+    // What was gone back to is what was applied last.
+    manager.apply(&[web("hub:5000/web:1", 2)], &me).await.unwrap();
+    serves(&manager, &machine, 3, &one).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_nobody_can_pin_is_told_and_one_that_says_itself_is_not_asked_about() {
+    let doubt = Some("no such host".to_owned());
+    let here = Ok(Resolved { digest: Some(digest("c")), doubt: doubt.clone() });
+    let (store, machine) = (store(), machine(&[("own:1", Ok(Resolved { digest: None, doubt })), ("here:1", here)]));
+    let manager = start(&store, &machine).await;
+    let me = Actor::embedder();
+    let applied = manager.apply(&[web("own:1", 1)], &me).await.unwrap();
+    let warned = |found: &[cocktail_core::manifest::Diagnostic]| found[0].to_string();
+    assert!(warned(&applied.warnings).contains("shop.toml:3:1: own:1 is not pinned"), "{applied:?}");
+    serves(&manager, &machine, 1, "own:1").await;
+    // It is told once: what was applied before is no news.
+    assert_eq!(manager.apply(&[web("own:1", 1)], &me).await.unwrap().warnings, []);
+
+    let applied = manager.apply(&[web("here:1", 1)], &me).await.unwrap();
+    assert!(warned(&applied.warnings).contains("is what an engine has under that name"), "{applied:?}");
+    serves(&manager, &machine, 1, &format!("here@{}", digest("c"))).await;
+
+    // While no server answers nobody can be asked, and nothing is started either.
+    let away = Error::new(ErrorKind::Unavailable, "nobody answers").with("engine", "unix:///x");
+    say(&machine, &[("away:1", Err(away))]);
+    let applied = manager.apply(&[web("away:1", 1)], &me).await.unwrap();
+    assert!(warned(&applied.warnings).contains("away:1 is not pinned"), "{applied:?}");
+    serves(&manager, &machine, 1, "away:1").await;
+
+    let exact = format!("web:1@{}", digest("d"));
+    manager.apply_with(&[web(&exact, 1)], PULL, &me).await.unwrap();
+    serves(&manager, &machine, 1, &exact).await;
+    assert_eq!(*machine.asked.lock().unwrap(), ["own:1", "here:1", "away:1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_cannot_be_had_leaves_everything_as_it_is() {
+    let (store, machine) = (store(), machine(&[("web:1", by_registry("a"))]));
+    let manager = start(&store, &machine).await;
+    let me = Actor::embedder();
+    manager.apply(&[web("web:1", 1)], &me).await.unwrap();
+    ready(&manager, 1).await;
+    let other = manifest("service = \"shop\"\n[maps.other.units.cache]\nimage = \"cache:1\"\n");
+    for (kind, told) in [
+        (ErrorKind::Unavailable, ErrorKind::Refused),
+        (ErrorKind::Throttled { retry_after: None }, ErrorKind::Refused),
+        (ErrorKind::Denied, ErrorKind::Denied),
+        (ErrorKind::InvalidConfig, ErrorKind::InvalidConfig),
+    ] {
+        say(&machine, &[("web:2", by_registry("b")), ("cache:1", Err(Error::new(kind, "registry: no")))]);
+        let error = manager.apply(&[web("web:2", 1), other.clone()], &me).await.unwrap_err();
+        assert_eq!(*error.kind(), told, "{error}");
+        match told {
+            ErrorKind::InvalidConfig => {
+                let problem = error.diagnostics().iter().find(|found| found.severity == Severity::Error).unwrap();
+                assert!(problem.key == "maps.other.units.cache.image" && problem.message.contains("registry: no"));
+            }
+            _ => assert!(error.chain().contains("cache:1") && error.chain().contains("registry: no"), "{error:?}"),
+        }
+        assert_eq!(manager.units().await.unwrap().len(), 1);
+        serves(&manager, &machine, 1, &format!("web@{}", digest("a"))).await;
+    }
+}
