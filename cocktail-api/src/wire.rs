@@ -360,7 +360,8 @@ mod tests {
     fn a_manifest_that_is_too_long_is_refused() {
         let source = |text: String| ManifestSource { file: "a.toml".into(), base: "/srv".into(), text };
         assert!(Sources { sources: vec![source("x".repeat(LONGEST_MANIFEST))], pull: false }.check().is_ok());
-        let error = Sources { sources: vec![source("x".repeat(LONGEST_MANIFEST + 1))], pull: false }.check().unwrap_err();
+        let error =
+            Sources { sources: vec![source("x".repeat(LONGEST_MANIFEST + 1))], pull: false }.check().unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::InvalidConfig);
     }
 

@@ -17,7 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocktail_core::contract::{Actor, EventFilter, Manager, ManifestSource, ShutdownMode};
+use cocktail_core::contract::{Actor, ApplyOptions, EventFilter, Manager, ManifestSource, ShutdownMode};
 use cocktail_core::id::UnitId;
 use cocktail_core::manifest::Parsed;
 use cocktail_core::view::UnitView;
@@ -123,7 +123,7 @@ async fn begin(
 ) -> Outcome {
     let before = manager.units().await?;
     let ran: Vec<UnitId> = progress::ids(&before.iter().filter(|unit| !unit.stopped).cloned().collect::<Vec<_>>());
-    let applied = manager.apply(sources, actor).await.map_err(|error| manifests::answered(error, sources, ui))?;
+    let applied = apply::send(manager, actor, sources, ApplyOptions::default(), ui).await?;
     manifests::warn(&applied.warnings, sources, ui);
     apply::tell(&applied.changed, &applied.removed, ui);
     begun.started = applied.units.iter().filter(|unit| !ran.contains(unit)).cloned().collect();

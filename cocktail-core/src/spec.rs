@@ -304,18 +304,44 @@ pub struct Image {
     /// asks. `None` where the reference says it itself, and where nobody could.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// How it is made, where it is not only fetched. The reference is then given by the Manager, and says by a hash what went
+    /// into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
 }
+
+/// How an image is made from files of the Manager's machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// The folder with the files.
+    pub context: PathBuf,
+    /// The Dockerfile, relative to that.
+    pub file: PathBuf,
+    /// Build arguments. They are stored and shown.
+    pub args: BTreeMap<String, String>,
+    /// The stage that is built; the last one when `None`.
+    pub target: Option<String>,
+    /// What it is built for; what the engine is when `None`.
+    pub platform: Option<String>,
+    /// The table of the registry that it is pushed to. Without one, each server builds it for itself.
+    pub registry: Option<Name>,
+    /// What it is called in that registry; service, map and Unit when `None`.
+    pub name: Option<String>,
+}
+
+/// What the references of images begin with that a server has built for itself. No registry is ever asked for those.
+pub const BUILT_HERE: &str = "localhost/cocktail/";
 
 impl Image {
     /// Whether the reference itself says which bytes it means.
     pub fn is_exact(&self) -> bool {
-        self.reference.contains('@')
+        self.reference.contains('@') || self.build.is_some() && self.reference.starts_with(BUILT_HERE)
     }
 
     /// What a server is asked for: the bytes that the reference stood for when it was applied, where that is known.
     pub fn exact(&self) -> String {
         match &self.digest {
-            Some(digest) if !self.is_exact() => format!("{}@{digest}", without_tag(&self.reference)),
+            Some(digest) if !self.reference.contains('@') => format!("{}@{digest}", without_tag(&self.reference)),
             _ => self.reference.clone(),
         }
     }
@@ -567,7 +593,7 @@ mod tests {
     fn an_image_is_asked_for_by_what_its_tag_stood_for() {
         let digest = format!("sha256:{}", "a1".repeat(32));
         let exact = |reference: &str, digest: Option<&String>| {
-            Image { reference: reference.into(), entrypoint: None, digest: digest.cloned() }.exact()
+            Image { reference: reference.into(), entrypoint: None, digest: digest.cloned(), build: None }.exact()
         };
         assert_eq!(exact("web", None), "web");
         for (reference, name) in [("web", "web"), ("a:5000/b/c:1.4", "a:5000/b/c"), ("a:5000/b", "a:5000/b")] {

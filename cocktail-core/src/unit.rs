@@ -271,8 +271,8 @@ impl Unit {
     }
 }
 
-/// The identity of what a container is made from: service ports, restart policy, and where an artifact comes from, as long
-/// as it is the same one, can change without a replacement, so they are not part of it.
+/// The identity of what a container is made from: service ports, restart policy, and where an artifact or the files of a build
+/// come from, as long as they are the same, can change without a replacement, so they are not part of it.
 pub fn digest(template: &Template) -> String {
     let mut kept = template.clone();
     for port in &mut kept.ports {
@@ -287,6 +287,10 @@ pub fn digest(template: &Template) -> String {
         retries: 0,
         deadline: None,
     };
+    if let Some(image) = &mut kept.image {
+        // Its name says what went into it.
+        image.build = None;
+    }
     if let Some(artifact) = &mut kept.artifact {
         artifact.source = crate::spec::ArtifactSource::Url(String::new());
     }

@@ -326,6 +326,17 @@ pub struct UnitUsage {
     pub waiting: u64,
 }
 
+/// One line of a build.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildLine {
+    /// The Unit whose image it is.
+    pub unit: String,
+    /// The server that builds it.
+    pub server: String,
+    /// The line.
+    pub line: String,
+}
+
 /// One operation on a container or on servers (`ops`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationView {

@@ -1,15 +1,15 @@
 //! From the text of manifests to a command: everything that can be wrong is found before anything changes.
 //!
 //! Decoding is pure; then the providers are asked what only they can say (does the program exist), and the forwarder
-//! proves that new service ports are free. Last, images that are new get what their names stand for (`images`). All problems
-//! come back as diagnostics that point into the files.
+//! proves that new service ports are free. Last, images that are new get what their names stand for (`images`), and those that
+//! are made from files are built (`builds`). All problems come back as diagnostics that point into the files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use cocktail_core::command::Command;
-use cocktail_core::contract::{Actor, Applied, ApplyOptions, ManifestSource, Provider};
+use cocktail_core::contract::{Actor, Applied, ApplyOptions, ManifestSource, Provider, Runtime};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::{ServerId, UnitId};
 use cocktail_core::manifest::{self, Diagnostic, Parsed, Severity};
@@ -22,10 +22,19 @@ use cocktail_core::unit::{Unit, digest};
 use cocktail_core::view::PlanView;
 
 use crate::shared::Shared;
-use crate::{images, schedule};
+use crate::{builds, images, schedule};
 
 /// Files that one apply takes at most.
 const MOST_FILES: usize = 64;
+
+/// Whether something is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// It is only asked what would be.
+    Dry,
+    /// Images are built.
+    ForReal,
+}
 
 /// What the state says about the Units of the manifests.
 pub(crate) struct Known {
@@ -42,6 +51,15 @@ pub(crate) struct Known {
     pub(crate) image_servers: BTreeMap<ServerId, Name>,
 }
 
+impl Known {
+    /// Servers that may run an image, which are connected.
+    pub(crate) fn servers(&self, shared: &Shared, providers: &[Name]) -> Vec<(ServerId, Arc<dyn Runtime>)> {
+        let may = |provider: &Name| providers.is_empty() || providers.contains(provider);
+        let servers = self.image_servers.iter().filter(|(_, provider)| may(provider));
+        servers.filter_map(|(server, _)| Some((server.clone(), shared.servers.get(server)?))).collect()
+    }
+}
+
 /// Takes manifests as the desired state of the maps that they name.
 pub(crate) async fn apply(
     shared: &Shared,
@@ -49,7 +67,7 @@ pub(crate) async fn apply(
     options: ApplyOptions,
     actor: &Actor,
 ) -> Result<Applied> {
-    let (files, warnings) = check(shared, sources, options).await?;
+    let (files, warnings) = check(shared, sources, options, How::ForReal).await?;
     let services = services(&files);
     let before = services.clone();
     let preview = shared.look(move |state, _| plan::preview(state, &before)).await?;
@@ -71,7 +89,7 @@ pub(crate) async fn apply(
 
 /// What [`apply`] would do.
 pub(crate) async fn plan(shared: &Shared, sources: &[ManifestSource], options: ApplyOptions) -> Result<PlanView> {
-    let (files, warnings) = check(shared, sources, options).await?;
+    let (files, warnings) = check(shared, sources, options, How::Dry).await?;
     let services = services(&files);
     let mut view = shared.look(move |state, _| plan::preview(state, &services)).await?;
     view.warnings = warnings;
@@ -87,6 +105,7 @@ async fn check(
     shared: &Shared,
     sources: &[ManifestSource],
     options: ApplyOptions,
+    how: How,
 ) -> Result<(Vec<Parsed>, Vec<Diagnostic>)> {
     if sources.is_empty() || sources.len() > MOST_FILES {
         return Err(Error::invalid(format!("an apply takes 1 to {MOST_FILES} manifests, not {}", sources.len())));
@@ -111,6 +130,8 @@ async fn check(
         found.extend(manifest::check_settings(file, &known.settings, &kinds));
     }
     refuse(&found)?;
+    found.extend(builds::name(shared, &mut files, &known).await?);
+    refuse(&found)?;
     let new = images::keep(&mut files, &known, options);
     for file in &files {
         found.extend(machine(shared, file, &known).await?);
@@ -119,6 +140,10 @@ async fn check(
     refuse(&found)?;
     found.extend(images::pin(shared, &mut files, &new, &known).await?);
     refuse(&found)?;
+    if how == How::ForReal {
+        found.extend(builds::build(shared, &mut files, &known).await?);
+        refuse(&found)?;
+    }
     Ok((files, found))
 }
 

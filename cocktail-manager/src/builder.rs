@@ -32,7 +32,7 @@ use crate::executor::Executor;
 use crate::monitor::Monitor;
 use crate::orchestrator::Orchestrator;
 use crate::routing::{self, Wanted};
-use crate::shared::{FOLLOWED, Found, Health, OBSERVATIONS, Observation, Servers, Shared};
+use crate::shared::{Builds, FOLLOWED, Found, Health, OBSERVATIONS, Observation, Servers, Shared};
 use crate::writer::{Snapshots, Writer};
 use crate::{fleet, observe, schedule, watch as manifests};
 
@@ -143,6 +143,7 @@ impl Builder {
             agents: self.gate.clone().map(|gate| Agents::new(gate, lease.clone(), self.settings.session, clock)),
             monitor: Monitor::new(self.settings.usage),
             endpoints,
+            builds: Builds::default(),
             ended: CancellationToken::new(),
         };
 

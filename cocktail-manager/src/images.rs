@@ -29,9 +29,11 @@ pub(crate) fn keep(files: &mut [Parsed], known: &Known, options: ApplyOptions) -
             return;
         }
         match known.images.get(&id) {
-            Some(before) if before.reference == image.reference && !options.pull => {
+            // What is built has its bytes in its name, and whoever builds it says the digest.
+            Some(before) if before.reference == image.reference && (!options.pull || image.build.is_some()) => {
                 image.digest.clone_from(&before.digest);
             }
+            _ if image.build.is_some() => {}
             _ => {
                 new.insert(id);
             }
@@ -88,24 +90,42 @@ pub(crate) async fn pin(
     if let Some(error) = failed {
         return Err(error);
     }
-    let told = |(key, message, help): (Key, String, Option<&str>)| {
-        let spans = &files[key.file].spans;
-        match help {
-            Some(help) => spans.warning(&key.key, message).with_help(help),
-            None => spans.error(&key.key, message),
-        }
+    let told = |(key, message, help): (Key, String, Option<&str>)| match help {
+        Some(help) => key.warning(files, &message, help),
+        None => key.error(files, &message, None),
     };
     Ok(found.into_iter().map(told).collect())
 }
 
 /// Where an image stands.
-struct Key {
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
     file: usize,
     key: String,
 }
 
+impl Key {
+    /// Where it says how it is built.
+    pub(crate) fn of_build(self) -> Self {
+        let unit = self.key.strip_suffix("image").unwrap_or(&self.key);
+        Self { file: self.file, key: format!("{unit}build") }
+    }
+
+    pub(crate) fn error(&self, files: &[Parsed], message: &str, help: Option<String>) -> Diagnostic {
+        let error = files[self.file].spans.error(&self.key, message);
+        match help {
+            Some(help) => error.with_help(help),
+            None => error,
+        }
+    }
+
+    pub(crate) fn warning(&self, files: &[Parsed], message: &str, help: &str) -> Diagnostic {
+        files[self.file].spans.warning(&self.key, message).with_help(help)
+    }
+}
+
 /// Shows every image of the files, with its Unit, its place, and the providers that may run it.
-fn for_each(files: &mut [Parsed], mut show: impl FnMut(UnitId, Key, &mut Image, &[Name])) {
+pub(crate) fn for_each(files: &mut [Parsed], mut show: impl FnMut(UnitId, Key, &mut Image, &[Name])) {
     for (at, file) in files.iter_mut().enumerate() {
         let Some(service) = &mut file.service else { continue };
         for (map, spec) in &mut service.maps {
@@ -125,11 +145,8 @@ fn question(id: &UnitId, image: &Image, providers: &[Name]) -> Question {
 
 /// Asks one server after the other until one has an answer: each would ask the same registry, which may count how often.
 async fn ask(shared: &Shared, (service, reference, providers): &Question, known: &Known) -> Result<Resolved> {
-    let may = |provider: &Name| providers.is_empty() || providers.contains(provider);
-    let servers = known.image_servers.iter().filter(|(_, provider)| may(provider));
-    let runtimes = servers.filter_map(|(server, _)| shared.servers.get(server));
     let (mut failed, mut doubt) = (None, None);
-    for runtime in runtimes {
+    for (_, runtime) in known.servers(shared, providers) {
         match runtime.resolve(reference, service).await {
             Ok(answer) => return Ok(answer),
             Err(error) if error.context("engine").is_some() => doubt = Some(error.chain()),

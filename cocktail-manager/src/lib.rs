@@ -20,6 +20,7 @@
 mod agents;
 mod apply;
 mod builder;
+mod builds;
 mod clock;
 mod endpoints;
 mod executor;

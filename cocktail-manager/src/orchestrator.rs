@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cocktail_core::command::{Command, Commanded, Count};
 use cocktail_core::contract::{
-    Actor, Applied, ApplyOptions, EndpointSource as _, EndpointStream, EventFilter, ExecSession, ExecSpec, Gate,
-    JoinTicket, LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, ApplyOptions, BuildStream, EndpointSource as _, EndpointStream, EventFilter, ExecSession, ExecSpec,
+    Gate, JoinTicket, LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{Revision, ServerId, UnitId};
@@ -269,6 +269,10 @@ impl Manager for Orchestrator {
 
     async fn watch_endpoints(&self, unit: Option<&str>) -> Result<EndpointStream> {
         Ok(self.shared.endpoints.watch(unit))
+    }
+
+    async fn builds(&self) -> Result<BuildStream> {
+        Ok(streams::builds(&self.shared))
     }
 
     async fn operations(&self) -> Result<Vec<OperationView>> {

@@ -12,11 +12,12 @@ use cocktail_core::contract::{
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::event::{Event, Soft, Turn};
-use cocktail_core::id::{ContainerId, OperationId, Seq, ServerId};
+use cocktail_core::id::{ContainerId, OperationId, Seq, ServerId, UnitId};
 use cocktail_core::name::Name;
 use cocktail_core::operation::Failure;
 use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
+use cocktail_core::view::BuildLine;
 use futures_util::stream::BoxStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,8 @@ use crate::monitor::Monitor;
 pub(crate) const OBSERVATIONS: usize = 16_384;
 /// Turns that a follower may lag behind before it reads the journal again.
 pub(crate) const FOLLOWED: usize = 1024;
+/// Lines of builds that wait for a slow reader.
+const BUILD_LINES: usize = 1024;
 
 /// What the writer is asked by users.
 pub(crate) enum Request {
@@ -172,6 +175,32 @@ impl Servers {
     }
 }
 
+/// Tells whoever listens what builds of images say.
+#[derive(Debug, Clone)]
+pub(crate) struct Builds(broadcast::Sender<BuildLine>);
+
+impl Default for Builds {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(BUILD_LINES))
+    }
+}
+
+impl Builds {
+    /// Takes the lines of one build.
+    pub(crate) fn teller(&self, unit: &UnitId, server: &ServerId) -> impl Fn(&str) + Send + Sync + use<> {
+        let (lines, unit, server) = (self.0.clone(), unit.to_string(), server.to_string());
+        move |line| {
+            let _nobody_listens =
+                lines.send(BuildLine { unit: unit.clone(), server: server.clone(), line: line.to_owned() });
+        }
+    }
+
+    /// The lines of all builds from now on.
+    pub(crate) fn listen(&self) -> broadcast::Receiver<BuildLine> {
+        self.0.subscribe()
+    }
+}
+
 /// What everybody needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
@@ -186,6 +215,7 @@ pub(crate) struct Shared {
     pub(crate) agents: Option<Agents>,
     pub(crate) monitor: Monitor,
     pub(crate) endpoints: Endpoints,
+    pub(crate) builds: Builds,
     /// Cancelled when the writer has ended.
     pub(crate) ended: CancellationToken,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use cocktail_core::contract::{Actor, EventFilter, ExecSession, ExecSpec, TurnRow};
+use cocktail_core::contract::{Actor, BuildStream, EventFilter, ExecSession, ExecSpec, TurnRow};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::event::Turn;
 use cocktail_core::id::{Seq, UnitId};
@@ -55,6 +55,20 @@ pub(crate) async fn events(shared: &Shared, filter: &EventFilter) -> Result<BoxS
     let last = stream::iter(last);
     reader.follow = filter.follow;
     Ok(if filter.follow { last.chain(reader.stream()).boxed() } else { last.boxed() })
+}
+
+/// What builds of images say from now on.
+pub(crate) fn builds(shared: &Shared) -> BuildStream {
+    let lines = stream::unfold(shared.builds.listen(), |mut lines| async move {
+        loop {
+            match lines.recv().await {
+                Ok(line) => return Some((Ok(line), lines)),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    lines.take_until(shared.ended.clone().cancelled_owned()).boxed()
 }
 
 /// Reads the journal up to its end, then what is committed; goes back to the journal when it lags.

@@ -138,6 +138,7 @@ impl DockerBuilder {
             local,
             binds: self.binds.clone(),
             registries: Arc::clone(registries),
+            build_bytes: config.build_bytes,
         };
         let shared = Arc::new(Shared::new(fixed, Engine::new(engine)?));
         Ok(Server { config: engine.clone(), shared })

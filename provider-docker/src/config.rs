@@ -11,6 +11,9 @@ use serde_json::Value;
 /// Where an engine listens unless somebody says otherwise.
 const LOCAL: &str = "unix:///var/run/docker.sock";
 
+/// Files of a build unless somebody says otherwise.
+const BUILD_BYTES: Bytes = Bytes(512 << 20);
+
 /// Which engines there are, and how containers are made on them. Every value has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,12 +30,23 @@ pub struct DockerConfig {
     pub init: bool,
     /// Whether containers can write to their volumes only.
     pub read_only: bool,
+    /// Most bytes of the files that an image is built from.
+    #[serde(deserialize_with = "size")]
+    pub build_bytes: Bytes,
 }
 
 impl Default for DockerConfig {
     fn default() -> Self {
         let engines = vec![EngineConfig::local()];
-        Self { engines, endpoint: None, cluster: None, publish: None, init: true, read_only: false }
+        Self {
+            engines,
+            endpoint: None,
+            cluster: None,
+            publish: None,
+            init: true,
+            read_only: false,
+            build_bytes: BUILD_BYTES,
+        }
     }
 }
 
@@ -156,6 +170,11 @@ fn cpu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CpuMillis>, 
 fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use cocktail_core::contract::{Launch, LaunchImage};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::name::Name;
+use cocktail_core::spec::BUILT_HERE;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -29,6 +30,8 @@ type Begins = (String, Option<String>, Option<String>, String);
 pub(crate) struct Images {
     /// One at a time is fetched of each.
     pulls: Mutex<BTreeMap<(Name, String), Arc<Pull>>>,
+    /// One at a time is built of each.
+    builds: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Starts whose program was found.
     programs: Mutex<BTreeSet<Begins>>,
 }
@@ -45,6 +48,12 @@ impl Images {
     /// given to us, `Unavailable` and `Throttled` for a registry that may give it later.
     pub(crate) async fn pull(&self, shared: &Shared, image: &LaunchImage) -> Result<()> {
         let (engine, reference, service) = (&shared.engine, image.reference.as_str(), &image.unit.service);
+        if reference.starts_with(BUILT_HERE) {
+            let message = format!(
+                "{reference} is not on this engine, which has not built it or has removed it: apply its manifest again"
+            );
+            return Err(Error::invalid(message));
+        }
         let came = Instant::now();
         let pull = {
             let mut pulls = lock(&self.pulls);
@@ -69,6 +78,13 @@ impl Images {
         };
         *last = Some((Instant::now(), pulled.clone()));
         pulled
+    }
+
+    /// What is held while an image is built.
+    pub(crate) fn turn(&self, reference: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut builds = lock(&self.builds);
+        builds.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(builds.entry(reference.to_owned()).or_default())
     }
 
     /// Whether the program of a start was found in its image before.
@@ -128,7 +144,7 @@ pub(crate) fn full(reference: &str) -> String {
     if path.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") }
 }
 
-async fn has(engine: &Engine, reference: &str) -> Result<bool> {
+pub(crate) async fn has(engine: &Engine, reference: &str) -> Result<bool> {
     let docker = engine.api().await?;
     let what = format!("look for image {reference}");
     match crate::client::bounded(times::CONTROL, Call::Reads, &what, docker.inspect_image(reference)).await {

@@ -20,6 +20,10 @@ pub(crate) const EPOCH: &str = "cocktail.epoch";
 pub(crate) const UNIT: &str = "cocktail.unit";
 /// The network, as we name it: where somebody else has that name, its own is another one.
 pub(crate) const NETWORK: &str = "cocktail.network";
+/// The store that an image was built for. Containers get the labels of their image, so this is none of theirs.
+pub(crate) const BUILT_FOR: &str = "cocktail.built-for";
+/// The Unit that it was built for.
+pub(crate) const BUILT_UNIT: &str = "cocktail.built-unit";
 /// The path of a volume, as a launch names it.
 pub(crate) const VOLUME: &str = "cocktail.volume";
 /// The container that a volume goes with.

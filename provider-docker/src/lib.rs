@@ -10,10 +10,12 @@
 //! - An engine that does not answer says nothing about its containers.
 
 mod body;
+mod build;
 mod builder;
 mod check;
 mod client;
 mod config;
+mod context;
 mod error;
 mod exec;
 mod helper;

@@ -22,6 +22,8 @@ use crate::helper;
 
 /// The header that engines want a proof in.
 const HEADER: &str = "x-registry-auth";
+/// The header that engines want all of them in for a build.
+const ALL_HEADER: &str = "x-registry-config";
 /// The registry of references without a host.
 const HUB: &str = "docker.io";
 /// What that is called where passwords are kept.
@@ -64,6 +66,34 @@ impl Registries {
         named.or_else(|| of_host().find(|(_, registry)| registry.services.is_empty()))
     }
 
+    /// The host of a table that a Service may use.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for another one.
+    pub(crate) fn host(&self, table: &Name, service: &Name) -> Result<&str> {
+        let found = self.0.get(table).filter(|it| it.services.is_empty() || it.services.contains(service));
+        let problem = || format!("there is no [registries.{table}] in the settings that is for the service {service}");
+        found.map(|registry| registry.host.as_str()).ok_or_else(|| Error::invalid(problem()))
+    }
+
+    /// An engine's API that shows every registry of a Service what it wants, for what a build is made from. A registry that
+    /// cannot be told now is left out: the build may not need it.
+    pub(crate) async fn show_all(&self, docker: Docker, service: &Name) -> Docker {
+        let mut all = serde_json::Map::new();
+        for host in self.0.values().map(|registry| &registry.host) {
+            let Some((name, registry)) = self.find(host, service) else { continue };
+            match secret(name, registry).await {
+                Ok(Some(secret)) => all.extend([(address(host).to_owned(), proof(host, &secret))]),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(registry = %name, error = %error.chain(), "a build goes on without it"),
+            }
+        }
+        match coded(&serde_json::Value::Object(all)) {
+            Ok(header) => showing(docker, ALL_HEADER, header),
+            Err(_) => docker,
+        }
+    }
+
     /// What the registry of an image is shown when a Service wants it; nothing where the settings know no such registry.
     ///
     /// # Errors
@@ -86,11 +116,10 @@ impl Registries {
 impl Proof {
     /// An engine's API that shows it with each call.
     pub(crate) fn show(&self, docker: Docker) -> Docker {
-        let Some(header) = self.header.clone() else { return docker };
-        docker.with_request_modifier(move |mut request| {
-            request.headers_mut().insert(HEADER, header.clone());
-            request
-        })
+        match self.header.clone() {
+            Some(header) => showing(docker, HEADER, header),
+            None => docker,
+        }
     }
 
     /// Says of a refusal which table is to be corrected.
@@ -151,14 +180,29 @@ async fn read(key: String, source: &SecretSource) -> Result<Zeroizing<String>> {
     reading.await.map_err(|error| Error::new(ErrorKind::Unexpected, "reading a password panicked").because(error))?
 }
 
-/// As engines want it. It is marked, so that nothing that prints requests prints it.
-fn header(host: &str, secret: &Secret) -> Result<HeaderValue> {
-    let value = match secret {
+fn showing(docker: Docker, name: &'static str, header: HeaderValue) -> Docker {
+    docker.with_request_modifier(move |mut request| {
+        request.headers_mut().insert(name, header.clone());
+        request
+    })
+}
+
+/// As engines want it.
+fn proof(host: &str, secret: &Secret) -> serde_json::Value {
+    match secret {
         Secret::Password { username, password } => {
             json!({ "username": username, "password": &**password, "serveraddress": address(host) })
         }
         Secret::Token(token) => json!({ "identitytoken": &**token, "serveraddress": address(host) }),
-    };
+    }
+}
+
+fn header(host: &str, secret: &Secret) -> Result<HeaderValue> {
+    coded(&proof(host, secret))
+}
+
+/// A header is marked, so that nothing that prints requests prints it.
+fn coded(value: &serde_json::Value) -> Result<HeaderValue> {
     let text = Zeroizing::new(BASE64URL.encode(Zeroizing::new(value.to_string()).as_bytes()));
     let mut header = HeaderValue::from_str(&text).map_err(|_| Error::unexpected("a proof fits into no header"))?;
     header.set_sensitive(true);

@@ -33,7 +33,7 @@ pub(crate) async fn resolve(shared: &Shared, reference: &str, service: &Name) ->
 }
 
 /// Asks the registry, through the engine.
-async fn ask(shared: &Shared, reference: &str, service: &Name) -> Result<String> {
+pub(crate) async fn ask(shared: &Shared, reference: &str, service: &Name) -> Result<String> {
     let what = format!("look for image {reference} in its registry");
     let proof = shared.fixed.registries.proof(reference, service).await?;
     let docker = proof.show(shared.engine.api().await?);

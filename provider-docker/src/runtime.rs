@@ -12,20 +12,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Resolved, Runtime,
-    RuntimeCapabilities, RuntimeEvent, StopOrder, UsageReading,
+    BuildOutput, Built, ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Resolved,
+    Runtime, RuntimeCapabilities, RuntimeEvent, StopOrder, UsageReading,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
-use cocktail_core::id::{ContainerId, Generation};
+use cocktail_core::id::{ContainerId, Generation, UnitId};
 use cocktail_core::name::Name;
-use cocktail_core::spec::Template;
+use cocktail_core::spec::{Build, Template};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::client::{Condition, Ended};
 use crate::shared::Shared;
-use crate::{check, exec, label, logs, resolve, times, usage, volume, watch};
+use crate::{build, check, exec, label, logs, resolve, times, usage, volume, watch};
 
 /// Containers that are ended at once when the runtime ends with everything.
 const AT_ONCE: usize = 8;
@@ -207,6 +207,14 @@ impl Runtime for DockerRuntime {
 
     async fn resolve(&self, reference: &str, service: &Name) -> Result<Resolved> {
         resolve::resolve(&self.shared, reference, service).await
+    }
+
+    async fn name_build(&self, build: &Build, unit: &UnitId) -> Result<String> {
+        build::name(&self.shared, build, unit).await
+    }
+
+    async fn build(&self, build: &Build, unit: &UnitId, reference: &str, output: &BuildOutput) -> Result<Built> {
+        build::build(&self.shared, build, unit, reference, output).await
     }
 
     async fn check(&self, template: &Template) -> Result<Vec<(String, String)>> {

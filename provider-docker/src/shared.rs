@@ -13,6 +13,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use cocktail_core::contract::{Exit, Handle, Launch, LaunchProbe, Lease, ProbeKind, RuntimeEvent};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::{ContainerId, Generation, StoreId};
+use cocktail_core::quantity::Bytes;
 use cocktail_core::spec::{Check, VolumeKind};
 use cocktail_probe::Numbers;
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -53,6 +54,8 @@ pub(crate) struct Fixed {
     pub(crate) binds: Vec<PathBuf>,
     /// Registries that want to know who asks.
     pub(crate) registries: Arc<Registries>,
+    /// Most bytes of the files of a build.
+    pub(crate) build_bytes: Bytes,
 }
 
 /// State of one engine's runtime.

@@ -12,6 +12,8 @@ pub(crate) const START: Duration = Duration::from_secs(120);
 pub(crate) const REMOVE: Duration = Duration::from_secs(60);
 /// Fetching an image.
 pub(crate) const PULL: Duration = Duration::from_secs(30 * 60);
+/// Building an image.
+pub(crate) const BUILD: Duration = Duration::from_secs(60 * 60);
 /// Asking a registry what a tag stands for.
 pub(crate) const RESOLVE: Duration = Duration::from_secs(20);
 /// A credential helper, which may ask a service elsewhere.

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    Actor, Applied, ApplyOptions, EndpointStream, EventFilter, ExecSession, ExecSpec, JoinTicket, LogLine, LogOptions,
-    LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, ApplyOptions, BuildStream, EndpointStream, EventFilter, ExecSession, ExecSpec, JoinTicket, LogLine,
+    LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::Result;
 use cocktail_core::id::UnitId;
@@ -54,7 +54,8 @@ impl Client {
     }
 
     /// Sets how long an answer, or the beginning of a stream, may take before a call fails with `Deadline`; two
-    /// minutes unless set. [`Manager::shutdown`] is exempt: workers may have long grace periods.
+    /// minutes unless set. [`Manager::shutdown`] is exempt, since workers may have long grace periods, and [`Manager::apply`],
+    /// since images may be built.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -92,7 +93,8 @@ impl Manager for Client {
     async fn apply_with(&self, sources: &[ManifestSource], options: ApplyOptions, _: &Actor) -> Result<Applied> {
         let body = Sources { sources: sources.to_vec(), pull: options.pull };
         body.check()?;
-        self.post("/v1/apply", &body)?.answer().await
+        // Images are built meanwhile, which may take long.
+        Call::post(&self.socket, None, "/v1/apply".into(), &body)?.answer().await
     }
 
     async fn plan_with(&self, sources: &[ManifestSource], options: ApplyOptions) -> Result<PlanView> {
@@ -206,6 +208,10 @@ impl Manager for Client {
     async fn watch_endpoints(&self, unit: Option<&str>) -> Result<EndpointStream> {
         let path = query("/v1/watch/endpoints".into(), &[("unit", unit.map(str::to_owned))]);
         Ok(lines::items(self.get(path).stream().await?))
+    }
+
+    async fn builds(&self) -> Result<BuildStream> {
+        Ok(lines::items(self.get("/v1/watch/builds").stream().await?))
     }
 
     async fn operations(&self) -> Result<Vec<OperationView>> {

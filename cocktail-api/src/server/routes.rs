@@ -40,6 +40,7 @@ fn endpoints() -> Vec<Endpoint> {
         query("/v1/servers", queries::servers),
         query("/v1/endpoints", queries::endpoints),
         query("/v1/watch/endpoints", streams::endpoints),
+        query("/v1/watch/builds", streams::builds),
         query("/v1/volumes", queries::volumes),
         query("/v1/usage", queries::usage),
         query("/v1/operations", queries::operations),

@@ -1,4 +1,4 @@
-//! Streams of events, logs and endpoints: one JSON value a line, taken from the Manager only as fast as the client reads.
+//! Streams of events, logs, builds and endpoints: one JSON value a line, taken from the Manager only as fast as the client reads.
 //! Endpoints also come as server-sent events, for whoever asks for `text/event-stream`.
 //!
 //! A stream that ends well ends its body well. An error is a line of its own; when the API ends, the last line says
@@ -65,6 +65,12 @@ pub(super) async fn endpoints(
         true => server_sent(endpoints, &shared, room),
         false => lines(endpoints, &shared, room),
     })
+}
+
+pub(super) async fn builds(State(shared): State<Shared>) -> Result<Response, Failure> {
+    let room = shared.stream()?;
+    let builds = shared.manager().builds().await?;
+    Ok(lines(builds, &shared, room))
 }
 
 /// A stream of server-sent events, which browsers and `curl -N` read: `endpoints` with the JSON, `error` with the last one.

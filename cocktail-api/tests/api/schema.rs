@@ -96,6 +96,7 @@ fn every_body_is_described_field_by_field() {
     assert_described("Container", &support::container());
     assert_described("Server", &support::server());
     assert_described("Endpoint", &support::endpoint());
+    assert_described("BuildLine", &support::build_line());
     assert_described("Operation", &support::operation());
     assert_described("Rollout", &support::rollout());
     assert_described("Volume", &support::volume());

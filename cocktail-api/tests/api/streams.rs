@@ -7,12 +7,12 @@ use std::time::Duration;
 use cocktail_api::ApiLimits;
 use cocktail_core::contract::{EventFilter, Manager};
 use cocktail_core::error::{Error, ErrorKind};
-use cocktail_core::view::{EndpointView, EventView};
+use cocktail_core::view::{BuildLine, EndpointView, EventView};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::support::{Running, endpoint, event};
+use crate::support::{Running, build_line, endpoint, event};
 
 fn follow() -> EventFilter {
     EventFilter { follow: true, ..EventFilter::default() }
@@ -136,6 +136,15 @@ async fn streams_beyond_the_limit_are_refused_until_one_ends() {
     while client.events(&follow()).await.is_err() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn what_builds_say_comes_as_lines() {
+    let api = Running::start().await;
+    let client = api.client().await;
+    let lines: Vec<BuildLine> = client.builds().await.unwrap().try_collect().await.unwrap();
+    assert_eq!(lines, [build_line()]);
+    assert_eq!(api.fake.take_asked(), ["builds"]);
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cocktail_api::{Api, ApiLimits, Client};
 use cocktail_core::contract::{
-    Actor, Applied, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit, LogLine,
-    LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, BuildStream, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec, Exit,
+    LogLine, LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
 };
 use cocktail_core::error::{Error, Result};
 use cocktail_core::fleet::Late;
@@ -18,9 +18,9 @@ use cocktail_core::name::Name;
 use cocktail_core::scaling::{Sample, TrafficSample};
 use cocktail_core::time::WallTime;
 use cocktail_core::view::{
-    BackendView, ConsideredView, ContainerView, EndpointView, EventView, HistoryView, ManagerView, OperationView,
-    PlanAction, PlanView, PointView, PortView, RearrangementView, ResourcesView, RolloutView, ServerView, UnitUsage,
-    UnitView, UsageReport, UsageView, VolumeView, WhyView,
+    BackendView, BuildLine, ConsideredView, ContainerView, EndpointView, EventView, HistoryView, ManagerView,
+    OperationView, PlanAction, PlanView, PointView, PortView, RearrangementView, ResourcesView, RolloutView,
+    ServerView, UnitUsage, UnitView, UsageReport, UsageView, VolumeView, WhyView,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 use futures_util::{SinkExt, sink};
@@ -207,6 +207,10 @@ pub(crate) fn server() -> ServerView {
     }
 }
 
+pub(crate) fn build_line() -> BuildLine {
+    BuildLine { unit: "shop/prod/web".into(), server: "docker".into(), line: "Step 1/2 : FROM scratch".into() }
+}
+
 pub(crate) fn endpoint() -> EndpointView {
     EndpointView {
         service: "shop".into(),
@@ -388,6 +392,10 @@ impl Manager for Fake {
     async fn endpoints(&self) -> Result<Vec<EndpointView>> {
         self.note("endpoints".into())?;
         Ok(vec![endpoint()])
+    }
+    async fn builds(&self) -> Result<BuildStream> {
+        self.note("builds".into())?;
+        Ok(stream::iter([Ok(build_line())]).boxed())
     }
     async fn watch_endpoints(&self, unit: Option<&str>) -> Result<EndpointStream> {
         self.note(format!("watch endpoints {unit:?}"))?;

@@ -1,7 +1,8 @@
 //! `apply` and `plan`.
 
-use cocktail_core::contract::{Actor, ApplyOptions, Manager, ManifestSource};
+use cocktail_core::contract::{Actor, Applied, ApplyOptions, Manager, ManifestSource};
 use cocktail_core::id::UnitId;
+use futures_util::stream::{self, StreamExt};
 
 use super::change;
 use crate::args::{Format, WaitArg};
@@ -20,8 +21,7 @@ pub(crate) async fn apply(
     ui: &mut Ui,
 ) -> Outcome {
     let before = change::before(manager, wait).await?;
-    let applied = manager.apply_with(sources, options, actor).await;
-    let applied = applied.map_err(|error| manifests::answered(error, sources, ui))?;
+    let applied = send(manager, actor, sources, options, ui).await?;
     manifests::warn(&applied.warnings, sources, ui);
     if let Some(deadline) = wait.wait {
         progress::until(manager, &applied.units, Goal::Updated { before: &before }, deadline, ui).await?;
@@ -32,6 +32,29 @@ pub(crate) async fn apply(
         Format::Table => {
             tell(&applied.changed, &applied.removed, ui);
             Ok(())
+        }
+    }
+}
+
+/// Applies manifests, and shows what builds of their images say meanwhile.
+pub(crate) async fn send(
+    manager: &dyn Manager,
+    actor: &Actor,
+    sources: &[ManifestSource],
+    options: ApplyOptions,
+    ui: &mut Ui,
+) -> Outcome<Applied> {
+    let mut builds = match sources.iter().any(|source| source.text.contains("build")) {
+        // Without them it is applied all the same.
+        true => manager.builds().await.unwrap_or_else(|_| stream::empty().boxed()),
+        false => stream::empty().boxed(),
+    };
+    let mut applying = manager.apply_with(sources, options, actor);
+    loop {
+        tokio::select! {
+            biased;
+            Some(Ok(line)) = builds.next() => ui.note(&format!("{} on {}: {}", line.unit, line.server, line.line)),
+            applied = &mut applying => return applied.map_err(|error| manifests::answered(error, sources, ui)),
         }
     }
 }
@@ -76,7 +99,6 @@ pub(crate) async fn plan(
 
 #[cfg(test)]
 mod tests {
-    use cocktail_core::contract::Applied;
     use cocktail_core::error::Error;
     use cocktail_core::manifest::{Diagnostic, Severity};
     use cocktail_core::view::{PlanAction, PlanView};

@@ -18,8 +18,8 @@ use crate::id::{Seq, UnitId};
 use crate::manifest::Diagnostic;
 use crate::time::WallTime;
 use crate::view::{
-    ContainerView, EndpointView, EventView, HistoryView, ManagerView, OperationView, PlanView, RolloutView, ServerView,
-    UnitView, UsageReport, VolumeView, WhyView,
+    BuildLine, ContainerView, EndpointView, EventView, HistoryView, ManagerView, OperationView, PlanView, RolloutView,
+    ServerView, UnitView, UsageReport, VolumeView, WhyView,
 };
 
 /// Everything that can be asked of a Manager.
@@ -179,6 +179,11 @@ pub trait Manager: fmt::Debug + Send + Sync {
     /// as they are after each change. Whoever reads slowly gets the newest and misses what was in between. A name that
     /// nothing has yet is no error. The stream ends with the Manager.
     async fn watch_endpoints(&self, unit: Option<&str>) -> Result<EndpointStream>;
+
+    /// What builds of images say from now on, of all Units. Whoever reads slowly misses some. The stream ends with the Manager.
+    async fn builds(&self) -> Result<BuildStream> {
+        Ok(Box::pin(futures_util::stream::empty()))
+    }
 
     /// Operations: open ones and the last that ended.
     async fn operations(&self) -> Result<Vec<OperationView>>;
@@ -357,6 +362,9 @@ pub struct LogOptions {
 
 /// Endpoints as they are, and as they are after each change.
 pub type EndpointStream = BoxStream<'static, Result<Vec<EndpointView>>>;
+
+/// Lines of builds, as they come.
+pub type BuildStream = BoxStream<'static, Result<BuildLine>>;
 
 /// Lines of output, oldest first.
 pub type LogStream = BoxStream<'static, Result<LogLine>>;

@@ -14,8 +14,9 @@ mod store;
 pub use agents::{Admission, Aside, AsideOutput, Gate, Link, LinkSender};
 pub use forwarder::{Backend, BackendTraffic, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
 pub use manager::{
-    Actor, Applied, ApplyOptions, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession, ExecSpec,
-    JoinTicket, LogLine, LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction, ShutdownMode,
+    Actor, Applied, ApplyOptions, BuildStream, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession,
+    ExecSpec, JoinTicket, LogLine, LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction,
+    ShutdownMode,
 };
 pub use policy::{Candidate, InOrder, PlacementPolicy};
 pub use provider::{
@@ -23,8 +24,8 @@ pub use provider::{
     ProvisionCtx, Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
 pub use runtime::{
-    EndpointSource, Exit, Handle, Hold, Known, Launch, LaunchAssignment, LaunchImage, LaunchPort, LaunchProbe,
-    LaunchVolume, LaunchWorker, Listing, Observation, ProbeKind, Resolved, Runtime, RuntimeCapabilities, RuntimeEvent,
-    Sighting, StopOrder, UnloadOrder, UsageReading, VolumeFound, WorkerSaid,
+    BuildOutput, Built, EndpointSource, Exit, Handle, Hold, Known, Launch, LaunchAssignment, LaunchImage, LaunchPort,
+    LaunchProbe, LaunchVolume, LaunchWorker, Listing, Observation, ProbeKind, Resolved, Runtime, RuntimeCapabilities,
+    RuntimeEvent, Sighting, StopOrder, UnloadOrder, UsageReading, VolumeFound, WorkerSaid,
 };
 pub use store::{Lease, LedgerRow, Loaded, REMEMBERED_LEASES, Store, TurnRow};

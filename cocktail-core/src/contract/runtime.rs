@@ -14,7 +14,7 @@ use super::manager::{EndpointStream, ExecSession, ExecSpec, LogOptions, LogStrea
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ContainerId, Epoch, Generation, Revision, StoreId, UnitId};
 use crate::name::Name;
-use crate::spec::{Artifact, Check, MicroserviceSpec, Resources, SecretSource, VolumeKind};
+use crate::spec::{Artifact, Build, Check, MicroserviceSpec, Resources, SecretSource, VolumeKind};
 
 /// Who knows which containers serve.
 pub trait EndpointSource: fmt::Debug + Send + Sync {
@@ -146,6 +146,28 @@ pub trait Runtime: fmt::Debug + Send + Sync {
         Ok(Resolved::default())
     }
 
+    /// What an image is called that is built from files of the Manager's machine. Everything that goes into it is in the name:
+    /// equal files and settings have equal names, on every server. Changes nothing.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for files that cannot be read, and for a registry that the Service may not use; `Unsupported` by a
+    /// runtime that builds nothing.
+    async fn name_build(&self, build: &Build, unit: &UnitId) -> Result<String> {
+        let _ = build;
+        Err(builds_nothing(unit))
+    }
+
+    /// Builds the image that [`Runtime::name_build`] gave this name, and pushes it where it has a registry. What is there
+    /// already is not built again, so repeating it costs little. Tells the lines of the build while it runs.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for what cannot be built, with its last lines as context `output`; `Conflict` when the files are not
+    /// those of the name any more; `Denied` and `Unavailable` by a registry, `Unavailable` by a server; `Unsupported` as above.
+    async fn build(&self, build: &Build, unit: &UnitId, reference: &str, output: &BuildOutput) -> Result<Built> {
+        let _ = (build, reference, output);
+        Err(builds_nothing(unit))
+    }
+
     /// Checks what only this machine can say about a template: whether the program, folder and user exist.
     /// Returns the manifest key below the unit and a sentence for each problem.
     async fn check(&self, template: &crate::spec::Template) -> Result<Vec<(String, String)>>;
@@ -239,6 +261,20 @@ pub struct Resolved {
     pub digest: Option<String>,
     /// Why it was not the registry that said so.
     pub doubt: Option<String>,
+}
+
+/// Takes the lines of a build.
+pub type BuildOutput = dyn Fn(&str) + Send + Sync;
+
+/// An image that was built, or was there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Built {
+    /// The digest that its registry says; `None` for one that is only on the server.
+    pub digest: Option<String>,
+}
+
+fn builds_nothing(unit: &UnitId) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("the servers of {unit} build no images"))
 }
 
 fn no_sessions(container: &ContainerId) -> Error {

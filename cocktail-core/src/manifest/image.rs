@@ -1,9 +1,10 @@
 //! Decodes what an image is, how it is started, and which keys have no meaning beside it.
 
+use super::build;
 use super::environment::Variables;
 use super::table::{Item, Table};
 use super::unit::decode_command;
-use crate::spec::Image;
+use crate::spec::{BUILT_HERE, Image};
 
 /// Longest reference; those of real registries are far shorter.
 const LONGEST: usize = 512;
@@ -11,28 +12,47 @@ const LONGEST: usize = 512;
 const IMAGE: &str = "write image = \"registry.example.com/shop/web:1.4\", or a name and @sha256:…";
 const ENTRYPOINT: &str = "write it as an array: [\"/usr/bin/server\"]";
 
-/// Takes `image` and `entrypoint`. Says whether there was an `image`, be it well or not.
+/// Takes `image`, `build` and `entrypoint`. Says whether there was an image, be it well or not.
 pub(super) fn decode(table: &mut Table<'_>, variables: &Variables) -> (bool, Option<Image>) {
     let entrypoint = table.take("entrypoint");
-    let Some(item) = table.take("image") else {
+    let (image, built) = (table.take("image"), table.take("build"));
+    if image.is_none() && built.is_none() {
         if let Some(entrypoint) = entrypoint {
             let help = "add `image`, or leave `entrypoint` out";
             entrypoint.key_problem("only an image has an entrypoint", Some(help.to_owned()));
         }
         return (false, None);
+    }
+    if let (Some(_), Some(built)) = (&image, &built) {
+        let help = "keep one of them: `build` makes the image, and names it";
+        built.key_problem("a unit runs an `image` or what it builds", Some(help.to_owned()));
+    }
+    let entrypoint = match entrypoint.map(|item| decode_entrypoint(&item, variables)) {
+        None => Some(None),
+        Some(well) => well.map(Some),
     };
-    let entrypoint = entrypoint.map(|item| decode_entrypoint(&item, variables));
-    let Some(reference) = item.filled_text(IMAGE) else { return (true, None) };
+    // The Manager names what is built.
+    let reference = image.map_or(Some(String::new()), |item| decode_reference(&item));
+    let build = match built.map(build::decode) {
+        None => Some(None),
+        Some(well) => well.map(Some),
+    };
+    let image = reference.zip(entrypoint).zip(build);
+    (true, image.map(|((reference, entrypoint), build)| Image { reference, entrypoint, digest: None, build }))
+}
+
+fn decode_reference(item: &Item<'_>) -> Option<String> {
+    let reference = item.filled_text(IMAGE)?;
     if let Err(why) = check(reference) {
         item.problem(why, Some(IMAGE.to_owned()));
-        return (true, None);
+        return None;
     }
-    let entrypoint = match entrypoint {
-        None => None,
-        Some(None) => return (true, None),
-        Some(well) => well,
-    };
-    (true, Some(Image { reference: reference.to_owned(), entrypoint, digest: None }))
+    if reference.starts_with(BUILT_HERE) {
+        let help = "write `build`, which names it itself, or another name";
+        item.problem("such names have images that a unit builds", Some(help.to_owned()));
+        return None;
+    }
+    Some(reference.to_owned())
 }
 
 fn decode_entrypoint(item: &Item<'_>, variables: &Variables) -> Option<Vec<String>> {
@@ -67,12 +87,7 @@ fn check(reference: &str) -> Result<(), &'static str> {
         Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
         _ => (path, None),
     };
-    let part_is_well = |part: &str| {
-        let inside = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || b"._-".contains(&it);
-        let edge = |it: Option<&u8>| it.is_some_and(|it| it.is_ascii_lowercase() || it.is_ascii_digit());
-        part.bytes().all(inside) && edge(part.as_bytes().first()) && edge(part.as_bytes().last())
-    };
-    if !path.split('/').all(part_is_well) {
+    if !is_path(path) {
         return Err("the name of an image has small letters, digits, and `.`, `_`, `-` and `/` between them");
     }
     let tag_is_well = |tag: &str| {
@@ -85,6 +100,16 @@ fn check(reference: &str) -> Result<(), &'static str> {
         return Err("the tag of an image has letters, digits, `.`, `_` and `-`, at most 128");
     }
     Ok(())
+}
+
+/// Whether a text is the name of an image without host and tag.
+pub(super) fn is_path(path: &str) -> bool {
+    let part_is_well = |part: &str| {
+        let inside = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || b"._-".contains(&it);
+        let edge = |it: Option<&u8>| it.is_some_and(|it| it.is_ascii_lowercase() || it.is_ascii_digit());
+        part.bytes().all(inside) && edge(part.as_bytes().first()) && edge(part.as_bytes().last())
+    };
+    path.split('/').all(part_is_well)
 }
 
 fn is_digest(text: &str) -> bool {

@@ -13,6 +13,7 @@
 //! [`schema`] describes the same keys for editors; a test keeps the two sets equal.
 
 mod artifact;
+mod build;
 mod check;
 mod cron;
 mod diagnostic;

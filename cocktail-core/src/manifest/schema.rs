@@ -3,12 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::labels;
 use super::manager::{MAX_ADVERTISED, MAX_BINDS};
 use super::policy::{MAX_RETRIES, RLIMITS};
-use super::registry;
 use super::scale::{MAX_CUSTOM, MAX_SCHEDULE};
 use super::service::MAX_REPLICAS;
+use super::{build, labels, registry};
 
 /// The JSON Schema (draft 2020-12) of the files that [`super::parse`] reads. It is the same at every call.
 pub fn schema() -> Value {
@@ -86,6 +85,7 @@ fn unit() -> Value {
             ("labels", reference("labels")),
             ("command", reference("command")),
             ("image", text("An image that servers of images run: registry/name:tag, or name@sha256:….")),
+            ("build", build()),
             ("entrypoint", described(reference("command"), "What replaces the entrypoint of the image.")),
             (
                 "worker",
@@ -151,10 +151,32 @@ fn unit() -> Value {
     unit["anyOf"] = json!([
         { "required": ["command"] },
         { "required": ["image"] },
+        { "required": ["build"] },
         { "required": ["worker", "microservices"] }
     ]);
     unit["not"] = json!({ "required": ["replicas", "scale"] });
     unit
+}
+
+fn build() -> Value {
+    let args = json!({
+        "type": "object", "additionalProperties": { "type": "string" }, "maxProperties": build::MAX_ARGS,
+        "propertyNames": reference("variable"),
+        "description": "Build arguments. They stay in the image, and are shown: no secrets."
+    });
+    object(
+        "Makes the image that servers of images run, instead of `image`.",
+        &[
+            ("context", text("The folder with the files, relative to the manifest's folder.")),
+            ("file", text("The Dockerfile, relative to the context. Default: Dockerfile.")),
+            ("args", args),
+            ("target", text("The stage that is built. Default: the last one.")),
+            ("platform", text("What it is built for: linux/amd64. Default: what the engine is.")),
+            ("registry", described(reference("name"), "A table of `registries` that it is pushed to.")),
+            ("name", text("What it is called there. Default: service/map/unit.")),
+        ],
+        &["context"],
+    )
 }
 
 fn count() -> Value {

@@ -28,6 +28,8 @@ place = { constraints = {}, affinity = {} }
 ports.http = {}
 secrets.KEY = { env = "KEY" }
 volumes.data = { mount = "data" }
+[maps.prod.units.built]
+build = { context = "." }
 [manager]
 [providers.local]
 kind = "standalone"

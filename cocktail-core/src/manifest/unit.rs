@@ -1,12 +1,12 @@
 //! Decodes one Unit. Start at [`decode`]; its count is in `scale`, ports and probes are in `network`, environment and
 //! secrets in `environment`, stop, restart and update in `policy`, volumes in `volume`, where its files come from in
-//! `artifact`, its image in `image`.
+//! `artifact`, its image in `image` and `build`.
 
 use std::path::{Path, PathBuf};
 
 use toml::de::DeValue;
 
-use super::table::{Item, Table, shown};
+use super::table::{Item, shown};
 use super::{artifact, environment, image, labels, network, policy, scale, volume, warm, worker};
 use crate::name::Name;
 use crate::spec::{Resources, Template, UnitSpec};
@@ -22,7 +22,6 @@ const COMMAND: &str = "write it as an array: [\"python3\", \"-m\", \"http.server
 /// Decodes a Unit. `None` after a problem that leaves nothing to check further; it has been reported.
 pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
     let mut table = item.table("write [maps.prod.units.web] and the keys below it")?;
-    let promised = refuse_future(&mut table);
     let restart = policy::decode_restart(table.take("restart"));
     let ports = network::decode_ports(table.take("ports"), restart.is_job());
     let variables = environment::Variables::of(&ports);
@@ -31,7 +30,7 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
     let (has_image, image) = image::decode(&mut table, &variables);
     if has_image {
         image::refuse_others(&mut table);
-        if let (Some(_), true) = (&worker, !promised) {
+        if worker.is_some() {
             let help = "leave `worker` out: this version runs an image as it is";
             table.problem("a unit runs a `worker` or an `image`", Some(help.to_owned()));
         }
@@ -43,8 +42,8 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
         let problem = format!("the port `{}` has a number inside a container, and there is no image", port.name);
         table.problem(problem, Some("leave `container` out, or run an `image`".to_owned()));
     }
-    // The image has a command of its own, and who wrote `build` has been told what to write.
-    let command = match promised || has_image || worker.is_some() {
+    // The image has a command of its own.
+    let command = match has_image || worker.is_some() {
         true => table.take("command"),
         false => table.require("command", COMMAND),
     };
@@ -97,10 +96,6 @@ pub(super) fn decode(item: Item<'_>) -> Option<UnitSpec> {
     let labels = labels::decode(table.take("labels"));
     table.finish();
     Some(UnitSpec { labels, replicas, template, update, place, warm })
-}
-
-fn refuse_future(table: &mut Table<'_>) -> bool {
-    table.not_yet(&[("build", "build it with `docker build`, and name it with `image`")])
 }
 
 /// A folder inside an image.

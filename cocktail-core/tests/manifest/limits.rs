@@ -8,16 +8,10 @@ use super::{file_refused, parse, unit, unit_refused};
 
 #[test]
 fn what_is_promised_but_not_there_yet_is_refused_by_name() {
-    unit_refused(&[
-        (
-            r#"build = { context = "." }"#,
-            &["4:1: `build` is not supported yet (build it with `docker build`, and name it with `image`)"],
-        ),
-        (
-            r#"provider = ["ec2", "standalone"]"#,
-            &[r#"4:1: providers of kind `ec2` are not supported yet (this version has "standalone" and "docker")"#],
-        ),
-    ]);
+    unit_refused(&[(
+        r#"provider = ["ec2", "standalone"]"#,
+        &[r#"4:1: providers of kind `ec2` are not supported yet (this version has "standalone" and "docker")"#],
+    )]);
     file_refused(&[
         (
             r#"[providers.big]

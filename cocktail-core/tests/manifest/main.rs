@@ -2,6 +2,7 @@
 
 mod accepted;
 mod artifact;
+mod build;
 mod drawings;
 mod files;
 mod form;

@@ -7,6 +7,7 @@ use cocktail_core::contract::{Actor, ApplyOptions, Manager, ManifestSource, Reso
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::manifest::Severity;
 use cocktail_manager::Orchestrator;
+use futures_util::StreamExt;
 
 use crate::behaviour::{manifest, ready, start, store, until};
 use crate::pretend::Machine;
@@ -148,4 +149,58 @@ async fn an_image_that_cannot_be_had_leaves_everything_as_it_is() {
         assert_eq!(manager.units().await.unwrap().len(), 1);
         serves(&manager, &machine, 1, &format!("web@{}", digest("a"))).await;
     }
+}
+
+fn built() -> ManifestSource {
+    let text =
+        "service = \"shop\"\n[maps.prod.units.web]\nbuild = { context = \".\" }\nupdate = { monitor = \"100ms\" }\n";
+    manifest(text)
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_files_are_built_once_and_are_the_same_revision() {
+    let (store, machine) = (store(), machine(&[]));
+    machine.files.lock().unwrap().0 = "one";
+    let manager = start(&store, &machine).await;
+    let me = Actor::embedder();
+    assert_eq!(manager.plan(&[built()]).await.unwrap().actions.len(), 1);
+    assert!(machine.built.lock().unwrap().is_empty(), "a dry run builds nothing");
+    let mut lines = manager.builds().await.unwrap();
+    let applied = manager.apply(&[built()], &me).await.unwrap();
+    assert_eq!((applied.changed.len(), applied.warnings), (1, vec![]));
+    let line = lines.next().await.unwrap().unwrap();
+    assert_eq!((line.unit.as_str(), line.line.as_str()), ("shop/prod/web", "Step 1/1 : FROM scratch"));
+    serves(&manager, &machine, 1, "localhost/cocktail/shop/prod/web:one").await;
+    assert!(manager.apply_with(&[built()], PULL, &me).await.unwrap().changed.is_empty());
+
+    machine.files.lock().unwrap().0 = "two";
+    assert_eq!(manager.plan(&[built()]).await.unwrap().actions[0].action, "replace");
+    manager.apply(&[built()], &me).await.unwrap();
+    serves(&manager, &machine, 1, "localhost/cocktail/shop/prod/web:two").await;
+    let expected = ["one", "two"].map(|files| format!("localhost/cocktail/shop/prod/web:{files}"));
+    assert_eq!(*machine.built.lock().unwrap(), expected);
+    assert!(machine.asked.lock().unwrap().is_empty(), "no registry knows what is built here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_built_changes_nothing_and_shows_its_last_lines() {
+    let (store, machine) = (store(), machine(&[]));
+    machine.files.lock().unwrap().0 = "one";
+    let manager = start(&store, &machine).await;
+    let me = Actor::embedder();
+    manager.apply(&[built()], &me).await.unwrap();
+    ready(&manager, 1).await;
+    let failed = Error::invalid("build image x: returned a non-zero code: 2").with("output", "Step 1/2\ncc: no input");
+    *machine.files.lock().unwrap() = ("two", Some(failed));
+    let error = manager.apply(&[built()], &me).await.unwrap_err();
+    let problem = &error.diagnostics()[0];
+    assert_eq!((problem.key.as_str(), problem.line), ("maps.prod.units.web.build", 3));
+    assert!(problem.message.contains("non-zero code: 2"), "{problem}");
+    assert!(problem.help.as_ref().is_some_and(|help| help.contains("cc: no input")), "{problem}");
+    for (kind, told) in [(ErrorKind::Unavailable, ErrorKind::Refused), (ErrorKind::Conflict, ErrorKind::Conflict)] {
+        machine.files.lock().unwrap().1 = Some(Error::new(kind, "no"));
+        assert_eq!(*manager.apply(&[built()], &me).await.unwrap_err().kind(), told);
+    }
+    assert_eq!(manager.units().await.unwrap()[0].revision, 1);
+    serves(&manager, &machine, 1, "localhost/cocktail/shop/prod/web:one").await;
 }

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    ClaimOutcome, Connection, ExecSession, ExecSpec, Exit, Forwarder, Handle, Known, Launch, Listing, LogLine,
-    LogOptions, LogStream, Observation, Offering, ProbeKind, Provider, ProviderCapabilities, ProvisionCtx,
-    Requirements, Resolved, RouteOutcome, RouteTraffic, RoutingTable, Runtime, RuntimeCapabilities, RuntimeEvent,
-    ServerClaim, ServerListing, ServerObservation, ServerSpec, Sighting, StopOrder, TerminateReason, UsageReading,
-    VolumeFound,
+    BuildOutput, Built, ClaimOutcome, Connection, ExecSession, ExecSpec, Exit, Forwarder, Handle, Known, Launch,
+    Listing, LogLine, LogOptions, LogStream, Observation, Offering, ProbeKind, Provider, ProviderCapabilities,
+    ProvisionCtx, Requirements, Resolved, RouteOutcome, RouteTraffic, RoutingTable, Runtime, RuntimeCapabilities,
+    RuntimeEvent, ServerClaim, ServerListing, ServerObservation, ServerSpec, Sighting, StopOrder, TerminateReason,
+    UsageReading, VolumeFound,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Generation, ServerId, UnitId};
 use cocktail_core::name::Name;
 use cocktail_core::quantity::{Bytes, CpuMillis};
-use cocktail_core::spec::{Resources, Template};
+use cocktail_core::spec::{Build, Resources, Template};
 use cocktail_core::time::WallTime;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -46,6 +46,10 @@ pub(crate) struct Machine {
     pub(crate) silent: Mutex<bool>,
     /// What references of images stand for. With it the machine runs images, and nothing else.
     pub(crate) images: Mutex<Option<BTreeMap<String, Result<Resolved>>>>,
+    /// What the files of builds are, and why they cannot be built.
+    pub(crate) files: Mutex<(&'static str, Option<Error>)>,
+    /// Images that were built.
+    pub(crate) built: Mutex<Vec<String>>,
     /// References of images that were asked about.
     pub(crate) asked: Mutex<Vec<String>>,
     /// The image that each container was started from.
@@ -76,6 +80,8 @@ impl Machine {
             descended: Mutex::default(),
             silent: Mutex::default(),
             images: Mutex::default(),
+            files: Mutex::default(),
+            built: Mutex::default(),
             asked: Mutex::default(),
             started_from: Mutex::default(),
             events: broadcast::channel(64).0,
@@ -272,6 +278,21 @@ impl Runtime for Pretend {
         self.0.asked.lock().expect("unpoisoned").push(reference.to_owned());
         let images = self.0.images.lock().expect("unpoisoned");
         images.as_ref().and_then(|images| images.get(reference).cloned()).unwrap_or_else(|| Ok(Resolved::default()))
+    }
+    async fn name_build(&self, _: &Build, unit: &UnitId) -> Result<String> {
+        let files = self.0.files.lock().expect("unpoisoned").0;
+        Ok(format!("localhost/cocktail/{unit}:{files}"))
+    }
+    async fn build(&self, _: &Build, _: &UnitId, reference: &str, output: &BuildOutput) -> Result<Built> {
+        if let Some(error) = self.0.files.lock().expect("unpoisoned").1.clone() {
+            return Err(error);
+        }
+        let mut built = self.0.built.lock().expect("unpoisoned");
+        if !built.iter().any(|known| known == reference) {
+            output("Step 1/1 : FROM scratch");
+            built.push(reference.to_owned());
+        }
+        Ok(Built::default())
     }
     async fn check(&self, template: &Template) -> Result<Vec<(String, String)>> {
         let missing = template.command.first().is_some_and(|program| program == "missing");

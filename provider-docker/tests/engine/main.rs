@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod builds;
 mod conformance;
 mod faults;
 mod lines;
@@ -39,8 +40,14 @@ fn main() {
         let error = inside.args(env::args_os().skip(1)).env(INSIDE, "1").exec();
         panic!("the tests cannot have a network of their own: {error}");
     }
-    let suites =
-        [conformance::trials(), starts::trials(), registries::trials(), lines::trials(), faults::trials()];
+    let suites = [
+        conformance::trials(),
+        starts::trials(),
+        registries::trials(),
+        builds::trials(),
+        lines::trials(),
+        faults::trials(),
+    ];
     let trials: Vec<Trial> = suites.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     machine::end_engine();

@@ -21,28 +21,28 @@ machine::trials![
 ];
 
 /// A registry with one image.
-struct Hub {
-    registry: PrivateRegistry,
-    image: String,
+pub(crate) struct Hub {
+    pub(crate) registry: PrivateRegistry,
+    pub(crate) image: String,
     folder: TempDir,
 }
 
 impl Hub {
-    fn new(machine: &Machine) -> Self {
+    pub(crate) fn new(machine: &Machine) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let registry = PrivateRegistry::start(&folder.path().join("r"), &machine.engine).unwrap();
         let image = registry.push(&machine.engine, IMAGE, "team/app:1").unwrap();
         Self { registry, image, folder }
     }
 
-    fn password(&self, password: &str) -> RegistryAccess {
+    pub(crate) fn password(&self, password: &str) -> RegistryAccess {
         let file = self.folder.path().join(format!("{}-password", password.len()));
         std::fs::write(&file, format!("{password}\n")).unwrap();
         RegistryAccess::Password { username: USER.into(), password: SecretSource::File(file) }
     }
 
     /// A Manager that has this table, and no other.
-    async fn show(&self, machine: &mut Machine, access: RegistryAccess, services: &[&str]) {
+    pub(crate) async fn show(&self, machine: &mut Machine, access: RegistryAccess, services: &[&str]) {
         let services = services.iter().map(|service| Name::new(*service).unwrap()).collect();
         let table = RegistrySettings { host: self.registry.host(), access, services };
         machine.registries = BTreeMap::from([(Name::new("hub").unwrap(), table)]);

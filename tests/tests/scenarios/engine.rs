@@ -87,8 +87,9 @@ impl Stage {
     fn made_from(&self) -> BTreeSet<String> {
         let ours = ["ps", "-a", "--filter", "label=cocktail.store", "--format", "{{.ID}}"];
         let ids = self.engine.docker(&ours).unwrap();
-        let image = |id: &str| self.engine.docker(&["inspect", "--format", "{{.Config.Image}}", id]).unwrap();
-        ids.split_whitespace().map(image).collect()
+        // One that has gone meanwhile counts no more.
+        let image = |id: &str| self.engine.docker(&["inspect", "--format", "{{.Config.Image}}", id]).ok();
+        ids.split_whitespace().filter_map(image).collect()
     }
 
     fn apply(&self, word: &str) {
@@ -302,6 +303,53 @@ fn an_image_stays_what_its_tag_stood_for_until_somebody_asks_again() {
     home.eventually("the first bytes serve again", || stage.answer() == "one" && stage.made_from() == first);
     home.settled("web", 3);
 
+    home.ok(&["rm", "web"]);
+    home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0]);
+    stage.home.finish();
+}
+
+#[test]
+fn a_unit_is_built_from_the_files_beside_its_manifest() {
+    skip_if!(NoDockerEngine);
+    let stage = Stage::new();
+    let _manager = stage.serve();
+    let home = &stage.home;
+    let port = stage.port;
+    let site = |dockerfile: &str, word: &str| {
+        home.write("site/Dockerfile", dockerfile);
+        home.write("site/index.html", format!("{word}\n"));
+    };
+    let dockerfile = format!("FROM {IMAGE}\nRUN mkdir /www\nCOPY index.html /www/\n");
+    site(&dockerfile, "one");
+    home.write(
+        "web.toml",
+        format!(
+            "service = \"shop\"\n[maps.prod.units.web]\nbuild = {{ context = \"site\" }}\n\
+             command = [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]\nreplicas = 2\n\
+             ports.http = {{ service = {port}, container = 80 }}\n\
+             ready = {{ http = \"/index.html\", every = \"100ms\", timeout = \"5s\" }}\n\
+             update = {{ monitor = \"200ms\", progress = \"60s\" }}\nstop = {{ grace = \"1s\" }}\n"
+        ),
+    );
+    let applied = home.ok(&["apply", "web.toml", "--wait"]);
+    assert!(applied.stderr.contains("shop/prod/web on boxes: Step 1/"), "{applied:?}");
+    assert_eq!(stage.answer(), "one");
+    let first = stage.made_from();
+    assert!(first.iter().all(|made| made.starts_with("localhost/cocktail/shop/prod/web:")), "{first:?}");
+    let again = home.ok(&["apply", "web.toml"]);
+    assert!(again.stderr.contains("nothing changed") && !again.stderr.contains("Step 1"), "{again:?}");
+
+    // What cannot be built changes nothing, and says why.
+    site(&format!("FROM {IMAGE}\nRUN echo this cannot be; exit 7\n"), "two");
+    let refused = home.run(&["apply", "web.toml"]).fails(2);
+    assert!(refused.contains("non-zero code: 7") && refused.contains("this cannot be"), "{refused}");
+    assert_eq!((stage.answer(), stage.made_from()), ("one".into(), first.clone()));
+
+    site(&dockerfile, "two");
+    home.ok(&["apply", "web.toml", "--wait"]);
+    assert_eq!(stage.answer(), "two");
+    home.ok(&["rollback", "web", "--wait"]);
+    assert_eq!((stage.answer(), stage.made_from()), ("one".into(), first));
     home.ok(&["rm", "web"]);
     home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0]);
     stage.home.finish();
