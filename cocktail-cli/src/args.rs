@@ -21,8 +21,7 @@ pub(crate) use self::change::{
 };
 pub(crate) use self::look::{EndpointsArgs, EventsArgs, ExecArgs, LogsArgs, Moment, ReplayArgs, SimulateArgs};
 pub(crate) use self::run::{
-    ApplyArgs, DoctorArgs, DownArgs, FilesArgs, ImportArgs, ManifestCommand, PlanArgs, ServeArgs, UpArgs,
-    WaitArg,
+    ApplyArgs, DoctorArgs, DownArgs, FilesArgs, ImportArgs, ManifestCommand, PlanArgs, ServeArgs, UpArgs, WaitArg,
 };
 
 /// Text under the help of the program.

@@ -76,7 +76,9 @@ pub(crate) async fn pin(
                 let help = match (digest.is_some(), doubt.is_empty()) {
                     (true, true) => return,
                     (true, false) => "this is what an engine has under that name: `apply --pull` asks again",
-                    (false, _) => "`apply --pull` asks again, once a registry has it: then each server and a rollback get the same bytes",
+                    (false, _) => {
+                        "`apply --pull` asks again, once a registry has it: then each server and a rollback get the same bytes"
+                    }
                 };
                 found.push((key, format!("{}{doubt}", image.said()), Some(help)));
             }

@@ -15,6 +15,9 @@ use crate::orchestrator::Orchestrator;
 /// Editors write a file in several steps; it is read when it has been quiet for this long.
 const QUIET: Duration = Duration::from_millis(200);
 
+/// Pause before what was refused for now is applied once more: a registry may answer later than we have started.
+const AGAIN: Duration = Duration::from_secs(30);
+
 /// Keeps the watch alive.
 #[derive(Debug)]
 pub(crate) struct Watcher {
@@ -47,16 +50,17 @@ pub(crate) fn watch(orchestrator: &Orchestrator, files: &[PathBuf]) -> Result<()
     orchestrator.keep(Watcher { inner });
     let (orchestrator, files) = (orchestrator.clone(), files.to_vec());
     tokio::spawn(async move {
-        let mut applied = None;
+        let (mut applied, mut again) = (None, false);
         loop {
             let now = read(&files).await;
-            if now.is_some() && now != applied {
-                apply(&orchestrator, now.clone().unwrap_or_default()).await;
+            if now.is_some() && (again || now != applied) {
+                again = !apply(&orchestrator, now.clone().unwrap_or_default()).await;
                 applied = now;
             }
             tokio::select! {
                 _ = orchestrator.ended() => return,
                 change = changes.recv() => if change.is_none() { return },
+                () = tokio::time::sleep(AGAIN), if again => {}
             }
             tokio::time::sleep(QUIET).await;
             while changes.try_recv().is_ok() {}
@@ -87,12 +91,17 @@ async fn read(files: &[PathBuf]) -> Option<Vec<ManifestSource>> {
     }
 }
 
-async fn apply(orchestrator: &Orchestrator, sources: Vec<ManifestSource>) {
+/// Says whether that is all that can be done before the files change.
+async fn apply(orchestrator: &Orchestrator, sources: Vec<ManifestSource>) -> bool {
     match orchestrator.apply(&sources, &Actor("watch".into())).await {
-        Ok(applied) => info!(changed = applied.changed.len(), removed = applied.removed.len(), "manifests applied"),
+        Ok(applied) => {
+            info!(changed = applied.changed.len(), removed = applied.removed.len(), "manifests applied");
+            true
+        }
         Err(error) => {
             let first = error.diagnostics().first().map(ToString::to_string).unwrap_or_default();
             warn!(error = error.chain(), first, "watched manifests are not applied; what runs stays as it is");
+            !error.kind().is_transient()
         }
     }
 }

@@ -351,11 +351,12 @@ mod tests {
         let name = hash(&plain, most).unwrap();
         assert_eq!(name.len(), 2 * HASH);
         assert_eq!(hash(&Build { name: Some("x".into()), ..of(other.path()) }, most).unwrap(), name);
-        let args = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+        let args = |value: &str| BTreeMap::from([("A".to_owned(), value.to_owned())]);
         let platform = Some("linux/arm64".to_owned());
         std::fs::write(other.path().join("more"), "").unwrap();
         let others = [
-            Build { args, ..plain.clone() },
+            Build { args: args("1"), ..plain.clone() },
+            Build { args: args("2"), ..plain.clone() },
             Build { target: Some("a".into()), ..plain.clone() },
             Build { platform, ..plain.clone() },
             of(other.path()),
@@ -364,7 +365,7 @@ mod tests {
         names.push(name);
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 5);
+        assert_eq!(names.len(), 6);
     }
 
     #[test]

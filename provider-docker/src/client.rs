@@ -126,7 +126,9 @@ impl Engine {
     /// That it answers now.
     pub(crate) async fn reached(&self) -> Result<()> {
         let docker = self.api().await?;
-        bounded(times::LOOK, Call::Reads, &format!("reach the engine at {}", self.config.url), docker.ping()).await.map(drop)
+        bounded(times::LOOK, Call::Reads, &format!("reach the engine at {}", self.config.url), docker.ping())
+            .await
+            .map(drop)
     }
 
     /// What the engine says of itself and its machine.

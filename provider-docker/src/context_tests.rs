@@ -53,7 +53,10 @@ fn equal_files_are_equal_bytes_whenever_and_in_whatever_order_they_were_made() {
     old.set_modified(std::time::UNIX_EPOCH).unwrap();
     let bytes = packed(first.path()).unwrap();
     assert_eq!(bytes, packed(second.path()).unwrap());
-    assert_eq!(names(&bytes), ["Dockerfile", "a", "b", "b/c", &long]);
+    let mut archive = tar::Archive::new(&bytes[..]);
+    let order = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+    let sorted = ["Dockerfile", "a", "b", "b/c", &long].map(PathBuf::from);
+    assert_eq!(order.collect::<Vec<_>>(), sorted, "no disk decides the order");
     fs::set_permissions(second.path().join("a"), fs::Permissions::from_mode(0o755)).unwrap();
     assert_ne!(bytes, packed(second.path()).unwrap(), "what may be run is another file");
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use cocktail_core::contract::{Actor, ApplyOptions, Manager, ManifestSource, Resolved};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::manifest::Severity;
+use cocktail_core::settings::Settings;
 use cocktail_manager::Orchestrator;
 use futures_util::StreamExt;
 
 use crate::behaviour::{manifest, ready, start, store, until};
-use crate::pretend::Machine;
+use crate::pretend::{Machine, Pretend};
 
 const PULL: ApplyOptions = ApplyOptions { pull: true };
 
@@ -31,7 +32,7 @@ fn machine(images: &[(&str, Result<Resolved>)]) -> Arc<Machine> {
 
 fn say(machine: &Machine, images: &[(&str, Result<Resolved>)]) {
     let images = images.iter().map(|(reference, answer)| ((*reference).to_owned(), answer.clone())).collect();
-    *machine.images.lock().unwrap() = Some(images);
+    *machine.images.lock().expect("unpoisoned") = Some(images);
 }
 
 fn web(image: &str, count: u32) -> ManifestSource {
@@ -43,7 +44,7 @@ fn web(image: &str, count: u32) -> ManifestSource {
 
 /// What the containers that run now were started from.
 fn from(machine: &Machine) -> BTreeSet<String> {
-    let started_from = machine.started_from.lock().unwrap();
+    let started_from = machine.started_from.lock().expect("unpoisoned");
     machine.running().keys().map(|id| started_from[id].clone()).collect()
 }
 
@@ -203,4 +204,25 @@ async fn what_cannot_be_built_changes_nothing_and_shows_its_last_lines() {
     }
     assert_eq!(manager.units().await.unwrap()[0].revision, 1);
     serves(&manager, &machine, 1, "localhost/cocktail/shop/prod/web:one").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_manifest_whose_image_nobody_knows_yet_is_applied_later() {
+    let (store, machine) = (store(), machine(&[("web:1", Err(Error::unavailable("the registry starts")))]));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.toml");
+    std::fs::write(&file, web("web:1", 1).text).unwrap();
+    let settings = Settings { watch: vec![file], ..Settings::default() };
+    let builder = Orchestrator::builder(store).with_settings(settings);
+    let manager = builder.with_provider(Arc::new(Pretend(machine.clone()))).start().await.unwrap();
+    until(&manager, "it was asked about", |_, _| !machine.asked.lock().unwrap().is_empty()).await;
+    assert!(manager.units().await.unwrap().is_empty());
+    say(&machine, &[("web:1", by_registry("a"))]);
+    for _ in 0..600 {
+        if !manager.units().await.unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    serves(&manager, &machine, 1, &format!("web@{}", digest("a"))).await;
 }

@@ -76,11 +76,7 @@ async fn an_image_is_built_once_from_its_files_and_has_their_name(machine: &mut 
     site.write("file", "one\n");
     let (one, built) = site.run(machine, &site.build()).await;
     assert_eq!(built.unwrap().digest, None);
-    assert!(
-        one.starts_with("localhost/cocktail/shop/test/web:") && site.said().contains("Step 1/"),
-        "{}",
-        site.said()
-    );
+    assert!(one.starts_with("localhost/cocktail/shop/test/web:") && site.said().contains("Step 1/"), "{}", site.said());
     let mut launch = machine.launch("a", "test \"$(cat /word /file | tr '\\n' ' ')\" = 'hello one '");
     launch.image.as_mut().unwrap().reference.clone_from(&one);
     machine.run(&launch).await;
