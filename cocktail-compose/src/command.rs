@@ -1,4 +1,4 @@
-//! `command`, `entrypoint` and `image`.
+//! `command`, `entrypoint`, `image` and `read_only`.
 
 use crate::field::{Field, Keys};
 use crate::unit::Unit;
@@ -37,8 +37,9 @@ pub(crate) fn placeholder(name: &str) -> String {
     format!("{name}:latest")
 }
 
-/// Takes `entrypoint` and `command`.
+/// Takes `entrypoint`, `command` and `read_only`.
 pub(crate) fn decode(keys: &mut Keys<'_>, unit: &mut Unit) -> Outcome<()> {
+    unit.read_only = keys.take("read_only").map(|field| field.boolean()).transpose()?.unwrap_or(false);
     let entrypoint = keys.take_as("entrypoint", words)?;
     let command = keys.take_as("command", words)?;
     match (entrypoint, command) {

@@ -65,12 +65,6 @@ pub(crate) fn finish(mut keys: Keys<'_>) -> Outcome<()> {
         let instead = "set init = false for the provider, for all of its containers";
         field.note("a first process that passes signals on is always there", instead);
     }
-    if let Some(field) = keys.take("read_only")
-        && field.boolean()?
-    {
-        let instead = "set read_only = true for the provider, for all of its containers";
-        field.note("one image alone cannot be read-only", instead);
-    }
     for key in ["tty", "stdin_open"] {
         if let Some(field) = keys.take(key)
             && field.boolean()?

@@ -89,8 +89,8 @@ pub(super) fn web(lines: &str) -> String {
 
 /// The lines of the manifest's only Unit, without its image.
 pub(super) fn lines_of(imported: &Imported) -> Vec<String> {
-    let lines = imported.manifest.lines().skip(4).filter(|line| !line.starts_with("image")).map(str::to_owned);
-    lines.collect()
+    let everywhere = |line: &&str| line.starts_with("image") || *line == "read_only = false";
+    imported.manifest.lines().skip(4).filter(|line| !everywhere(line)).map(str::to_owned).collect()
 }
 
 /// The notes, each as one line.

@@ -18,6 +18,8 @@ pub(crate) struct Unit {
     pub(crate) image: String,
     pub(crate) entrypoint: Option<Vec<String>>,
     pub(crate) command: Option<Vec<String>>,
+    /// Whether its files can only be read.
+    pub(crate) read_only: bool,
     pub(crate) replicas: Option<u64>,
     pub(crate) cwd: Option<String>,
     pub(crate) user: Option<String>,

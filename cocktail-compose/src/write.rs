@@ -48,6 +48,10 @@ fn table(unit: &Unit, project: &Project) -> Table {
             table.insert(key, value(array(words)));
         }
     }
+    // In a manifest they are read-only by themselves.
+    if !unit.read_only {
+        table.insert("read_only", value(false));
+    }
     if let Some(count) = unit.replicas.filter(|count| *count != 1) {
         table.insert("replicas", value(integer(count)));
     }

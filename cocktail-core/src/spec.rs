@@ -300,6 +300,9 @@ pub struct Image {
     /// What replaces the entrypoint of the image, before substitution; the image's own when `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
+    /// Whether its files can only be read, but for volumes and folders for what passes; what the provider says when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
     /// What the reference stood for when it was applied: `sha256:` and 64 hexadecimal digits. No manifest says it, the Manager
     /// asks. `None` where the reference says it itself, and where nobody could.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -593,7 +596,14 @@ mod tests {
     fn an_image_is_asked_for_by_what_its_tag_stood_for() {
         let digest = format!("sha256:{}", "a1".repeat(32));
         let exact = |reference: &str, digest: Option<&String>| {
-            Image { reference: reference.into(), entrypoint: None, digest: digest.cloned(), build: None }.exact()
+            Image {
+                reference: reference.into(),
+                entrypoint: None,
+                read_only: None,
+                digest: digest.cloned(),
+                build: None,
+            }
+            .exact()
         };
         assert_eq!(exact("web", None), "web");
         for (reference, name) in [("web", "web"), ("a:5000/b/c:1.4", "a:5000/b/c"), ("a:5000/b", "a:5000/b")] {

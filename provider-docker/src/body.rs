@@ -38,6 +38,18 @@ pub(crate) const RLIMITS: [&str; 14] = [
     "stack",
 ];
 
+/// Where programs write what passes with them. In a read-only image these are in memory, and begin with what the image has.
+const PASSING: [&str; 5] = ["/tmp", "/run", "/var/cache", "/var/log", "/var/tmp"];
+
+/// The folders of a read-only image that can be written, but for those that are volumes.
+fn passing(launch: &Launch) -> HashMap<String, String> {
+    let volume =
+        |folder: &str| launch.volumes.iter().any(|it| it.link.as_deref() == Some(std::path::Path::new(folder)));
+    let folders = PASSING.into_iter().filter(|folder| !volume(folder));
+    // Of a program's own limit of memory, and no set-user programs in there.
+    folders.map(|folder| (folder.to_owned(), "rw,nosuid,nodev".to_owned())).collect()
+}
+
 /// The image of a launch.
 ///
 /// # Errors
@@ -103,6 +115,7 @@ fn host(launch: &Launch, fixed: &Fixed, network: &str) -> Result<HostConfig> {
         let bindings = ports.entry(format!("{}/tcp", port.inside())).or_default();
         bindings.get_or_insert_default().push(PortBinding { host_ip, host_port });
     }
+    let read_only = launch.image.as_ref().and_then(|image| image.read_only).unwrap_or(fixed.read_only);
     let ulimit = |(name, &value): (&String, &u64)| {
         let value = if value == u64::MAX { -1 } else { signed(value) };
         ResourcesUlimits { name: Some(name.clone()), soft: Some(value), hard: Some(value) }
@@ -119,7 +132,8 @@ fn host(launch: &Launch, fixed: &Fixed, network: &str) -> Result<HostConfig> {
         // We restart, and nobody else does.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
-        readonly_rootfs: Some(fixed.read_only),
+        readonly_rootfs: Some(read_only),
+        tmpfs: read_only.then(|| passing(launch)),
         init: Some(fixed.init),
         log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(log) }),
         ..HostConfig::default()

@@ -28,7 +28,8 @@ pub struct DockerConfig {
     pub publish: Option<IpAddr>,
     /// Whether the first process of a container is one that passes signals on and reaps.
     pub init: bool,
-    /// Whether containers can write to their volumes only.
+    /// Whether containers can write only to their volumes, and to folders in memory for what passes: `/tmp`, `/run`,
+    /// `/var/cache`, `/var/log` and `/var/tmp`. A Unit's `read_only` says otherwise.
     pub read_only: bool,
     /// Most bytes of the files that an image is built from.
     #[serde(deserialize_with = "size")]
@@ -44,7 +45,7 @@ impl Default for DockerConfig {
             cluster: None,
             publish: None,
             init: true,
-            read_only: false,
+            read_only: true,
             build_bytes: BUILD_BYTES,
         }
     }

@@ -249,6 +249,9 @@ pub struct LaunchImage {
     /// What replaces its entrypoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
+    /// Whether its files can only be read; what the provider says when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
     /// Whose container it is: Units of one map reach each other by their names.
     pub unit: UnitId,
 }

@@ -12,14 +12,18 @@ const LONGEST: usize = 512;
 const IMAGE: &str = "write image = \"registry.example.com/shop/web:1.4\", or a name and @sha256:…";
 const ENTRYPOINT: &str = "write it as an array: [\"/usr/bin/server\"]";
 
-/// Takes `image`, `build` and `entrypoint`. Says whether there was an image, be it well or not.
+/// Takes `image`, `build`, `entrypoint` and `read_only`. Says whether there was an image, be it well or not.
 pub(super) fn decode(table: &mut Table<'_>, variables: &Variables) -> (bool, Option<Image>) {
-    let entrypoint = table.take("entrypoint");
+    let (entrypoint, read_only) = (table.take("entrypoint"), table.take("read_only"));
     let (image, built) = (table.take("image"), table.take("build"));
     if image.is_none() && built.is_none() {
         if let Some(entrypoint) = entrypoint {
             let help = "add `image`, or leave `entrypoint` out";
             entrypoint.key_problem("only an image has an entrypoint", Some(help.to_owned()));
+        }
+        if let Some(read_only) = read_only {
+            let help = "add `image`, or leave `read_only` out";
+            read_only.key_problem("only an image has files of its own", Some(help.to_owned()));
         }
         return (false, None);
     }
@@ -31,6 +35,7 @@ pub(super) fn decode(table: &mut Table<'_>, variables: &Variables) -> (bool, Opt
         None => Some(None),
         Some(well) => well.map(Some),
     };
+    let read_only = read_only.and_then(|item| item.boolean());
     // The Manager names what is built.
     let reference = image.map_or(Some(String::new()), |item| decode_reference(&item));
     let build = match built.map(build::decode) {
@@ -38,7 +43,11 @@ pub(super) fn decode(table: &mut Table<'_>, variables: &Variables) -> (bool, Opt
         Some(well) => well.map(Some),
     };
     let image = reference.zip(entrypoint).zip(build);
-    (true, image.map(|((reference, entrypoint), build)| Image { reference, entrypoint, digest: None, build }))
+    let image = image.map(|((reference, entrypoint), build)| {
+        let digest = None;
+        Image { reference, entrypoint, read_only, digest, build }
+    });
+    (true, image)
 }
 
 fn decode_reference(item: &Item<'_>) -> Option<String> {

@@ -192,7 +192,12 @@ fn launch_ports(record: &Container, template: &Template) -> Result<Vec<LaunchPor
 
 fn launch_image(image: &Image, unit: &UnitId, substitute: &impl Fn(&String) -> Result<String>) -> Result<LaunchImage> {
     let entrypoint = image.entrypoint.as_ref().map(|parts| parts.iter().map(substitute).collect::<Result<_>>());
-    Ok(LaunchImage { reference: image.exact(), entrypoint: entrypoint.transpose()?, unit: unit.clone() })
+    Ok(LaunchImage {
+        reference: image.exact(),
+        entrypoint: entrypoint.transpose()?,
+        read_only: image.read_only,
+        unit: unit.clone(),
+    })
 }
 
 fn launch_volumes(record: &Container, template: &Template, wanted: u32) -> Vec<LaunchVolume> {

@@ -22,7 +22,10 @@ fn a_build_has_a_folder_and_what_it_is_made_with() {
         registry: None,
         name: None,
     };
-    let image = |build| Some(Image { reference: String::new(), entrypoint: None, digest: None, build: Some(build) });
+    let image = |build| {
+        let reference = String::new();
+        Some(Image { reference, entrypoint: None, read_only: None, digest: None, build: Some(build) })
+    };
     assert_eq!(web(&unit("build = { context = \"web\" }")).template.image, image(plain.clone()));
     let all = "build = { context = \"web\", file = \"docker/Web\", args = { A = \"1\" }, target = \"run\", \
                platform = \"linux/arm64\", registry = \"hub\", name = \"team/web\" }\nentrypoint = [\"/a\"]";

@@ -15,7 +15,7 @@ fn an_image_runs_its_own_command_unless_another_one_is_written() {
     let plain = web(&unit("image = \"shop/web:1.4\"")).template;
     assert_eq!(
         plain.image,
-        Some(Image { reference: "shop/web:1.4".into(), entrypoint: None, digest: None, build: None })
+        Some(Image { reference: "shop/web:1.4".into(), entrypoint: None, read_only: None, digest: None, build: None })
     );
     assert!(plain.command.is_empty() && plain.cwd == Path::new(""), "{plain:?}");
     let all = web(&unit(

@@ -53,7 +53,9 @@ async fn a_container_that_somebody_removes_has_ended(machine: &mut Machine) {
 
 async fn what_has_ended_and_is_started_by_hand_ends_again(machine: &mut Machine) {
     for name in ["stopped", "removed"] {
-        let launch = machine.launch(name, "test -e /tmp/again && exec sleep 600; touch /tmp/again; exit 3");
+        let mut launch = machine.launch(name, "test -e /tmp/again && exec sleep 600; touch /tmp/again; exit 3");
+        // What is in memory is gone with its process.
+        launch.image.as_mut().unwrap().read_only = Some(false);
         let id = machine.run(&launch).await.docker_id.unwrap();
         assert_eq!(machine.exited(name).await, Exit::Code(3));
         machine.engine.docker(&["start", &id]).unwrap();

@@ -252,6 +252,7 @@ pub(crate) fn launch(
         image: Some(LaunchImage {
             reference: IMAGE.into(),
             entrypoint: None,
+            read_only: None,
             unit: UnitId::new(name("shop"), name("test"), name("web")),
         }),
         artifact: None,

@@ -20,6 +20,7 @@ machine::trials![
     units_of_a_map_reach_each_other_by_name,
     volumes_outlive_their_containers_unless_they_are_ephemeral,
     a_container_cannot_gain_privileges_has_limits_and_bounded_logs_and_is_restarted_by_nobody,
+    an_image_is_read_only_but_for_what_passes_unless_its_unit_says_otherwise,
     a_foreign_container_with_our_next_name_is_not_touched,
     a_network_and_a_volume_of_somebody_else_with_our_names_are_not_touched,
     the_same_start_asked_for_many_times_at_once_is_made_once,
@@ -53,7 +54,7 @@ fn probe(check: Check, port: Option<u16>) -> LaunchProbe {
     LaunchProbe { kind: ProbeKind::Ready, check, port, every, timeout, failures: 2 }
 }
 
-const WEB: &str = "mkdir -p /www; echo hello > /www/index.html; exec httpd -f -p 80 -h /www";
+const WEB: &str = "cd /tmp; echo hello > index.html; exec httpd -f -p 80";
 
 async fn a_leased_port_leads_to_another_number_inside_the_container(machine: &mut Machine) {
     let leased = free_port();
@@ -137,9 +138,31 @@ async fn a_container_cannot_gain_privileges_has_limits_and_bounded_logs_and_is_r
     let id = machine.run(&launch).await.docker_id.unwrap();
     let format = "{{.HostConfig.SecurityOpt}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.LogConfig.Type}} \
                   {{len .HostConfig.LogConfig.Config}} {{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} \
-                  {{(index .HostConfig.Ulimits 0).Soft}} {{.HostConfig.Init}}";
+                  {{(index .HostConfig.Ulimits 0).Soft}} {{.HostConfig.Init}} {{.HostConfig.ReadonlyRootfs}}";
     let seen = machine.engine.docker(&["inspect", "--format", format, &id]).unwrap();
-    assert_eq!(seen, "[no-new-privileges:true] no json-file 2 67108864 500000000 512 true");
+    assert_eq!(seen, "[no-new-privileges:true] no json-file 2 67108864 500000000 512 true true");
+}
+
+async fn an_image_is_read_only_but_for_what_passes_unless_its_unit_says_otherwise(machine: &mut Machine) {
+    let script = "for at in /tmp /run /var/cache /var/log /var/tmp; do echo x > $at/f || exit 3; done; echo x > /etc/f || exit 4";
+    let mut launch = machine.launch("read", script);
+    machine.run(&launch).await;
+    assert_eq!(machine.exited("read").await, Exit::Code(4));
+    launch.container = ContainerId::new("write");
+    launch.image.as_mut().unwrap().read_only = Some(false);
+    launch.argv = ["sh", "-c", "echo x > /etc/f && test ! -e /var/cache"].map(str::to_owned).to_vec();
+    machine.run(&launch).await;
+    assert_eq!(machine.exited("write").await, Exit::Code(0));
+    // A volume at one of these places stays one.
+    let mut launch = machine.launch("volume", "echo x > /run/f");
+    launch.volumes.push(LaunchVolume {
+        name: Name::new("run").unwrap(),
+        path: "shop/test/web/run.volume".into(),
+        link: Some("/run".into()),
+        kind: VolumeKind::Ephemeral,
+    });
+    machine.run(&launch).await;
+    assert_eq!(machine.exited("volume").await, Exit::Code(0));
 }
 
 async fn a_foreign_container_with_our_next_name_is_not_touched(machine: &mut Machine) {

@@ -98,7 +98,7 @@ impl Stage {
 
     fn apply_image(&self, image: &str, word: &str, progress: &str) {
         let port = self.port;
-        let script = format!("mkdir /www; echo {word} > /www/index.html; exec httpd -f -p 80 -h /www");
+        let script = format!("cd /tmp; echo {word} > index.html; exec httpd -f -p 80");
         let text = format!(
             "service = \"shop\"\n[maps.prod.units.web]\nimage = \"{image}\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n\
              replicas = 3\nports.http = {{ service = {port}, container = 80 }}\n\
