@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use cocktail_tests::process::signal_pid;
-use cocktail_tests::{Home, Manager};
+use cocktail_tests::{Home, Manager, program};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use xtask::engine::{Network, PrivateEngine};
@@ -19,7 +19,7 @@ struct Stage {
     engine: PrivateEngine,
     port: u16,
     // After the engine, which has its files there.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Stage {
@@ -30,7 +30,7 @@ impl Stage {
         engine.import_busybox(IMAGE).unwrap();
         let home = Home::new();
         let port = home.port();
-        Self { home, engine, port, _folder: folder }
+        Self { home, engine, port, folder }
     }
 
     /// What brings a program into the engine's network.
@@ -352,5 +352,70 @@ fn a_unit_is_built_from_the_files_beside_its_manifest() {
     assert_eq!((stage.answer(), stage.made_from()), ("one".into(), first));
     home.ok(&["rm", "web"]);
     home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0]);
+    stage.home.finish();
+}
+
+/// The example program: it says what it does, and leaves nothing.
+#[test]
+fn the_docker_example_runs_and_leaves_nothing() {
+    skip_if!(NoDockerEngine);
+    let stage = Stage::new();
+    let mut command = Command::new(program::example("cocktail-example-docker", "docker"));
+    command.arg(IMAGE).env("DOCKER_HOST", stage.engine.url()).env("TMPDIR", stage.home.root());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for line in ["apply: two containers", "scale: three", "started greeter-", "hello from greeter-", "end: nothing is left"] {
+        assert!(said.contains(line), "{line} is missing: {said}");
+    }
+    assert_eq!(stage.left(), [0, 0, 0]);
+    stage.home.finish();
+}
+
+/// The example manifest, with images of the same names that do as much as it takes.
+#[test]
+fn the_docker_shop_serves_and_keeps_its_data() {
+    skip_if!(NoDockerEngine);
+    let stage = Stage::new();
+    let engine = &stage.engine;
+    let archive = stage.folder.path().join("busybox.tar").display().to_string();
+    let web = r#"CMD ["sh", "-c", "cd /tmp && echo welcome > index.html && exec httpd -f -p 80"]"#;
+    engine.docker(&["import", "--change", web, &archive, "nginx:1.27"]).unwrap();
+    engine.docker(&["tag", IMAGE, "busybox:stable"]).unwrap();
+    let server = "printf '#!/bin/sh\\necho kept >> /data/dump; exec nc -lk -p 6379 -e cat\\n' > /bin/redis-server; \
+                  chmod +x /bin/redis-server";
+    engine.docker(&["run", "--name", "making", IMAGE, "sh", "-c", server]).unwrap();
+    engine.docker(&["commit", "making", "redis:7"]).unwrap();
+    engine.docker(&["rm", "making"]).unwrap();
+
+    let folder = program::workspace().join("examples/docker-shop");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let home = &stage.home;
+    let endpoint = format!("kind = \"docker\"\nendpoint = \"{}\"", engine.url());
+    let settings = format!("{}{}", home.settings(), read("settings.toml").replace("kind = \"docker\"", &endpoint));
+    let _manager = home.serve_through(&["nsenter", &stage.network()], &settings);
+    home.write("cocktail.toml", read("cocktail.toml"));
+    home.ok(&["apply", "cocktail.toml"]);
+    for (unit, count) in [("web", 3), ("cache", 1), ("worker", 2)] {
+        home.settled(unit, count);
+    }
+    let page = Command::new("nsenter")
+        .args([&stage.network(), "busybox", "wget", "-q", "-O-", "http://127.0.0.1:8080/"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&page.stdout), "welcome\n");
+    home.eventually("the workers reach the web servers by name", || {
+        home.ok(&["logs", "worker"]).stdout.contains("the page has 8 bytes")
+    });
+    home.ok(&["restart", "cache"]);
+    home.eventually("the cache has what it had", || {
+        let cache = home.containers("cache");
+        cache.len() == 1
+            && cache[0]["docker_id"].as_str().is_some_and(|id| {
+                engine.docker(&["exec", id, "cat", "/data/dump"]).is_ok_and(|text| text.lines().count() == 2)
+            })
+    });
+    home.ok(&["down"]);
+    assert_eq!(stage.left(), [0, 0, 1], "the volume of the cache stays");
     stage.home.finish();
 }
