@@ -32,7 +32,7 @@ use crate::usage::Readings;
 /// Events that wait for a slow reader; after more than that it is told to attach again.
 const EVENTS: usize = 8 * 1024;
 /// Containers that are made or started at once on one engine: with more of them it is slower.
-const MAKING: usize = 4;
+const MAKING: usize = 8;
 /// Commands of exec probes that run at once on one engine.
 const EXEC_PROBES: usize = 16;
 

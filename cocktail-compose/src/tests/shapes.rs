@@ -76,6 +76,7 @@ service = "flower-shop"
 [maps.prod.units.shop-web]
 image = "flowers/web:2.1"
 command = ["serve", "--title", "All flowers", "--port", "3000"]
+read_only = false
 replicas = 3
 ports.http = { service = 8080, container = 3000 }
 resources = { cpu = 0.5, memory = "256MiB" }
@@ -88,12 +89,14 @@ env.GREETING = "hello $NAME"
 image = "flowers/web:2"
 entrypoint = ["/bin/sh", "-c"]
 command = ["migrate $STORE"]
+read_only = false
 restart = { when = "failure", retries = 2 }
 env.STORE = "postgres://db/flowers"
 env.GREETING = "hello $NAME"
 
 [maps.prod.units.db]
 image = "postgres:16"
+read_only = false
 ports.p5432 = { container = 5432 }
 stop = { signal = "INT", grace = "1m" }
 volumes.db-data = { mount = "/var/lib/postgresql/data" } # exclusive: one container, which ends before its replacement starts

@@ -87,7 +87,7 @@ fn unit() -> Value {
             ("image", text("An image that servers of images run: registry/name:tag, or name@sha256:….")),
             ("build", build()),
             ("entrypoint", described(reference("command"), "What replaces the entrypoint of the image.")),
-            ("read_only", boolean("Whether the files of the image can only be read, as the provider says by default.")),
+            ("read_only", flag("Whether the files of the image can only be read, as the provider says by default.")),
             (
                 "worker",
                 json!({

@@ -11,7 +11,7 @@ fn unknown_and_missing_keys_are_reported_with_what_to_write() {
 zzz = 1",
             &[
                 "4:1: unknown key `replica` (did you mean `replicas`?)",
-                "5:1: unknown key `zzz` (known here: artifact, bootstrap, build, command, config, cwd, entrypoint, env, env_from, image, labels, live, microservices, place, ports, provider, ready, replicas, resources, restart, rlimits, scale, secrets, stop, update, user, volumes, warm, worker)",
+                "5:1: unknown key `zzz` (known here: artifact, bootstrap, build, command, config, cwd, entrypoint, env, env_from, image, labels, live, microservices, place, ports, provider, read_only, ready, replicas, resources, restart, rlimits, scale, secrets, stop, update, user, volumes, warm, worker)",
             ],
         ),
         (r#"stop = { sigal = "TERM" }"#, &["4:10: unknown key `sigal` (did you mean `signal`?)"]),
