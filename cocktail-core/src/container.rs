@@ -26,7 +26,7 @@ pub enum ContainerState {
     Prepared,
     /// The process is being started.
     Starting,
-    /// Up and registered, with nothing loaded.
+    /// Up, with nothing loaded or paused, until a Unit needs it.
     Waiting,
     /// Up, not yet or no longer ready.
     Loading,
@@ -316,7 +316,10 @@ pub struct Container {
     /// When a job's container has to be done, all attempts together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_by: Option<ManagerTime>,
-    /// What is known of its program, if that is a worker.
+    /// It crashed after running for longer than its back-off is: one that waits may take its place at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub relieve: bool,
+    /// What is known of its program, if that is a worker; of any other container, that it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<Box<WorkerRecord>>,
     /// Its last start was told to run on when the lease of its server's agent ends.
@@ -333,7 +336,7 @@ pub struct Container {
 /// What is known of a worker: a program that is told what to load, and can be told something else.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerRecord {
-    /// Identity of what it was started from. Workers of a Service with the same one can take each other's place.
+    /// Identity of what it was started from, see [`crate::unit::pool`].
     pub pool: String,
     /// Number of its last assignment; 0 before the first.
     pub assignment: u64,

@@ -166,7 +166,7 @@ pub enum Event {
         /// Servers that were not chosen.
         considered: Vec<ConsideredView>,
     },
-    /// A worker is up with nothing loaded.
+    /// A worker is up with nothing loaded, or a container of an image is paused.
     Registered {
         /// The container.
         container: ContainerId,
@@ -183,6 +183,16 @@ pub enum Event {
         revision: Revision,
         /// Its ports in the manifest's order.
         ports: Vec<(Name, u16)>,
+        /// Why.
+        because: String,
+        /// A container of the Unit that crashed, whose place it takes: that one waits from then on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instead: Option<ContainerId>,
+    },
+    /// A container that was to wait cannot, and no other one of its Unit can.
+    Unfit {
+        /// The container.
+        container: ContainerId,
         /// Why.
         because: String,
     },
@@ -416,8 +426,9 @@ impl Event {
                 ("start-failed", format!("operation {operation}"), failure.message.clone())
             }
             Self::Registered { container, .. } => {
-                ("registered", container.to_string(), "it is up with nothing loaded".into())
+                ("registered", container.to_string(), "it is up with nothing to do".into())
             }
+            Self::Unfit { container, because } => ("unfit", container.to_string(), because.clone()),
             Self::CheckedOut { container, because, .. } => ("checked-out", container.to_string(), because.clone()),
             Self::Assigned { operation, failure } => ended("assigned", "assign-failed", *operation, failure.as_ref()),
             Self::Unloaded { operation, failure } => ended("unloaded", "unload-failed", *operation, failure.as_ref()),

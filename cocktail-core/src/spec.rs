@@ -67,19 +67,19 @@ pub struct UnitSpec {
     /// Where containers go. Not part of the revision: changing it moves nothing.
     #[serde(default)]
     pub place: Place,
-    /// Workers that wait with nothing loaded. Not part of the revision.
+    /// Containers that wait: workers with nothing loaded, paused containers of images. Not part of the revision.
     #[serde(default)]
     pub warm: Warm,
 }
 
-/// Workers that wait with nothing loaded, for instant use.
+/// Containers that wait, for instant use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warm {
     /// How many, beside the containers that serve.
     pub count: u32,
     /// Longest time that one waits before a new one takes its place.
     pub age: Duration,
-    /// Assignments after which one ends when it leaves instead of waiting again; 0 is no limit.
+    /// Assignments after which a worker ends when it leaves instead of waiting again; 0 is no limit.
     pub uses: u32,
 }
 
@@ -258,10 +258,19 @@ pub struct Template {
 }
 
 impl Template {
-    /// What keeps a worker that waits from becoming a container of this by being told: it has to be there at its start.
+    /// What keeps a container that waits from becoming one of this: it has to be there at its start, or nobody else may have
+    /// it meanwhile.
     pub fn untold(&self) -> Option<Untold<'_>> {
-        if self.microservices.is_empty() {
+        if self.microservices.is_empty() && self.image.is_none() {
             return Some(Untold::Program);
+        }
+        if self.image.is_some() && self.restart.is_job() {
+            return Some(Untold::Job);
+        }
+        if self.image.is_some()
+            && let Some(port) = self.ports.iter().find(|port| port.fixed.is_some())
+        {
+            return Some(Untold::Fixed(&port.name));
         }
         if let Some(port) = self.ports.iter().find(|port| port.inherit) {
             return Some(Untold::Socket(&port.name));
@@ -269,21 +278,29 @@ impl Template {
         if let Some((name, _)) = self.volumes.iter().find(|(_, volume)| volume.kind == VolumeKind::Exclusive) {
             return Some(Untold::Volume(name));
         }
+        if self.image.is_some() {
+            return None;
+        }
         let says_itself = self.ready.as_ref().is_none_or(|probe| probe.check == Check::Worker) && self.live.is_none();
         (!says_itself).then_some(Untold::Probe)
     }
 
-    /// Whether a worker that waits can be told all that it needs to become a container of this.
-    pub fn can_be_told(&self) -> bool {
+    /// Whether a container that waits can become one of this: a worker by being told what to load, one of an image by going
+    /// on.
+    pub fn can_wait(&self) -> bool {
         self.untold().is_none()
     }
 }
 
-/// What a worker cannot be told after its start.
+/// What a container that waits cannot be given after its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Untold<'a> {
     /// It loads nothing: it is no worker.
     Program,
+    /// It begins its work at its start.
+    Job,
+    /// A port that one container has at a time.
+    Fixed(&'a Name),
     /// A port whose socket it inherits.
     Socket(&'a Name),
     /// An exclusive volume.

@@ -65,6 +65,10 @@ pub struct Unit {
     /// When a worker that waited for it was taken, and others after it: what takes its place is not started at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<ManagerTime>,
+    /// Why no container of it can be kept waiting, as one of them found out; until something else is applied, it is switched,
+    /// or a Manager starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
     /// Why nothing is done about something that is wanted; empty when nothing stands in the way.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub held: String,
@@ -100,6 +104,7 @@ impl Unit {
             containers: BTreeSet::new(),
             made: 0,
             taken: None,
+            unfit: None,
             held: String::new(),
             held_cause: String::new(),
             why: WhyLog::default(),
@@ -111,6 +116,7 @@ impl Unit {
     /// when the manifest's own value does, so that a `scale` by hand is not undone.
     pub fn take(&mut self, spec: UnitSpec, now: ManagerTime, at: WallTime, actor: &str) {
         let digest = digest(&spec.template);
+        self.unfit = None;
         if digest == self.digest {
             // What is not part of the digest (service ports, restart policy, …) takes effect without a replacement.
             self.templates.insert(self.revision, spec.template.clone());
@@ -297,9 +303,12 @@ pub fn digest(template: &Template) -> String {
     manifest::template_hash(&kept)
 }
 
-/// The identity of what a worker is started from, without what it is told afterwards: workers of a Service with the same
-/// one can take each other's place.
-pub fn pool(unit: &UnitId, template: &Template) -> String {
+/// The identity of what a container that waits was started from, without what it is told afterwards: workers of a Service
+/// with the same one can take each other's place. One of an image is told nothing, so it waits for its own Unit and version.
+pub fn pool(unit: &UnitId, revision: Revision, template: &Template) -> String {
+    if template.image.is_some() {
+        return format!("{unit} {revision}");
+    }
     let mut kept = template.clone();
     kept.microservices.clear();
     kept.ports.clear();

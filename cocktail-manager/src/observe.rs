@@ -47,7 +47,7 @@ pub(crate) fn is_early<'a>(state: &State, event: &'a RuntimeEvent) -> Option<&'a
         RuntimeEvent::Worker {
             container,
             generation,
-            said: WorkerSaid::Waiting | WorkerSaid::Ready { .. } | WorkerSaid::Failed { .. },
+            said: WorkerSaid::Waiting | WorkerSaid::Unfit { .. } | WorkerSaid::Ready { .. } | WorkerSaid::Failed { .. },
         } => (container, generation),
         _ => return None,
     };
@@ -66,7 +66,8 @@ fn of_probe(record: &Container, generation: Generation, probe: ProbeKind, ok: bo
         return None;
     }
     let news = match probe {
-        ProbeKind::Ready => ok != (record.state == ContainerState::Ready),
+        // What is to wait says itself when it does.
+        ProbeKind::Ready => ok != (record.state == ContainerState::Ready) && !(ok && record.is_spare()),
         ProbeKind::Live => ok == record.unwell.is_some(),
     };
     if news {

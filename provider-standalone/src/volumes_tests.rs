@@ -45,6 +45,7 @@ impl Place {
             }],
             probes: Vec::new(),
             worker: None,
+            paused: false,
             outlives_lease: false,
             image: None,
             artifact: None,

@@ -60,6 +60,10 @@ impl Board {
 fn stays(said: &WorkerSaid) -> bool {
     matches!(
         said,
-        WorkerSaid::Waiting | WorkerSaid::Ready { .. } | WorkerSaid::Failed { .. } | WorkerSaid::Broken { .. }
+        WorkerSaid::Waiting
+            | WorkerSaid::Unfit { .. }
+            | WorkerSaid::Ready { .. }
+            | WorkerSaid::Failed { .. }
+            | WorkerSaid::Broken { .. }
     )
 }

@@ -31,6 +31,11 @@ impl State {
                 let event = || Event::Registered { container: container.clone(), generation };
                 news.then(event).into_iter().collect()
             }
+            WorkerSaid::Unfit { error } => {
+                let news = record.is_spare() && record.state == ContainerState::Loading && record.replace.is_none();
+                let event = || Event::Unfit { container: container.clone(), because: error.clone() };
+                news.then(event).into_iter().collect()
+            }
             WorkerSaid::Ready { assignment } => {
                 let news = is_about(record, *assignment) && record.state == ContainerState::Loading;
                 news.then(|| readiness(record, true, "the worker says so".into())).into_iter().collect()

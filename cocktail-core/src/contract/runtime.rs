@@ -66,8 +66,11 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// Tells a worker that waits what to load: the assignment of `launch`. Returns when the worker is sure to be told; what
     /// it makes of it is told as [`WorkerSaid`]. The same assignment again changes nothing.
     ///
+    /// A container of an image that was [paused](Launch::paused) goes on, and its probes begin.
+    ///
     /// # Errors
-    /// `NotFound` for a worker that does not run; `Unsupported` by a runtime that has no sessions with workers.
+    /// `NotFound` for a container that does not run; `Unsupported` by a runtime that has no sessions with workers and pauses
+    /// nothing.
     async fn assign(&self, launch: &Launch) -> Result<()> {
         Err(no_sessions(&launch.container))
     }
@@ -229,6 +232,10 @@ pub struct Launch {
     /// What the program is told, if it is a worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<LaunchWorker>,
+    /// It is to wait: when it is up (its readiness probe is good once) it is paused, which is told as
+    /// [`WorkerSaid::Waiting`]. Only of images.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// It runs on when the lease of its server's agent ends, see [`Hold::keep`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outlives_lease: bool,
@@ -559,8 +566,13 @@ pub enum RuntimeEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerSaid {
-    /// It is up with nothing loaded.
+    /// It is up with nothing loaded; of an image: it is paused.
     Waiting,
+    /// It cannot be kept waiting where it is, and would not be when started again.
+    Unfit {
+        /// Why.
+        error: String,
+    },
     /// What it was told to load takes requests.
     Ready {
         /// The number of the assignment.

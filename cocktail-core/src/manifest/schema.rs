@@ -379,12 +379,12 @@ fn warm() -> Value {
             ("age", described(reference("duration"), "Longest time that one waits. Default 1h.")),
             (
                 "uses",
-                json!({ "type": "integer", "minimum": 0, "description": "Assignments after which one ends. Default: no limit." }),
+                json!({ "type": "integer", "minimum": 0, "description": "Assignments after which a worker ends. Default: no limit. Not with `image`." }),
             ),
         ],
         &["count"],
     );
-    json!({ "default": 0, "description": "Workers that wait with nothing loaded.", "anyOf": [count, table] })
+    json!({ "default": 0, "description": "Containers that wait: workers with nothing loaded, paused containers of images.", "anyOf": [count, table] })
 }
 
 fn volume() -> Value {

@@ -1,4 +1,4 @@
-//! Decodes `warm`: workers that wait with nothing loaded.
+//! Decodes `warm`: containers that wait, workers with nothing loaded and paused ones of images.
 
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ pub(super) fn decode(item: Item<'_>, template: &Template) -> Warm {
         let Some(mut table) = item.clone().table(HELP) else { return warm };
         let (count, age, uses) = (table.require("count", HELP), table.take("age"), table.take("uses"));
         table.finish();
+        if let Some(uses) = uses.as_ref().filter(|_| template.image.is_some()) {
+            uses.key_problem("a container of an image that waited is used once", Some("leave `uses` out".to_owned()));
+        }
         warm.count = count.and_then(|count| count.number(most)).unwrap_or_default();
         warm.age = age.and_then(|age| age.duration(LEAST_AGE)).unwrap_or(warm.age);
         warm.uses = uses.and_then(|uses| uses.number(0..=i128::from(u32::MAX))).unwrap_or_default();
@@ -35,12 +38,17 @@ pub(super) fn decode(item: Item<'_>, template: &Template) -> Warm {
     warm
 }
 
-/// Why workers of this template cannot wait with nothing loaded, and what to do.
+/// Why containers of this template cannot wait, and what to do.
 fn against(template: &Template) -> Option<(String, &'static str)> {
     match template.untold() {
         Some(Untold::Program) => Some((
             "a plain command cannot wait with nothing loaded".into(),
             "leave it out, or write the program as a `worker` that loads `microservices`",
+        )),
+        Some(Untold::Job) => Some(("a job begins its work at its start, so it cannot wait".into(), "leave `warm` out")),
+        Some(Untold::Fixed(port)) => Some((
+            format!("port `{port}` is fixed: whoever waits would keep it from who serves"),
+            "leave `fixed` out, or leave `warm` out",
         )),
         Some(Untold::Socket(port)) => Some((
             format!("port `{port}` is inherited at the start, when nobody knows it yet"),
@@ -54,6 +62,8 @@ fn against(template: &Template) -> Option<(String, &'static str)> {
             "a worker that waits has nothing to be probed".into(),
             "leave `ready` and `live` out: a worker says itself how it is",
         )),
+        // It is started as what it is going to be.
+        None if template.image.is_some() => None,
         None => {
             let mut texts = template.command.iter().chain(template.env.values());
             let text = texts.find(|text| ["${PORT", "${UNIT"].iter().any(|name| text.contains(name)))?;

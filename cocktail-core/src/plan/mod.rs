@@ -7,7 +7,7 @@
 //! What found no room is bought for in `fleet`, after the Units: servers are claimed, admitted, emptied and given back
 //! there.
 //!
-//! Order within a Unit: scale, rollout, count, place, reduce, keep workers waiting; then, container by container, recover what ended or is unwell
+//! Order within a Unit: scale, rollout, count, relieve what crashed, place, reduce, keep containers waiting; then, container by container, recover what ended or is unwell
 //! and stays, and collect what has stopped. What always holds: ready containers never drop below the floor because of a
 //! decision made here, an operation is intended before anything is sent, and a container has at most one open operation.
 
@@ -66,7 +66,8 @@ fn pass(state: &State, touched: &BTreeSet<UnitId>, waiting: &BTreeSet<UnitId>, c
         }
         let census = count::census(state, id, unit);
         // Each of them touches the Unit again, and what follows is decided in the next pass.
-        if scale::scale(&mut draft, id, unit) || rollout::steer(&mut draft, id, unit, &census) {
+        let begun = scale::scale(&mut draft, id, unit) || rollout::steer(&mut draft, id, unit, &census);
+        if begun || warm::relieve(&mut draft, id, unit, &census) {
             continue;
         }
         let held = place::place(&mut draft, id, unit, &census);

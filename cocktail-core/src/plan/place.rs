@@ -50,7 +50,7 @@ pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, c
         slots.extend(holders.filter_map(|container| container.slot));
     }
     let mut search = Search::new(draft, id, &unit.spec.place, template);
-    let mut waiting = warm::waiting(draft, id, template);
+    let mut waiting = warm::waiting(draft, id, revision, template);
     let seed = format!("{id} {}", draft.state.last_operation);
     for made in 0..missing {
         if !draft.may_claim() {
@@ -67,6 +67,7 @@ pub(super) fn place<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, c
                 revision,
                 ports,
                 because: because.clone(),
+                instead: None,
             });
             draft.assign(container, id, because);
             if let Some(server) = draft.state.servers.get(&container.server) {
@@ -119,8 +120,8 @@ fn claim(draft: &mut Draft<'_>, id: &UnitId, claim: Claim<'_>) {
     draft.push(Event::Claimed { container, unit, revision, server, ports, slot, spare, because, considered });
 }
 
-/// The worker that waits for the Unit, otherwise for another one, in the best place for a container of it, with ports. It is
-/// taken out of `waiting`, and so are those that cannot have the ports.
+/// The container that waits for the Unit, otherwise for another one, in the best place for a container of it, with ports. It
+/// is taken out of `waiting`, and so are those that cannot have the ports.
 fn check_out<'a>(
     draft: &mut Draft<'a>,
     (id, unit): (&UnitId, &Unit),
@@ -134,8 +135,8 @@ fn check_out<'a>(
         for (index, container) in waiting.iter().enumerate() {
             let Some(server) = state.servers.get(&container.server) else { continue };
             let site = draft.site(server);
-            let provided =
-                !server.images && (template.providers.is_empty() || template.providers.contains(&server.provider));
+            let provided = server.images == template.image.is_some()
+                && (template.providers.is_empty() || template.providers.contains(&server.provider));
             if server.state != ServerState::Ready || !provided || search.against(draft, &site).is_some() {
                 continue;
             }
@@ -144,6 +145,9 @@ fn check_out<'a>(
         }
         let container = waiting.remove(best?.3);
         let server = state.servers.get_key_value(&container.server)?.0;
+        if template.image.is_some() {
+            return Some((container, warm::given(container)));
+        }
         // Where it cannot have the ports, another one may.
         if let Ok(ports) = lease(draft, unit, server, template) {
             return Some((container, ports));
@@ -151,7 +155,7 @@ fn check_out<'a>(
     }
 }
 
-/// Claims workers that are to wait; returns why not, where it cannot.
+/// Claims containers that are to wait; returns why not, where it cannot.
 pub(super) fn place_spares<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, missing: usize) -> Option<Hold> {
     let template = &unit.spec.template;
     let mut search = Search::new(draft, id, &unit.spec.place, template);
@@ -168,10 +172,18 @@ pub(super) fn place_spares<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a 
         let Some(server) = search.next(draft, draft.state.placement()) else {
             return Some(all_full(draft, template, &search, None));
         };
+        // What an engine makes it makes with ports.
+        let ports = match template.image.is_some() {
+            true => match lease(draft, unit, &server.id, template) {
+                Ok(ports) => ports,
+                Err(hold) => return Some(hold),
+            },
+            false => Vec::new(),
+        };
         draft.reserve(id, server, template.resources);
         let container = new_id(draft, id, unit, &seed, made);
         let because = format!("{} are to wait for whoever needs them", unit.spec.warm.count);
-        let (revision, ports, slot) = (unit.revision, Vec::new(), None);
+        let (revision, slot) = (unit.revision, None);
         claim(draft, id, Claim { container, revision, server, ports, slot, spare: true, because });
     }
     None

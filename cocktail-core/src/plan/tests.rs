@@ -5,6 +5,7 @@ mod fleet;
 mod histories;
 mod loads;
 mod loss;
+mod paused;
 mod placing;
 mod rearranging;
 mod replacing;

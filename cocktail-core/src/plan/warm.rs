@@ -1,27 +1,84 @@
-//! Workers that wait with nothing loaded: which a Unit may take, how many are kept, and which go.
+//! Containers that wait: workers with nothing loaded, and paused containers of images. Which a Unit may take, how many are
+//! kept, and which go.
 //!
-//! What waits counts for nothing else: it takes no traffic, is none of the containers that its Unit wants, and holds room but
-//! no ports. [`super::place`] takes from [`waiting`] before it makes anything; [`keep`] fills up afterwards, so that who is
-//! needed now comes first.
+//! What waits counts for nothing else: it takes no traffic, is none of the containers that its Unit wants, and holds room. A
+//! worker holds no ports; a container of an image was made with its own, and serves its own Unit and version only.
+//! [`relieve`] has one take the place of a container that crashed, [`super::place`] takes from [`waiting`] before it makes
+//! anything, and [`keep`] fills up afterwards, so that who is needed now comes first.
 
+use super::count::Census;
 use super::draft::{Draft, Hold};
 use super::place::place_spares;
 use crate::container::{Container, ContainerState};
 use crate::event::Event;
-use crate::id::{ContainerId, UnitId};
+use crate::id::{ContainerId, Revision, UnitId};
+use crate::name::Name;
 use crate::server::ServerState;
 use crate::spec::Template;
-use crate::state::{Roster, State};
+use crate::state::{Class, Group, Roster, State};
 use crate::unit::{Unit, pool};
 
-/// Workers that a Unit can take for a container of this template.
-pub(super) fn waiting<'a>(draft: &Draft<'a>, id: &UnitId, template: &Template) -> Vec<&'a Container> {
+/// Containers that a Unit can take for one of this template.
+pub(super) fn waiting<'a>(
+    draft: &Draft<'a>,
+    id: &UnitId,
+    revision: Revision,
+    template: &Template,
+) -> Vec<&'a Container> {
     let state = draft.state;
-    if !state.has_waiting(&id.service) || !template.can_be_told() {
+    if !state.has_waiting(&id.service) || !template.can_wait() {
         return Vec::new();
     }
-    let pool = pool(id, template);
+    let pool = pool(id, revision, template);
     state.waiting(&id.service, &pool).filter(|it| !draft.leaving.contains(&it.id)).collect()
+}
+
+/// Has a paused container take the place of one that crashed, which waits in its turn when it is up again; so as many wait
+/// as before, and nothing is made. Only where that one ran for longer than its back-off is: nothing is started more often
+/// than without, and a version that crashes at once wears out nothing that waits. Says whether there was one.
+pub(super) fn relieve(draft: &mut Draft<'_>, id: &UnitId, unit: &Unit, census: &Census<'_>) -> bool {
+    let state = draft.state;
+    let template = unit.template(unit.revision);
+    if template.image.is_none() || !state.has_waiting(&id.service) || census.fresh.len() > census.goal {
+        return false;
+    }
+    let group = state.roster(id).and_then(|roster| roster.group(Class::kept(unit.revision)));
+    let unready = group.into_iter().flat_map(Group::unready).filter_map(|(_, id)| state.containers.get(id));
+    let crashed: Vec<_> = unready.filter(|it| it.relieve && it.operation.is_none()).collect();
+    if crashed.is_empty() {
+        return false;
+    }
+    let mut spares = waiting(draft, id, unit.revision, template);
+    // Who keeps near or away from others may be where it was, whoever is elsewhere by now.
+    let place = &unit.spec.place;
+    let bound = !place.apart.is_empty() || !place.near.is_empty() || !draft.kept_apart(id).is_empty();
+    let mut relieved = false;
+    for crashed in crashed {
+        let near = |it: &&Container| (it.server != crashed.server, it.entered, it.ordinal);
+        let Some(spare) = spares.iter().copied().filter(|it| !bound || it.server == crashed.server).min_by_key(near)
+        else {
+            continue;
+        };
+        spares.retain(|it| it.id != spare.id);
+        let exit = crashed.last_exit.map(|exit| format!(": {exit}")).unwrap_or_default();
+        let because = format!("{} crashed{exit}; it was waiting", crashed.id);
+        draft.push(Event::CheckedOut {
+            container: spare.id.clone(),
+            unit: id.clone(),
+            revision: unit.revision,
+            ports: given(spare),
+            because: because.clone(),
+            instead: Some(crashed.id.clone()),
+        });
+        draft.assign(spare, id, because);
+        relieved = true;
+    }
+    relieved
+}
+
+/// The ports of a container, all of which it has.
+pub(super) fn given(container: &Container) -> Vec<(Name, u16)> {
+    container.ports.iter().filter_map(|lease| Some((lease.name.clone(), lease.port?))).collect()
 }
 
 /// Fills up what waits for the Unit, and lets go what is too much or no longer what it would need. `held` says that the Unit
@@ -37,7 +94,7 @@ pub(super) fn keep<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, he
     let settled = gone.iter().all(|container| container.state != ContainerState::Waiting);
     // What can be taken at once stays before what cannot yet.
     spares.sort_by_key(|it| (it.state != ContainerState::Waiting, it.ordinal));
-    let pool = pool(id, &unit.spec.template);
+    let pool = pool(id, unit.revision, &unit.spec.template);
     let mut kept = draft.returning(id);
     for container in spares {
         let same = container.worker.as_ref().is_some_and(|worker| worker.pool == pool);
@@ -56,7 +113,10 @@ pub(super) fn keep<'a>(draft: &mut Draft<'a>, id: &'a UnitId, unit: &'a Unit, he
     if held || kept >= wanted || !settled || unit.refill_at().is_some_and(|at| at > state.now) {
         return None;
     }
-    let hold = place_spares(draft, id, unit, wanted - kept)?;
+    let hold = match &unit.unfit {
+        Some(unfit) => Hold::new(unfit, unfit),
+        None => place_spares(draft, id, unit, wanted - kept)?,
+    };
     let because = format!("{} of {wanted} wait for whoever needs them: {}", kept, hold.because);
     Some(Hold { because, cause: format!("fewer wait than are to: {}", hold.cause), ..hold })
 }
@@ -77,7 +137,8 @@ pub(super) fn home(draft: &Draft<'_>, container: &Container, unit: &Unit) -> Opt
     // It has to be up, and a fixed port stays with its process.
     let up = container.started.is_some() && container.handle.is_some();
     let template = unit.template(container.revision);
-    let movable = template.can_be_told() && template.ports.iter().all(|port| port.fixed.is_none());
+    let movable =
+        template.image.is_none() && template.can_wait() && template.ports.iter().all(|port| port.fixed.is_none());
     let server = state.servers.get(&container.server)?;
     if !up || !movable || !well || server.state != ServerState::Ready {
         return None;
@@ -86,7 +147,7 @@ pub(super) fn home(draft: &Draft<'_>, container: &Container, unit: &Unit) -> Opt
         let limit = unit.spec.warm.uses;
         let wanted = wanted(state, unit);
         (limit == 0 || worker.assignment < u64::from(limit))
-            && pool(id, &unit.spec.template) == worker.pool
+            && pool(id, unit.revision, &unit.spec.template) == worker.pool
             && spares(state, id).filter(|it| is_there(it, &worker.pool)).count() + draft.returning(id) < wanted
     };
     if wants(&container.unit, unit) {
@@ -98,7 +159,7 @@ pub(super) fn home(draft: &Draft<'_>, container: &Container, unit: &Unit) -> Opt
 
 /// How many are to wait for a Unit now.
 fn wanted(state: &State, unit: &Unit) -> usize {
-    let off = state.is_halting() || unit.stopped || unit.removing || !unit.spec.template.can_be_told();
+    let off = state.is_halting() || unit.stopped || unit.removing || !unit.spec.template.can_wait();
     if off { 0 } else { unit.spec.warm.count as usize }
 }
 

@@ -56,6 +56,7 @@ fn start(container: &ContainerId, generation: u64, at_lease_end: LeaseEnd) -> Or
         volumes: Vec::new(),
         probes: Vec::new(),
         worker: None,
+        paused: false,
         outlives_lease: false,
         image: None,
         artifact: None,

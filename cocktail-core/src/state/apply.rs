@@ -31,6 +31,8 @@ impl State {
                 for pool in self.ports.values_mut() {
                     pool.set_range(settings.port_range);
                 }
+                // What it runs on may be another one.
+                self.units.values_mut().for_each(|unit| unit.unfit = None);
                 self.allow_buying();
                 self.wake_for_budget();
                 self.mark_all();
@@ -67,6 +69,7 @@ impl State {
                 let now = self.now;
                 self.change_unit(unit, |record| {
                     record.stopped = *stopped;
+                    record.unfit = None;
                     record.renew_deadline(now);
                     if *stopped {
                         ("stop", format!("stopped by {actor}"))
@@ -110,9 +113,10 @@ impl State {
             Event::ServerSeen { server } => self.server_seen(server),
             Event::Claimed { .. } => self.claimed(event),
             Event::Registered { container, generation } => self.registered(container, *generation),
-            Event::CheckedOut { container, unit, revision, ports, because } => {
-                self.checked_out(container, unit, *revision, ports, because);
+            Event::CheckedOut { container, unit, revision, ports, because, instead } => {
+                self.checked_out(container, unit, *revision, ports, because, instead.as_ref());
             }
+            Event::Unfit { container, because } => self.found_unfit(container, because),
             Event::Assigned { operation, failure } => self.assigned(*operation, failure.as_ref()),
             Event::Unloaded { operation, failure } => self.unloaded(*operation, failure.as_ref()),
             Event::PortTaken { container, port, because } => self.port_taken(container, *port, because),
@@ -330,9 +334,9 @@ impl State {
         let finish_by = template.restart.deadline.map(|deadline| self.now + deadline);
         let lease = |(name, port): &(_, u16)| ContainerPort { name: shared_port(template, name), port: Some(*port) };
         let leases = ports.iter().map(lease).collect();
-        let worker = (!template.microservices.is_empty()).then(|| {
+        let worker = (*spare || !template.microservices.is_empty()).then(|| {
             Box::new(WorkerRecord {
-                pool: pool(unit, template),
+                pool: pool(unit, *revision, template),
                 assignment: u64::from(!spare),
                 spare: *spare,
                 late: false,
@@ -367,6 +371,7 @@ impl State {
             completed: false,
             finish_by,
             outlives_lease: false,
+            relieve: false,
             worker,
             why: crate::why::WhyLog::default(),
             usage: None,
@@ -412,6 +417,7 @@ impl State {
                     record.restarts = operation.generation.0.saturating_sub(1);
                     record.ending = None;
                     record.unwell = None;
+                    record.relieve = false;
                     record.probe.clear();
                     record.deadline = None;
                     state.step(record, Step::Begin, operation.because.clone());

@@ -185,7 +185,7 @@ impl State {
     }
 
     /// Whether it is ready as soon as it runs.
-    fn is_unprobed(&self, record: &Container) -> bool {
+    pub(super) fn is_unprobed(&self, record: &Container) -> bool {
         let unit = self.units.get(&record.unit);
         let probe = unit.and_then(|unit| unit.template(record.revision).ready.as_ref());
         probe.is_none() && !record.is_spare()

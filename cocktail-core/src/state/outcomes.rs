@@ -81,6 +81,7 @@ impl State {
             let probe = unit.and_then(|unit| unit.template(record.revision).ready.clone());
             let waits = probe.is_some() || record.is_spare();
             let reason = match (record.is_spare(), &probe) {
+                (true, _) if state.is_image(record) => "comes up, and is paused then",
                 (true, _) => "waits until its worker has registered",
                 (false, Some(_)) => "waits for its readiness probe",
                 (false, None) => "runs",
@@ -179,7 +180,7 @@ impl State {
         let Some(unit) = self.units.get(&record.unit) else { return };
         let restart = unit.template(record.revision).restart.clone();
         record.crashes += 1;
-        record.started = None;
+        let lived = record.started.take().map(|started| self.now - started);
         record.deadline = None;
         let chance = self.chance(record.id.as_str(), record.restarts);
         let pause = delay(restart.base, restart.max, record.crashes, chance);
@@ -189,6 +190,7 @@ impl State {
             self.done(record, Step::GaveUp, format!("failed: {because}; its deadline is in {left}"));
             return;
         }
+        record.relieve = unit.template(record.revision).image.is_some() && lived.is_some_and(|lived| lived >= pause);
         let crash_loop = record.crashes >= CRASH_LOOP && restart.base > std::time::Duration::ZERO;
         let prefix = if crash_loop { format!("crash loop ({} in a row): ", record.crashes) } else { String::new() };
         let reason = format!("{prefix}{because}; restart {} in {}", record.restarts + 1, human(pause));
@@ -211,7 +213,8 @@ impl State {
     ) {
         self.change(container, |state, record| {
             let running = matches!(record.state, ContainerState::Loading | ContainerState::Ready);
-            if record.generation != generation || !running {
+            // What comes up to wait says itself when it does.
+            if record.generation != generation || !running || record.is_spare() {
                 return;
             }
             match (probe, ok) {

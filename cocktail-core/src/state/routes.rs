@@ -86,13 +86,16 @@ impl State {
         }
         env.insert("COCKTAIL_CONTAINER".into(), record.id.to_string());
         env.insert("COCKTAIL_SERVER".into(), record.server.to_string());
-        if !record.is_spare() {
+        let paused = record.is_spare() && template.image.is_some();
+        if paused || !record.is_spare() {
             env.insert("COCKTAIL_UNIT".into(), record.unit.to_string());
             env.insert("COCKTAIL_REVISION".into(), record.revision.to_string());
         }
         let probes = [(ProbeKind::Ready, &template.ready), (ProbeKind::Live, &template.live)]
             .into_iter()
-            .filter_map(|(kind, probe)| probe.as_ref().filter(|_| !record.is_spare()).map(|probe| (kind, probe)))
+            .filter_map(|(kind, probe)| {
+                probe.as_ref().filter(|_| paused || !record.is_spare()).map(|probe| (kind, probe))
+            })
             .map(|(kind, probe)| launch_probe(kind, probe, &ports, &substitute))
             .collect::<Result<_>>()?;
         let image = match &template.image {
@@ -116,7 +119,8 @@ impl State {
             volumes,
             probes,
             outlives_lease: record.outlives_lease,
-            worker: record.worker.as_ref().map(|worker| LaunchWorker {
+            paused,
+            worker: record.worker.as_ref().filter(|_| !paused).map(|worker| LaunchWorker {
                 assignment: (!worker.spare).then(|| LaunchAssignment {
                     number: worker.assignment,
                     unit: record.unit.clone(),

@@ -1,21 +1,22 @@
-//! Workers that wait, and what becomes of them: registered, taken by a Unit, told what to load, and back.
+//! Containers that wait, and what becomes of them: workers are registered, taken by a Unit, told what to load, and come
+//! back; those of images are paused, and taken once.
 
 use std::sync::Arc;
 
 use super::State;
-use crate::container::{Container, ContainerPort, ContainerState, Step};
+use crate::container::{Container, ContainerPort, ContainerState, Step, WorkerRecord};
 use crate::id::{ContainerId, Generation, OperationId, Revision, UnitId};
 use crate::name::Name;
 use crate::operation::{Failure, Operation, OperationKind, OperationState};
 use crate::unit::pool;
 
 impl State {
-    /// Workers of a Service that wait, and can be taken by a Unit whose template has this pool; in the order of their ids.
+    /// Containers of a Service that wait, and can be taken by a Unit whose template has this pool; in the order of their ids.
     pub(crate) fn waiting(&self, service: &Name, pool: &str) -> impl Iterator<Item = &Container> {
         self.soft.waiting.of(service, pool).filter_map(|id| self.containers.get(id))
     }
 
-    /// Whether a worker of a Service waits.
+    /// Whether a container of a Service waits.
     pub(crate) fn has_waiting(&self, service: &Name) -> bool {
         self.soft.waiting.has(service)
     }
@@ -29,11 +30,18 @@ impl State {
     pub(super) fn registered(&mut self, container: &ContainerId, generation: Generation) {
         self.change(container, |state, record| {
             if record.generation == generation && record.state == ContainerState::Loading && record.is_spare() {
-                state.wait(record, Step::Registered, "waits with nothing loaded");
+                let reason =
+                    if state.is_image(record) { "is paused until it is needed" } else { "waits with nothing loaded" };
+                state.wait(record, Step::Registered, reason);
             }
         });
         // Whoever found no room may take it.
         self.touch_held();
+    }
+
+    /// Whether a container is made from an image.
+    pub(super) fn is_image(&self, record: &Container) -> bool {
+        self.units.get(&record.unit).is_some_and(|unit| unit.template(record.revision).image.is_some())
     }
 
     /// It waits from now on.
@@ -54,13 +62,16 @@ impl State {
         revision: Revision,
         ports: &[(Name, u16)],
         because: &str,
+        instead: Option<&ContainerId>,
     ) {
         let waits = |it: &&Container| it.state == ContainerState::Waiting && it.is_spare();
         if self.containers.get(container).filter(waits).is_none() || !self.units.contains_key(unit) {
             return self.report_anomaly(format!("{container} was taken by {unit}, and does not wait"));
         }
         let from = self.containers.get(container).map(|record| record.unit.clone());
+        let crashed = instead.and_then(|id| self.containers.get(id)).cloned();
         if let Some(from) = from
+            && crashed.is_none()
             && let Some(owner) = self.units.get_mut(&from)
             && owner.refill_at().is_none_or(|at| at <= self.now)
         {
@@ -70,13 +81,17 @@ impl State {
         }
         self.take(container, unit, true, |state, record| {
             record.revision = revision;
-            if let Some(worker) = &mut record.worker {
+            if state.is_image(record) {
+                // From now on it is as any other, and what it does it does from now on.
+                record.worker = None;
+                record.started = Some(state.now);
+            } else if let Some(worker) = &mut record.worker {
                 worker.spare = false;
                 worker.late = true;
                 worker.assignment += 1;
             }
-            // What it did before is no fault of what it is told now.
-            record.crashes = 0;
+            // What it did before is no fault of what it is told now; but who crashes in turn is one that crashes.
+            record.crashes = crashed.as_ref().map_or(0, |crashed| crashed.crashes);
             let lease = |(name, port): &(Name, u16)| ContainerPort { name: name.clone(), port: Some(*port) };
             record.ports = ports.iter().map(lease).collect();
             if let Some(pool) = state.ports.get_mut(&record.server) {
@@ -96,20 +111,59 @@ impl State {
             owner.why.record(self.at, "check out", &format!("{container}: {because}"), &[]);
             owner.why.keep(self.settings.why_per_object);
         }
+        if let Some(crashed) = crashed {
+            self.gave_way(&crashed, container);
+        }
         self.touch_held();
+    }
+
+    /// A container crashed, and `other` has taken its place: it is one that waits when it is up again.
+    fn gave_way(&mut self, crashed: &Container, other: &ContainerId) {
+        let Some(unit) = self.units.get(&crashed.unit) else { return };
+        if !matches!(crashed.state, ContainerState::Backoff { .. }) || crashed.is_spare() {
+            return self.report_anomaly(format!("{} gave way to {other}, and has not crashed", crashed.id));
+        }
+        let pool = pool(&crashed.unit, crashed.revision, unit.template(crashed.revision));
+        self.take(&crashed.id, &crashed.unit, false, |state, record| {
+            record.worker = Some(Box::new(WorkerRecord { pool, spare: true, ..WorkerRecord::default() }));
+            record.relieve = false;
+            record.why.record(state.at, "give way", &format!("{other} was waiting, and took its place"), &[]);
+        });
+    }
+
+    pub(super) fn found_unfit(&mut self, container: &ContainerId, because: &str) {
+        let unit = self.containers.get(container).filter(|it| it.is_spare()).map(|it| it.unit.clone());
+        if let Some(unit) = unit.and_then(|unit| self.units.get_mut(&unit)) {
+            unit.unfit = Some(because.to_owned());
+        }
+        self.change(container, |state, record| {
+            if record.is_spare() {
+                record.replace = Some(because.to_owned());
+                record.why.record(state.at, "replace", because, &[]);
+            }
+        });
     }
 
     pub(super) fn assigned(&mut self, operation: OperationId, failure: Option<&Failure>) {
         let Some(ended) = self.end_worker(operation, failure) else { return };
         self.change(&ended.container, |state, record| {
             record.operation.take_if(|open| *open == operation);
-            if let Some(failure) = failure
-                && record.generation == ended.generation
-                && record.replace.is_none()
-            {
-                let because = format!("it cannot be told what to load: {}", failure.message);
-                record.why.record(state.at, "replace", &because, &[]);
-                record.replace = Some(because);
+            if record.generation != ended.generation {
+                return;
+            }
+            let image = state.is_image(record);
+            match failure {
+                Some(failure) if record.replace.is_none() => {
+                    let cannot = if image { "it cannot go on" } else { "it cannot be told what to load" };
+                    let because = format!("{cannot}: {}", failure.message);
+                    record.why.record(state.at, "replace", &because, &[]);
+                    record.replace = Some(because);
+                }
+                None if image && record.state == ContainerState::Loading && state.is_unprobed(record) => {
+                    record.deadline = None;
+                    state.step(record, Step::TurnedReady, "goes on".into());
+                }
+                Some(_) | None => {}
             }
         });
     }
@@ -134,7 +188,7 @@ impl State {
         let from = record.worker.as_ref().map(|worker| worker.pool.clone()).unwrap_or_default();
         let fits = |id: &UnitId, revision: Revision| {
             let template = self.units.get(id).and_then(|unit| unit.templates.get(&revision));
-            template.is_some_and(|template| pool(id, template) == from)
+            template.is_some_and(|template| pool(id, revision, template) == from)
         };
         let current = self.units.get(home).map(|unit| unit.revision);
         let (unit, revision) = match current.filter(|revision| fits(home, *revision)) {

@@ -114,9 +114,24 @@ fn rosters(state: &State) {
     }
 }
 
-/// What waits has nothing of what whoever takes it will need, and what serves has an assignment.
+/// What waits has nothing of what whoever takes it will need, and what serves has an assignment. What waits of an image has
+/// all of it, and what serves of one is as if it had never waited.
 fn workers(state: &State) {
+    let table = state.routing_table();
+    let routed: BTreeSet<_> = table.routes.iter().flat_map(|it| &it.backends).map(|it| &it.container).collect();
     for record in state.containers.values() {
+        let waits = record.is_spare() || record.state == ContainerState::Waiting;
+        assert!(!waits || !routed.contains(&record.id), "{} waits and is routed", record.id);
+        assert!(!record.is_spare() || record.state != ContainerState::Ready, "{} waits and is ready", record.id);
+        let unit = &state.units[&record.unit];
+        let template = unit.template(record.revision);
+        if template.image.is_some() {
+            let named = record.ports.iter().map(|lease| &lease.name);
+            assert!(named.eq(template.ports.iter().map(|port| &port.name)), "{} lacks a port", record.id);
+            assert!(record.worker.is_none() || record.is_spare(), "{} is no worker", record.id);
+            assert!(record.is_spare() || record.state != ContainerState::Waiting, "{} is paused and serves", record.id);
+            continue;
+        }
         let Some(worker) = &record.worker else { continue };
         assert!(!worker.spare || record.ports.is_empty(), "{} waits and has ports", record.id);
         assert!(worker.spare || worker.assignment > 0, "{} serves nothing", record.id);

@@ -43,6 +43,8 @@ struct Process {
     slot: Option<(UnitId, u32)>,
     /// What it was told to load, if it is a worker.
     assignment: Option<u64>,
+    /// It waits, and does nothing until it is told to go on.
+    paused: bool,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,11 @@ impl Machine {
     /// What a worker was told to load, if it runs.
     pub(crate) fn assignment(&self, container: &ContainerId) -> Option<u64> {
         self.processes.get(container).and_then(|process| process.assignment)
+    }
+
+    /// Whether a container was started to wait, and has not been told to go on.
+    pub(crate) fn is_paused(&self, container: &ContainerId) -> bool {
+        self.processes.get(container).is_some_and(|process| process.paused)
     }
 
     /// Answers the call at `index`, counted round.
@@ -166,8 +173,17 @@ impl Machine {
         }
     }
 
-    /// A worker is told what to load. One that has ended is told nothing: its end was or will be told.
+    /// A worker is told what to load, and what is paused goes on. One that has ended is told nothing: its end was or will be
+    /// told.
     fn told(&mut self, launch: &Launch, fails: bool) -> Option<Failure> {
+        if launch.image.is_some() {
+            assert!(!launch.paused, "{} is to go on, and to wait", launch.container);
+            let process = self.processes.get_mut(&launch.container).filter(|it| it.generation == launch.generation)?;
+            process.paused &= fails;
+            let ports: BTreeSet<u16> = launch.ports.iter().map(|lease| lease.port).collect();
+            assert_eq!(process.ports, ports, "{} has the ports that it was made with", launch.container);
+            return fails.then(|| failure(ErrorKind::Unavailable, "it does not listen"));
+        }
         let given = launch.worker.as_ref()?.assignment.as_ref().expect("it is told something");
         let process = self.processes.get(&launch.container).filter(|it| it.generation == launch.generation)?;
         if process.assignment.is_some_and(|known| known >= given.number) {
@@ -220,7 +236,9 @@ impl Machine {
         self.started.insert(container.clone(), generation);
         let given = launch.worker.as_ref().and_then(|worker| worker.assignment.as_ref());
         let assignment = given.map(|assignment| assignment.number);
-        self.processes.insert(container, Process { generation, machine, ports, slot: call.slot.clone(), assignment });
+        assert!(!launch.paused || launch.image.is_some(), "{container} is no image, and cannot be paused");
+        let (slot, paused) = (call.slot.clone(), launch.paused);
+        self.processes.insert(container, Process { generation, machine, ports, slot, assignment, paused });
         started
     }
 }

@@ -176,6 +176,11 @@ impl World {
     pub(crate) fn probe(&mut self, container: &ContainerId, probe: ProbeKind, ok: bool) -> Vec<Event> {
         let Some(generation) = self.machine.generation(container) else { return Vec::new() };
         let record = self.state.containers.get(container);
+        if self.machine.is_paused(container) {
+            // It is paused as soon as it is up. Whoever goes on cannot be looked at before.
+            let events = self.state.worker_said(container, generation, &WorkerSaid::Waiting);
+            return self.turn(events);
+        }
         if record.is_some_and(|record| record.worker.is_some()) && probe == ProbeKind::Ready {
             let assignment = self.machine.assignment(container);
             let (error, port_taken) = ("it cannot".to_owned(), None);
@@ -206,6 +211,17 @@ impl World {
     pub(crate) fn resize(&mut self, cpu: u64, state: ServerState) -> Vec<Event> {
         let server = Server { state, ..server(cpu) };
         self.turn(vec![Event::ServerSeen { server: Box::new(server) }])
+    }
+
+    /// There is an engine on the same machine.
+    pub(crate) fn add_engine(&mut self, cpu: u64) {
+        self.add_images(engine_id(), cpu);
+    }
+
+    /// There is another server that runs images.
+    pub(crate) fn add_images(&mut self, id: ServerId, cpu: u64) {
+        let engine = Server { id, provider: name("docker"), images: true, ..server(cpu) };
+        self.turn(vec![Event::ServerSeen { server: Box::new(engine) }]);
     }
 
     /// Writes a snapshot and forgets the journal before it.
@@ -338,6 +354,10 @@ pub(crate) fn actor() -> Actor {
 
 pub(crate) fn server_id() -> ServerId {
     ServerId::new("here")
+}
+
+pub(crate) fn engine_id() -> ServerId {
+    ServerId::new("boxes")
 }
 
 fn store() -> StoreId {

@@ -149,3 +149,38 @@ fn workers_may_wait_where_all_that_they_need_can_be_told() {
         refused(&unit(body), problems);
     }
 }
+
+#[test]
+fn containers_of_images_may_wait_where_another_one_may_run_beside_them() {
+    let warm = |more: &str| web(&unit(&format!("image = \"web\"\nports.http = {{ container = 80 }}\n{more}\n"))).warm;
+    assert_eq!(warm("warm = 3\nready = { http = \"/\" }\nlive = { http = \"/\" }").count, 3);
+    let shared = "volumes.data = { mount = \"/data\", kind = \"shared\" }\nenv = { P = \"${PORT}\" }";
+    assert_eq!(warm(&format!("warm = {{ count = 1, age = \"90s\" }}\n{shared}")).age.as_secs(), 90);
+
+    let cases: [(&str, &[&str]); 5] = [
+        (
+            "image = \"web\"\nvolumes.data = { mount = \"/data\" }\nwarm = 1\n",
+            &[
+                "5:1: volume `data` is exclusive: whoever waits would keep it from who serves (make it `shared`, or leave `warm` out)",
+            ],
+        ),
+        (
+            "image = \"web\"\nports.http = { fixed = 80 }\nwarm = 1\n",
+            &[
+                "5:1: port `http` is fixed: whoever waits would keep it from who serves (leave `fixed` out, or leave `warm` out)",
+            ],
+        ),
+        (
+            "image = \"web\"\nrestart = { when = \"never\" }\nwarm = 1\n",
+            &["5:1: a job begins its work at its start, so it cannot wait (leave `warm` out)"],
+        ),
+        (
+            "image = \"web\"\nwarm = { count = 1, uses = 3 }\n",
+            &["4:21: a container of an image that waited is used once (leave `uses` out)"],
+        ),
+        ("image = \"web\"\nwarm = -1\n", &["4:8: must be a whole number from 0 to 10000"]),
+    ];
+    for (body, problems) in cases {
+        refused(&unit(body), problems);
+    }
+}

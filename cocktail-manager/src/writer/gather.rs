@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cocktail_core::contract::{RuntimeEvent, WorkerSaid};
 use cocktail_core::event::{Event, Soft};
+use cocktail_core::id::ContainerId;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
@@ -120,22 +121,25 @@ impl Writer {
     fn is_urgent(&self, observation: &Observation) -> bool {
         match observation {
             Observation::Soft(Soft::Prepared { .. }) | Observation::Removed(_) | Observation::Routes(_) => false,
-            // What the worker makes of it comes in a moment.
-            Observation::Event(Event::Assigned { failure: None, .. }) => false,
+            // What the worker makes of it comes in a moment; what has no probe serves from now on.
+            Observation::Event(Event::Assigned { failure: None, operation }) => {
+                let operation = self.state.operations.get(operation);
+                operation.is_some_and(|open| self.is_probed(&open.container) == Some(false))
+            }
             Observation::Runtime(_, RuntimeEvent::Worker { said: WorkerSaid::Waiting, .. }) => false,
             // A container is on its way: that a client waits for it is known.
             Observation::Runtime(_, RuntimeEvent::Demand { unit }) => {
                 self.state.units.get(unit).is_none_or(|unit| unit.desired == 0)
             }
-            Observation::Event(Event::Started { container, .. }) => {
-                let containers = &self.state.containers;
-                let probed = containers.get(container).and_then(|record| {
-                    Some(self.state.units.get(&record.unit)?.template(record.revision).ready.is_some())
-                });
-                probed != Some(true)
-            }
+            Observation::Event(Event::Started { container, .. }) => self.is_probed(container) != Some(true),
             _ => true,
         }
+    }
+
+    /// Whether a container is ready only when a probe says so.
+    fn is_probed(&self, container: &ContainerId) -> Option<bool> {
+        let record = self.state.containers.get(container)?;
+        Some(self.state.units.get(&record.unit)?.template(record.revision).ready.is_some())
     }
 
     /// How many containers the turn may make: few at first, so that their calls are not kept waiting for long, and twice as

@@ -101,6 +101,7 @@ impl Workers for LocalWorkers {
             volumes: Vec::new(),
             probes: Vec::new(),
             worker: None,
+            paused: false,
             outlives_lease: false,
             image: None,
             artifact: None,

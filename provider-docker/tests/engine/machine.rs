@@ -248,6 +248,7 @@ pub(crate) fn launch(
         volumes: Vec::new(),
         probes: Vec::new(),
         worker: None,
+        paused: false,
         outlives_lease: false,
         image: Some(LaunchImage {
             reference: IMAGE.into(),

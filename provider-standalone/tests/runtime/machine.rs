@@ -165,6 +165,7 @@ impl Machine {
             volumes: Vec::new(),
             probes: Vec::new(),
             worker: None,
+            paused: false,
             outlives_lease: false,
             image: None,
             artifact: None,

@@ -21,7 +21,7 @@ use crate::unit::Unit;
 use crate::world::{Answer, World, actor, server_id, service};
 
 /// Units that the manifests have or leave out.
-const UNITS: [&str; 10] = ["web", "job", "db", "one", "mass", "pair", "batch", "load", "pool", "kin"];
+const UNITS: [&str; 12] = ["web", "job", "db", "one", "mass", "pair", "batch", "load", "pool", "kin", "box", "jar"];
 
 /// One thing that happens. Numbers choose among what is there, counted round.
 #[derive(Debug, Clone)]
@@ -141,6 +141,13 @@ fn manifest(units: &[Option<(u32, u8)>], quota: u32, surge: u32, replace: bool, 
                 ("prod", *count, "ports.http = { service = 8081 }\nwarm = { count = 2, age = \"20h\", uses = 3 }")
             }
             "kin" => ("batch", *count, "ports.http = {}"),
+            "box" => (
+                "prod",
+                *count,
+                "ports.http = { service = 8082, container = 80 }\nlive = { tcp = true }\n\
+                 warm = { count = 2, age = \"20h\" }",
+            ),
+            "jar" => ("batch", *count, "warm = 1"),
             "mass" => ("batch", *count, "resources = { cpu = 0.3 }\nports.main = {}"),
             _ => ("prod", *count, ""),
         };
@@ -154,6 +161,7 @@ fn manifest(units: &[Option<(u32, u8)>], quota: u32, surge: u32, replace: bool, 
                 "worker = \"w\"\nmicroservices = [\"{unit}\"]\nconfig.{unit} = {{ v = {version} }}\nenv = {{ V = \"{}\" }}",
                 version / 2
             ),
+            "box" | "jar" => format!("image = \"{unit}:{version}\""),
             _ => format!("command = [\"{unit}\"]\nenv = {{ V = \"{version}\" }}"),
         };
         text.push_str(&format!(
@@ -174,6 +182,7 @@ fn world(limits: Limits) -> World {
     };
     let mut world = World::with(settings, limits.cpu);
     world.claims = limits.claims;
+    world.add_engine(limits.cpu);
     world
 }
 
@@ -336,7 +345,7 @@ fn assert_fulfilled(world: &World) {
     assert_eq!(running, wanted, "what runs is not what is known");
 }
 
-/// Workers that are to wait for a Unit.
+/// Containers that are to wait for a Unit.
 fn warm(unit: &Unit) -> usize {
     if unit.stopped { 0 } else { unit.spec.warm.count as usize }
 }
