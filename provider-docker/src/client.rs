@@ -82,6 +82,8 @@ pub(crate) struct Looked {
     pub(crate) id: String,
     pub(crate) labels: HashMap<String, String>,
     pub(crate) condition: Condition,
+    /// It runs, and nothing in it does anything.
+    pub(crate) paused: bool,
     /// The program that it starts, and its environment.
     pub(crate) path: String,
     pub(crate) env: Vec<String>,
@@ -187,6 +189,28 @@ impl Engine {
         }
     }
 
+    /// Pauses a container.
+    pub(crate) async fn pause(&self, id: &str) -> Result<()> {
+        let docker = self.api().await?;
+        let what = format!("pause container {}", short(id));
+        bounded(times::CONTROL, Call::Acts, &what, docker.pause_container(id)).await
+    }
+
+    /// Has a paused container go on. Says whether it was paused.
+    pub(crate) async fn unpause(&self, id: &str) -> Result<bool> {
+        let docker = self.api().await?;
+        let what = format!("unpause container {}", short(id));
+        match bounded(times::CONTROL, Call::Acts, &what, docker.unpause_container(id)).await {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => Ok(false),
+            // Some versions say so with a 500.
+            Err(error) if ["is not paused", "is not running"].iter().any(|why| error.to_string().contains(why)) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Waits until a container does not run, and for so long at most.
     pub(crate) async fn ended(&self, id: &str, limit: Duration) -> Result<Ended> {
         let docker = self.api().await?;
@@ -263,11 +287,12 @@ pub(crate) fn short(id: &str) -> &str {
 }
 
 fn looked(seen: ContainerInspectResponse) -> Looked {
-    let config = seen.config.unwrap_or_default();
+    let (config, state) = (seen.config.unwrap_or_default(), seen.state.unwrap_or_default());
     Looked {
         id: seen.id.unwrap_or_default(),
         labels: config.labels.unwrap_or_default(),
-        condition: condition(&seen.state.unwrap_or_default()),
+        condition: condition(&state),
+        paused: state.status == Some(ContainerStateStatusEnum::PAUSED),
         path: seen.path.unwrap_or_default(),
         env: config.env.unwrap_or_default(),
         cwd: config.working_dir.unwrap_or_default(),

@@ -24,6 +24,7 @@ mod label;
 mod line;
 mod logs;
 mod network;
+mod pausing;
 mod provider;
 mod registry;
 mod resolve;

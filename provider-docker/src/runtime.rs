@@ -53,6 +53,8 @@ impl DockerRuntime {
         let ran = engine.kill(id, asked).await?;
         let mut ended = Ended::NotYet;
         if ran && asked != SIGKILL {
+            // What is paused hears of it when it goes on.
+            engine.unpause(id).await?;
             ended = engine.ended(id, grace).await?;
         }
         let killed = ran && (asked == SIGKILL || (ended == Ended::NotYet && engine.kill(id, SIGKILL).await?));
@@ -112,6 +114,10 @@ impl Runtime for DockerRuntime {
         self.begin(launch).await
     }
 
+    async fn assign(&self, launch: &Launch) -> Result<()> {
+        self.go_on(launch).await
+    }
+
     async fn stop(&self, order: &StopOrder) -> Result<Exit> {
         let (container, generation) = (&order.container, order.generation);
         if let Some(exit) = self.shared.told(container, generation)
@@ -129,6 +135,11 @@ impl Runtime for DockerRuntime {
                 }
             }
         };
+        if self.shared.waits(container, generation) {
+            let turn = self.shared.turn(container, generation);
+            let _turn = turn.lock().await;
+            self.shared.goes_on(container, generation);
+        }
         let exit = self.end(&id, order.signal, order.grace).await?;
         self.shared.end(container, generation, exit);
         Ok(exit)

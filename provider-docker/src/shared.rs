@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Engine;
 use crate::image::Images;
 use crate::network::Networks;
+use crate::pausing;
 use crate::registry::Registries;
 use crate::target::Target;
 use crate::times;
@@ -35,6 +36,8 @@ const EVENTS: usize = 8 * 1024;
 const MAKING: usize = 8;
 /// Commands of exec probes that run at once on one engine.
 const EXEC_PROBES: usize = 16;
+/// A kill, as an engine tells it.
+const KILLED: Exit = Exit::Code(128 + 9);
 
 /// What does not change while a provider lives.
 #[derive(Debug, Clone)]
@@ -100,6 +103,12 @@ pub(crate) struct Entry {
     ended: Option<Exit>,
     /// Whether it was ready once, for probes that wait for that.
     up: watch::Sender<bool>,
+    /// It is paused, or is going to be: its only probe is who sees to that.
+    waits: bool,
+    /// It was told to go on, and waits no more.
+    went_on: bool,
+    /// It may not use more memory than it was given.
+    limited: bool,
     probes: Vec<AbortHandle>,
     reported: Numbers,
 }
@@ -118,6 +127,9 @@ impl Entry {
             ran: None,
             ended: None,
             up: watch::Sender::new(false),
+            waits: false,
+            went_on: false,
+            limited: true,
             probes: Vec::new(),
             reported: Numbers::new(),
         }
@@ -312,26 +324,69 @@ impl Shared {
                 return;
             }
             entry.ran.get_or_insert_with(|| (Instant::now(), handle.clone()));
+            entry.limited = launch.resources.memory.0 > 0;
+            if launch.paused && entry.went_on {
+                // It was still to wait when that was asked.
+                return;
+            }
+            if launch.paused && !fresh {
+                // Whoever asks anew is told anew.
+                entry.stop_probes();
+            }
             if !entry.probes.is_empty() {
                 return;
+            }
+            entry.waits = launch.paused;
+            if entry.waits {
+                let waiting = pausing::wait(self.target(launch), launch.probes.clone(), id.to_owned());
+                return entry.probes.push(tokio::spawn(waiting).abort_handle());
             }
             let waits = fresh && launch.probes.iter().any(|probe| probe.kind == ProbeKind::Ready);
             if !waits {
                 entry.up.send_replace(true);
             }
             let probe = |probe: &LaunchProbe| {
-                let target = Target {
-                    shared: Arc::downgrade(self),
-                    container: launch.container.clone(),
-                    generation: launch.generation,
-                    address: self.fixed.address,
-                };
-                tokio::spawn(cocktail_probe::run(target, probe.clone(), entry.up.clone())).abort_handle()
+                tokio::spawn(cocktail_probe::run(self.target(launch), probe.clone(), entry.up.clone())).abort_handle()
             };
             let looked_for = launch.probes.iter().filter(|probe| probe.check != Check::Worker);
             entry.probes = looked_for.map(probe).collect();
         };
         self.with(&launch.container, launch.generation, begin);
+    }
+
+    fn target(self: &Arc<Self>, launch: &Launch) -> Target {
+        Target {
+            shared: Arc::downgrade(self),
+            container: launch.container.clone(),
+            generation: launch.generation,
+            address: self.fixed.address,
+            waits: launch.paused,
+        }
+    }
+
+    /// Whether a start is paused, or going to be.
+    pub(crate) fn waits(&self, container: &ContainerId, generation: Generation) -> bool {
+        self.with(container, generation, |entry| entry.waits && entry.ended.is_none()).unwrap_or(false)
+    }
+
+    /// A container that waits is to go on: nobody pauses it from now on. Whoever calls this holds its turn.
+    pub(crate) fn goes_on(&self, container: &ContainerId, generation: Generation) {
+        self.with(container, generation, |entry| {
+            entry.went_on = true;
+            if std::mem::take(&mut entry.waits) {
+                entry.stop_probes();
+            }
+        });
+    }
+
+    /// Whether what an event says of an end is all that there is to know: which start it was, and that its memory, which is
+    /// told with the same code as a kill, had nothing to do with it.
+    pub(crate) fn is_plain_end(&self, container: &ContainerId, generation: Generation, id: &str, exit: Exit) -> bool {
+        let plain = |entry: &mut Entry| {
+            let runs = entry.ran.is_some() && entry.ended.is_none() && entry.id.as_deref() == Some(id);
+            runs && (exit != KILLED || !entry.limited)
+        };
+        self.with(container, generation, plain).unwrap_or(false)
     }
 
     /// A container ended. Tells of it, once for each start.

@@ -26,6 +26,8 @@ pub(crate) struct Target {
     pub(crate) generation: Generation,
     /// Where its ports are published, as this host reaches them.
     pub(crate) address: IpAddr,
+    /// It is to wait when it is up: only what keeps it from that is told.
+    pub(crate) waits: bool,
 }
 
 #[async_trait]
@@ -70,12 +72,15 @@ impl Subject for Target {
     }
 
     fn report(&self, numbers: Numbers) {
-        if let Some(shared) = self.shared.upgrade() {
+        if let Some(shared) = self.shared.upgrade().filter(|_| !self.waits) {
             shared.report(&self.container, self.generation, numbers);
         }
     }
 
     fn tell(&self, event: RuntimeEvent) {
+        if self.waits && matches!(event, RuntimeEvent::Probe { ok: true, .. }) {
+            return;
+        }
         if let Some(shared) = self.shared.upgrade() {
             shared.emit(event);
         }

@@ -22,6 +22,8 @@ pub(crate) const HELPER: Duration = Duration::from_secs(30);
 pub(crate) const USAGE: Duration = Duration::from_secs(10);
 /// What a container that was killed may take to be gone.
 pub(crate) const KILLED: Duration = Duration::from_secs(15);
+/// How long a container without a readiness probe that is to wait runs before it is paused.
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// How often everything is looked at, whatever events say.
 pub(crate) const RELIST: Duration = Duration::from_secs(30);
 /// Pauses between attempts to reach an engine again.

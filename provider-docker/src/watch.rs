@@ -1,4 +1,5 @@
-//! Watching an engine: events are hints to look, and everything is looked at from time to time whatever they say.
+//! Watching an engine: events are hints to look, but for an end that says all of itself, and everything is looked at from
+//! time to time whatever they say.
 //!
 //! Start at [`begin`]. The task holds nothing that keeps the runtime alive. After a gap it reads the events since the last
 //! one that it saw, by the engine's clock, looks at everything, and asks for a new attachment.
@@ -71,9 +72,14 @@ async fn follow(shared: &Weak<Shared>, since: &mut Option<String>, lost: &mut Op
                     *since = Some(format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000));
                 }
                 let Some(strong) = shared.upgrade() else { return Ok(()) };
-                let code = exit_code(&event);
-                if let Some((container, generation, id)) = whose(event, &store) {
-                    settled(&container, settle(&strong, &container, generation, &id, code).await);
+                let (died, code) = (event.action.as_deref() == Some("die"), exit_code(&event));
+                let Some((container, generation, id)) = whose(event, &store) else { continue };
+                match code {
+                    // A look would wait until the engine has taken its network down.
+                    Some(exit) if died && strong.is_plain_end(&container, generation, &id, exit) => {
+                        strong.ended(&container, generation, exit);
+                    }
+                    code => settled(&container, settle(&strong, &container, generation, &id, code).await),
                 }
             }
             _ = relist.tick() => {

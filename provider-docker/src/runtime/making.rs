@@ -216,6 +216,31 @@ impl DockerRuntime {
         });
     }
 
+    /// Has a container that waits go on, and begins its probes.
+    pub(super) async fn go_on(&self, launch: &Launch) -> Result<()> {
+        let (shared, engine) = (&self.shared, &self.shared.engine);
+        let (container, generation) = (&launch.container, launch.generation);
+        shared.enter(container, generation)?;
+        let turn = shared.turn(container, generation);
+        let _turn = turn.lock().await;
+        let ended = || Error::not_found(format!("{container} of generation {generation} does not run"));
+        if shared.told(container, generation).is_some() {
+            return Err(ended());
+        }
+        shared.goes_on(container, generation);
+        let id = match shared.id(container, generation) {
+            Some(id) => Some(id),
+            None => self.made_before(launch).await?,
+        };
+        let id = id.ok_or_else(ended)?;
+        if !engine.unpause(&id).await? {
+            let seen = engine.inspect(&id).await?;
+            seen.filter(|seen| matches!(seen.condition, Condition::Running(_))).ok_or_else(ended)?;
+        }
+        shared.started(launch, &id, &handle(&id, 0), true);
+        Ok(())
+    }
+
     async fn start_made(&self, launch: &Launch, id: &str) -> Result<()> {
         let (shared, engine) = (&self.shared, &self.shared.engine);
         let started = {

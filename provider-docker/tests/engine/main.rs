@@ -13,6 +13,7 @@ mod lines;
 mod machine;
 mod registries;
 mod starts;
+mod warm;
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -43,6 +44,7 @@ fn main() {
     let suites = [
         conformance::trials(),
         starts::trials(),
+        warm::trials(),
         registries::trials(),
         builds::trials(),
         lines::trials(),

@@ -37,7 +37,7 @@ machine::trials![
 /// What a command may take in a test that waits for its end.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -49,12 +49,12 @@ fn get(port: u16) -> String {
     answer
 }
 
-fn probe(check: Check, port: Option<u16>) -> LaunchProbe {
+pub(crate) fn probe(check: Check, port: Option<u16>) -> LaunchProbe {
     let (every, timeout) = (Duration::from_millis(100), Duration::from_secs(5));
     LaunchProbe { kind: ProbeKind::Ready, check, port, every, timeout, failures: 2 }
 }
 
-const WEB: &str = "cd /tmp; echo hello > index.html; exec httpd -f -p 80";
+pub(crate) const WEB: &str = "cd /tmp; echo hello > index.html; exec httpd -f -p 80";
 
 async fn a_leased_port_leads_to_another_number_inside_the_container(machine: &mut Machine) {
     let leased = free_port();

@@ -1,6 +1,6 @@
 //! Units of images, on an engine of their own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use cocktail_tests::process::signal_pid;
@@ -93,10 +93,10 @@ impl Stage {
     }
 
     fn apply(&self, word: &str) {
-        self.apply_image(IMAGE, word, "60s");
+        self.apply_image(IMAGE, word, "60s", "");
     }
 
-    fn apply_image(&self, image: &str, word: &str, progress: &str) {
+    fn apply_image(&self, image: &str, word: &str, progress: &str, more: &str) {
         let port = self.port;
         let script = format!("cd /tmp; echo {word} > index.html; exec httpd -f -p 80");
         let text = format!(
@@ -104,7 +104,7 @@ impl Stage {
              replicas = 3\nports.http = {{ service = {port}, container = 80 }}\n\
              ready = {{ http = \"/index.html\", every = \"100ms\", timeout = \"5s\" }}\n\
              update = {{ monitor = \"200ms\", progress = \"{progress}\" }}\nstop = {{ grace = \"2s\" }}\n\
-             volumes.tmp = {{ mount = \"/scratch\", kind = \"ephemeral\" }}\n"
+             volumes.tmp = {{ mount = \"/scratch\", kind = \"ephemeral\" }}\n{more}\n"
         );
         self.home.write("web.toml", text);
         self.home.ok(&["apply", "web.toml"]);
@@ -116,6 +116,22 @@ impl Stage {
         let output =
             Command::new("nsenter").args([&self.network(), "busybox", "wget", "-q", "-O-", &url]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Process ids of the containers that wait paused, by container.
+    fn waiting(&self, unit: &str) -> BTreeMap<String, u32> {
+        let waits = self.home.containers(unit).into_iter().filter(|one| one["state"] == "waiting");
+        let pid = |one: &serde_json::Value| u32::try_from(one["pid"].as_u64()?).ok();
+        waits.filter_map(|one| Some((one["id"].as_str()?.to_owned(), pid(&one)?))).collect()
+    }
+
+    /// Waits until so many containers are ready and one waits; the process ids of both.
+    fn warm(&self, unit: &str, ready: usize) -> (BTreeMap<String, u32>, BTreeMap<String, u32>) {
+        self.home.until(&format!("{ready} containers of {unit} serve and one waits"), || {
+            let (serve, wait) = (self.home.pids(unit), self.waiting(unit));
+            let paused = self.engine.docker(&["ps", "-q", "--filter", "status=paused"]).unwrap().lines().count();
+            (serve.len() == ready && wait.len() == 1 && paused == 1).then_some((serve, wait))
+        })
     }
 
     /// How many of ours the engine has: containers, networks, volumes.
@@ -164,6 +180,39 @@ fn a_unit_of_an_image_is_scaled_updated_healed_and_deleted_without_a_trace() {
     manager.kill();
     let _manager = stage.serve();
     assert_eq!(home.settled("web", 5), pids);
+
+    home.ok(&["rm", "web"]);
+    home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0]);
+    stage.home.finish();
+}
+
+#[test]
+fn a_container_that_crashes_is_replaced_by_one_that_waits() {
+    skip_if!(NoDockerEngine);
+    let stage = Stage::new();
+    let manager = stage.serve();
+    stage.apply_image(IMAGE, "one", "60s", "warm = 1");
+    let home = &stage.home;
+    let (serve, wait) = stage.warm("web", 3);
+    assert_eq!(stage.answer(), "one");
+
+    let (crashed, pid) = serve.into_iter().next().unwrap();
+    signal_pid(pid, Signal::KILL);
+    let (serve, next) = {
+        home.eventually("who waited serves", || wait.keys().all(|id| home.pids("web").contains_key(id)));
+        stage.warm("web", 3)
+    };
+    assert!(wait.iter().all(|(id, pid)| serve.get(id) == Some(pid)), "its process went on: {wait:?} {serve:?}");
+    assert_eq!(next.keys().collect::<Vec<_>>(), [&crashed], "it waits in its turn");
+    assert!(home.why("web").iter().any(|why| why.contains(&format!("{crashed} crashed"))), "{:?}", home.why("web"));
+
+    // The next Manager finds it waiting, and has it go on where one more is wanted.
+    manager.kill();
+    let _manager = stage.serve();
+    assert_eq!(stage.warm("web", 3), (serve, next.clone()));
+    home.ok(&["scale", "web", "4"]);
+    let (serve, _) = stage.warm("web", 4);
+    assert!(next.iter().all(|(id, pid)| serve.get(id) == Some(pid)), "{next:?} {serve:?}");
 
     home.ok(&["rm", "web"]);
     home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0]);
@@ -243,7 +292,7 @@ fn an_image_that_cannot_be_had_in_the_middle_of_an_update_stops_nothing_and_goes
     let before = home.settled("web", 3);
     // What says itself which bytes it means is asked for when it is started, and not before.
     let image = format!("127.0.0.1:1/shop/web@sha256:{}", "a1".repeat(32));
-    stage.apply_image(&image, "two", "3s");
+    stage.apply_image(&image, "two", "3s", "");
     let mut said = false;
     home.eventually("the update has gone back", || {
         assert_eq!(stage.answer(), "one");
@@ -365,7 +414,9 @@ fn the_docker_example_runs_and_leaves_nothing() {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    for line in ["apply: two containers", "scale: three", "started greeter-", "hello from greeter-", "end: nothing is left"] {
+    for line in
+        ["apply: two containers", "scale: three", "started greeter-", "hello from greeter-", "end: nothing is left"]
+    {
         assert!(said.contains(line), "{line} is missing: {said}");
     }
     assert_eq!(stage.left(), [0, 0, 0]);
