@@ -46,7 +46,10 @@ impl ProviderFixture for Fixture<'_> {
 impl Workers for Fixture<'_> {
     fn launch(&self, container: &ContainerId, generation: Generation, script: &str) -> Launch {
         let base = self.workers.launch(container, generation, script);
-        machine::launch(&base.store, base.epoch, container, generation, script)
+        let mut launch = machine::launch(&base.store, base.epoch, container, generation, script);
+        // The suite's programs write where they stand.
+        launch.image.iter_mut().for_each(|image| image.read_only = Some(false));
+        launch
     }
 
     /// Counts what the image runs, and not the first process that the engine puts before it.

@@ -433,7 +433,7 @@ fn the_docker_shop_serves_and_keeps_its_data() {
     let web = r#"CMD ["sh", "-c", "cd /tmp && echo welcome > index.html && exec httpd -f -p 80"]"#;
     engine.docker(&["import", "--change", web, &archive, "nginx:1.27"]).unwrap();
     engine.docker(&["tag", IMAGE, "busybox:stable"]).unwrap();
-    let server = "printf '#!/bin/sh\\necho kept >> /data/dump; exec nc -lk -p 6379 -e cat\\n' > /bin/redis-server; \
+    let server = "printf '#!/bin/sh\\necho kept >> /data/dump; exec httpd -f -p 6379 -h /tmp\\n' > /bin/redis-server; \
                   chmod +x /bin/redis-server";
     engine.docker(&["run", "--name", "making", IMAGE, "sh", "-c", server]).unwrap();
     engine.docker(&["commit", "making", "redis:7"]).unwrap();
