@@ -84,7 +84,10 @@ struct Figures {
 
 impl Figures {
     fn add(&mut self, key: impl Into<String>, seconds: f64) {
-        self.seconds.entry(key.into()).or_default().push(seconds);
+        let key = key.into();
+        // It takes minutes: whoever waits sees how far it is.
+        eprintln!("docker: {key} {seconds:.3} s");
+        self.seconds.entry(key).or_default().push(seconds);
     }
 
     fn median(&self, key: &str) -> Option<f64> {

@@ -290,11 +290,11 @@ fn a_folder_that_two_containers_would_write_during_an_update_is_told() {
 
 #[test]
 fn a_manifest_elsewhere_has_whole_paths() {
-    let machine = Machine::default().file("site/", "").with("HOME", "/home/me").file("/home/me/x/", "");
+    let machine = Machine::default().file("site/", "").with("HOME", "/srv/me").file("/srv/me/x/", "");
     let options = Options { elsewhere: true, ..Options::default() };
     let imported = machine.import_with(&web("volumes: ['./site:/site', '~/x:/x']"), &options).unwrap();
     assert!(lines_of(&imported)[0].contains("source = \"/srv/shop/site\""), "{}", imported.manifest);
-    assert!(lines_of(&imported)[1].contains("source = \"/home/me/x\""), "{}", imported.manifest);
+    assert!(lines_of(&imported)[1].contains("source = \"/srv/me/x\""), "{}", imported.manifest);
 }
 
 #[test]
