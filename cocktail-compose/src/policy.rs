@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cocktail_core::manifest::RLIMITS;
+
 use crate::field::{Field, Keys};
 use crate::unit::{Signal, Unit, When};
 use crate::yaml::{Outcome, shown};
@@ -14,25 +16,6 @@ const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
 /// Most retries of a job: as good as no bound.
 const MOST_RETRIES: u64 = 1_000_000;
-
-/// Limits that engines know, and the names that both have for them.
-const LIMITS: [&str; 15] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "sigpending",
-    "stack",
-];
 
 /// Signals that a manifest knows by name.
 const NAMED: [&str; 7] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "KILL"];
@@ -161,8 +144,9 @@ pub(crate) fn limits(keys: &mut Keys<'_>, unit: &mut Unit) -> Outcome<()> {
         } else {
             Some(number(&field)?)
         };
-        match LIMITS.iter().find(|known| **known == name) {
-            Some(known) => unit.rlimits.extend(value.map(|value| (*known, value))),
+        // Engines and manifests have the same names for them.
+        match RLIMITS.iter().find(|(known, _)| *known == name) {
+            Some((known, _)) => unit.rlimits.extend(value.map(|value| (*known, value))),
             None => field.note("is no limit that cocktail knows", "it is left out"),
         }
     }

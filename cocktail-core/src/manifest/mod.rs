@@ -46,6 +46,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use check::{check, check_settings};
 pub use diagnostic::{Diagnostic, Severity, Spans};
+pub use policy::RLIMITS;
 pub use render::{Colour, render, render_files};
 pub use revision::template_hash;
 pub use schema::schema;

@@ -31,7 +31,7 @@ const SIGNALS: [(&str, i32); 7] =
     [("TERM", 15), ("INT", 2), ("QUIT", 3), ("HUP", 1), ("USR1", 10), ("USR2", 12), ("KILL", 9)];
 
 /// Resource limits by name; the flag says whether the value is a size.
-pub(super) const RLIMITS: [(&str, bool); 15] = [
+pub const RLIMITS: [(&str, bool); 15] = [
     ("as", true),
     ("core", true),
     ("cpu", false),
