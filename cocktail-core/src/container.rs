@@ -316,6 +316,9 @@ pub struct Container {
     /// When a job's container has to be done, all attempts together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_by: Option<ManagerTime>,
+    /// Its last end says nothing about its program: nobody saw it, or somebody else asked it to end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub excused: bool,
     /// It crashed after running for longer than its back-off is: one that waits may take its place at once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub relieve: bool,

@@ -8,9 +8,11 @@ use bollard::query_parameters::ListNetworksOptions;
 use cocktail_core::error::{ErrorKind, Result};
 use cocktail_core::id::{ContainerId, StoreId};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::client::{Engine, bounded, short};
 use crate::error::Call;
+use crate::shared::pauses;
 use crate::{label, times};
 
 /// Who is on which network, by the engine's id of it: names are not unique there, and somebody else may have ours. The lock
@@ -100,11 +102,11 @@ impl Networks {
             let mode = |it: &bollard::models::ContainerSummary| {
                 it.host_config.as_ref().and_then(|host| host.network_mode.clone()).unwrap_or_default()
             };
-            if !others.iter().any(|other| mode(other) == network) {
-                remove(engine, &network).await?;
+            let over = others.iter().any(|other| mode(other) == network) || remove(engine, &network).await?;
+            // Not before: who repeats this has to find it. What cannot be removed yet is tried again with the next one.
+            if over {
+                users.remove(&network);
             }
-            // Not before: who repeats this has to find it.
-            users.remove(&network);
         }
         Ok(())
     }
@@ -151,12 +153,39 @@ async fn make(engine: &Engine, store: &StoreId, network: &str) -> Result<String>
     Ok(bounded(times::CONTROL, Call::Acts, &what, docker.create_network(request)).await?.id)
 }
 
-async fn remove(engine: &Engine, id: &str) -> Result<()> {
+/// Removes a network, unless somebody put another container on it: it stays theirs. `false` where the engine says for too
+/// long that one is on it that is gone, as it does for a moment after the last one went.
+async fn remove(engine: &Engine, id: &str) -> Result<bool> {
     let docker = engine.api().await?;
     let what = format!("remove the network {}", short(id));
-    match bounded(times::CONTROL, Call::Acts, &what, docker.remove_network(id)).await {
-        // Somebody put another container on it: it stays theirs.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => Ok(()),
-        removed => removed,
+    let began = Instant::now();
+    for pause in pauses() {
+        match bounded(times::CONTROL, Call::Acts, &what, docker.remove_network(id)).await {
+            Ok(()) => break,
+            Err(error) if *error.kind() == ErrorKind::NotFound => break,
+            Err(error) if *error.kind() != ErrorKind::Denied => return Err(error),
+            Err(_) if is_used(engine, id).await? => break,
+            Err(_) if began.elapsed() >= times::LEFT => return Ok(false),
+            Err(_) => tokio::time::sleep(pause).await,
+        }
     }
+    Ok(true)
+}
+
+/// Whether a container is on a network that is in the engine indeed.
+async fn is_used(engine: &Engine, id: &str) -> Result<bool> {
+    let docker = engine.api().await?;
+    let what = format!("look at the network {}", short(id));
+    let seen = match bounded(times::CONTROL, Call::Reads, &what, docker.inspect_network(id, None)).await {
+        Ok(seen) => seen,
+        Err(error) if *error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let on: BTreeSet<String> = seen.containers.unwrap_or_default().into_keys().collect();
+    for container in on {
+        if engine.inspect(&container).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

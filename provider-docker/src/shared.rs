@@ -34,6 +34,8 @@ use crate::usage::Readings;
 const EVENTS: usize = 8 * 1024;
 /// Containers that are made or started at once on one engine: with more of them it is slower.
 const MAKING: usize = 8;
+/// Containers that are ended or removed at once on one engine, for the same reason.
+const ENDING: usize = 8;
 /// Commands of exec probes that run at once on one engine.
 const EXEC_PROBES: usize = 16;
 /// A kill, as an engine tells it.
@@ -72,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) exec_probes: Arc<Semaphore>,
     /// Containers that are made or started at once.
     pub(crate) making: Semaphore,
+    /// Containers that are ended or removed at once.
+    pub(crate) ending: Semaphore,
     /// Who acts.
     lease: Mutex<Option<Lease>>,
     containers: Mutex<BTreeMap<ContainerId, Entry>>,
@@ -184,6 +188,7 @@ impl Shared {
             readings: Mutex::default(),
             exec_probes: Arc::new(Semaphore::new(EXEC_PROBES)),
             making: Semaphore::new(MAKING),
+            ending: Semaphore::new(ENDING),
             lease: Mutex::default(),
             containers: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),

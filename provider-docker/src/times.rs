@@ -20,8 +20,12 @@ pub(crate) const RESOLVE: Duration = Duration::from_secs(20);
 pub(crate) const HELPER: Duration = Duration::from_secs(30);
 /// One reading of what a container uses.
 pub(crate) const USAGE: Duration = Duration::from_secs(10);
+/// How long one that is told to end keeps the next one from being told: most have ended by then.
+pub(crate) const ENDING: Duration = Duration::from_millis(500);
 /// What a container that was killed may take to be gone.
 pub(crate) const KILLED: Duration = Duration::from_secs(15);
+/// How long a network is said to be used by a container that is gone, before it is left for later.
+pub(crate) const LEFT: Duration = Duration::from_secs(3);
 /// How long a container without a readiness probe that is to wait runs before it is paused.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// How often everything is looked at, whatever events say.

@@ -5,7 +5,8 @@
 //! [`Condition::NoDockerEngine`](crate::Condition::NoDockerEngine) tells; the image is made from the latter. The engine is
 //! ended by its process id when the value is dropped, also while a panic unwinds.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -32,6 +33,8 @@ pub enum Network {
 pub struct PrivateEngine {
     folder: PathBuf,
     network: Network,
+    /// The network that it began in, which it comes back to.
+    began: Option<File>,
     child: Child,
 }
 
@@ -42,8 +45,9 @@ impl PrivateEngine {
     /// When it does not come up; what it wrote is named then.
     pub fn start(folder: &Path, network: Network) -> Result<Self> {
         let child = spawn(folder, network, &[])?;
-        let mut engine = Self { folder: folder.to_owned(), network, child };
+        let mut engine = Self { folder: folder.to_owned(), network, began: None, child };
         engine.wait_until_up()?;
+        engine.began = Some(File::open(format!("/proc/{}/ns/net", engine.pid()))?);
         Ok(engine)
     }
 
@@ -86,7 +90,10 @@ impl PrivateEngine {
         for left in ["p", "x/containerd/containerd.pid"] {
             let _missing = fs::remove_file(self.folder.join(left));
         }
-        self.child = spawn(&self.folder, self.network, arguments)?;
+        let began = self.began.as_ref().context("it never came up")?;
+        let began = format!("--net=/proc/{}/fd/{}", std::process::id(), began.as_raw_fd());
+        let enter = ["nsenter".to_owned(), began, "--".to_owned()];
+        self.child = spawn_through(&self.folder, &enter, arguments)?;
         self.wait_until_up()
     }
 
@@ -183,21 +190,24 @@ fn unmount(folder: &Path) {
 }
 
 fn spawn(folder: &Path, network: Network, arguments: &[&str]) -> Result<Child> {
+    let enter: &[&str] = match network {
+        Network::Own => &["unshare", "--net", "--"],
+        Network::Ours => &[],
+    };
+    spawn_through(folder, &enter.iter().map(|&word| word.to_owned()).collect::<Vec<_>>(), arguments)
+}
+
+/// `enter` brings it into its network.
+fn spawn_through(folder: &Path, enter: &[String], arguments: &[&str]) -> Result<Child> {
     let dockerd = find("dockerd").context("there is no dockerd: apt-get install docker.io")?;
     fs::create_dir_all(folder)?;
     let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
     let path = std::env::var("PATH").unwrap_or_default();
     // One process throughout: each step becomes the next one, so that its number is the engine's.
     let script = "ip link set lo up; exec \"$@\"";
-    let mut command = match network {
-        Network::Own => {
-            let mut command = Command::new("unshare");
-            command.args(["--net", "--", "sh"]);
-            command
-        }
-        Network::Ours => Command::new("sh"),
-    };
-    command.args(["-c", script, "sh"]).arg(dockerd).args(arguments);
+    let mut words = enter.iter().map(String::as_str).chain(["sh", "-c", script, "sh"]);
+    let mut command = Command::new(words.next().unwrap_or("sh"));
+    command.args(words).arg(dockerd).args(arguments);
     for (option, name) in [("--data-root", "d"), ("--exec-root", "x"), ("--pidfile", "p")] {
         command.arg(option).arg(folder.join(name));
     }

@@ -31,6 +31,10 @@ use crate::{Setup, drivers, proc};
 const COUNTS: [usize; 2] = [30, 100];
 /// How many threads the bare program is tried with.
 const PARALLEL: [usize; 4] = [1, 2, 4, 8];
+/// Threads with which it ends them.
+const DOWN: usize = 8;
+/// How often we and the bare program take turns.
+const ROUNDS: usize = 2;
 /// Containers while their main processes are killed, and how often one is.
 const VICTIMS: usize = 10;
 const KILLS: usize = 11;
@@ -101,7 +105,7 @@ impl Figures {
 
     fn tell(&self, report: &mut Report) {
         for count in COUNTS {
-            for who in ["ours", "bare", "swarm"] {
+            for who in ["ours", "bare", "swarm", "swarm_named"] {
                 if let Some(seconds) = self.median(&format!("{who}_up_{count}")) {
                     let meaning = format!("containers that run a second, 0 to {count}, {who}");
                     report.figure(format!("{who}_up_{count}_per_s"), count as f64 / seconds, meaning);
@@ -119,6 +123,11 @@ impl Figures {
         for (key, who, meaning) in [
             ("up_vs_bare", "bare", "our rate as a share of that of the bare API, the lesser of both counts"),
             ("up_vs_swarm", "swarm", "our rate over that of Swarm, the lesser of both counts"),
+            (
+                "up_vs_swarm_named",
+                "swarm_named",
+                "our rate over that of Swarm where services have names for each other, too",
+            ),
         ] {
             let pairs = up(who);
             let pairs: Vec<(&str, &str)> = pairs.iter().map(|(ours, other)| (ours.as_str(), other.as_str())).collect();
@@ -128,9 +137,13 @@ impl Figures {
             let millis = self.median(&format!("{who}_recover")).map(|seconds| seconds * 1000.0);
             figure(&format!("{who}_recover_ms"), millis, "from kill -9 of a main process until its replacement runs");
         }
+        let millis = self.median("ours_recover_warm").map(|seconds| seconds * 1000.0);
+        figure("ours_recover_warm_ms", millis, "the same until one that waited paused goes on in its place");
         let inverse = |ours: &str, other: &str| self.ratio(ours, other).map(|ratio| 1.0 / ratio);
         figure("recover_vs_bare", inverse("ours_recover", "bare_recover"), "our time over that of the bare loop");
         figure("recover_vs_swarm", inverse("ours_recover", "swarm_recover"), "our time over that of Swarm");
+        let warm = inverse("ours_recover_warm", "swarm_recover");
+        figure("recover_warm_vs_swarm", warm, "our time with one that waits over that of Swarm");
         for who in ["ours", "swarm"] {
             let rate = self.median(&format!("{who}_update")).map(|seconds| UPDATED as f64 / seconds);
             figure(&format!("{who}_update_per_s"), rate, "replacements a second of a rolling update");
@@ -150,6 +163,7 @@ impl Figures {
             ),
         );
         report.compared("up_vs_swarm", "docker service create on the same engine, without a network of its own");
+        report.compared("up_vs_swarm_named", "docker service create --network of the kind that Swarm has for names");
         report.compared(
             "recover_vs_bare",
             "a loop that follows the engine's events and creates and starts the same body",
@@ -164,13 +178,31 @@ impl Figures {
 }
 
 fn ours_and_bare(stage: &Stage, count: usize, figures: &mut Figures) -> Result<()> {
+    for _ in 0..ROUNDS {
+        let bodies = ours(stage, count, figures)?;
+        let bare = Bare::new(&stage.api, bodies)?;
+        if figures.best == 0 {
+            figures.best = best(stage, &bare, count)?;
+        }
+        let (up, down) = bare_up_and_down(stage, &bare, count, figures.best)?;
+        figures.add(format!("bare_up_{count}"), up);
+        if count == 100 {
+            figures.add("bare_down", down);
+        }
+        bare.end()?;
+    }
+    Ok(())
+}
+
+/// Has us make containers and end them; what we told the engine for that.
+fn ours(stage: &Stage, count: usize, figures: &mut Figures) -> Result<Vec<String>> {
     let events = stage.api.events(&["start", "destroy"])?;
     stage.recorder.clear();
     let begin = Instant::now();
     stage.apply("up", &stage::sleepers(count))?;
     figures.add(format!("ours_up_{count}"), (events.wait("start", count, PATIENCE)? - begin).as_secs_f64());
     stage.settle("up", count)?;
-    let bodies = stage.recorder.bodies();
+    let mut bodies = stage.recorder.bodies();
     ensure!(bodies.len() >= count, "{} bodies of {count} were seen", bodies.len());
     thread::sleep(REST);
     let begin = Instant::now();
@@ -180,30 +212,33 @@ fn ours_and_bare(stage: &Stage, count: usize, figures: &mut Figures) -> Result<(
         figures.add("ours_down", down);
     }
     thread::sleep(REST);
+    bodies.truncate(count);
+    Ok(bodies)
+}
 
-    let bare = Bare::new(&stage.api, bodies.into_iter().take(count).collect())?;
-    // The first count says how many threads are best.
-    let tried: &[usize] = if figures.best == 0 { &PARALLEL } else { &[figures.best] };
-    let mut best: Option<f64> = None;
-    for &threads in tried {
-        let events = stage.api.events(&["start", "destroy"])?;
-        let begin = Instant::now();
-        bare.up(threads)?;
-        let took = (events.wait("start", count, PATIENCE)? - begin).as_secs_f64();
-        thread::sleep(REST);
-        let begin = Instant::now();
-        bare.down(8)?;
-        let down = (events.wait("destroy", count, PATIENCE)? - begin).as_secs_f64();
-        if count == 100 {
-            figures.add("bare_down", down);
+/// With how many threads the bare program is fastest.
+fn best(stage: &Stage, bare: &Bare, count: usize) -> Result<usize> {
+    let mut best = (f64::MAX, 1);
+    for threads in PARALLEL {
+        let (up, _) = bare_up_and_down(stage, bare, count, threads)?;
+        if up < best.0 {
+            best = (up, threads);
         }
-        if best.is_none_or(|best| took < best) {
-            (best, figures.best) = (Some(took), threads);
-        }
-        thread::sleep(REST);
     }
-    figures.add(format!("bare_up_{count}"), best.unwrap_or_default());
-    bare.end()
+    Ok(best.1)
+}
+
+fn bare_up_and_down(stage: &Stage, bare: &Bare, count: usize, threads: usize) -> Result<(f64, f64)> {
+    let events = stage.api.events(&["start", "destroy"])?;
+    let begin = Instant::now();
+    bare.up(threads)?;
+    let up = (events.wait("start", count, PATIENCE)? - begin).as_secs_f64();
+    thread::sleep(REST);
+    let begin = Instant::now();
+    bare.down(DOWN)?;
+    let down = (events.wait("destroy", count, PATIENCE)? - begin).as_secs_f64();
+    thread::sleep(REST);
+    Ok((up, down))
 }
 
 fn recover(stage: &Stage, figures: &mut Figures) -> Result<()> {
@@ -214,14 +249,38 @@ fn recover(stage: &Stage, figures: &mut Figures) -> Result<()> {
     kill_some(&stage.api, figures, "ours_recover")?;
     stage.ours.json(&["rm", "up"])?;
     stage.gone()?;
+    recover_warm(stage, figures).context("with one that waits")?;
     let bare = Bare::new(&stage.api, bodies.into_iter().take(VICTIMS).collect())?;
     bare.up(2)?;
     let watching = bare.restart_what_dies()?;
     thread::sleep(REST);
     kill_some(&stage.api, figures, "bare_recover")?;
     drop(watching);
-    bare.down(8)?;
+    bare.down(DOWN)?;
     bare.end()
+}
+
+/// The same with a container that is up and paused, which goes on in the place of the one that was killed.
+fn recover_warm(stage: &Stage, figures: &mut Figures) -> Result<()> {
+    let paused = stage.api.events(&["pause"])?;
+    stage.apply("up", &format!("{}warm = 1\n", stage::sleepers(VICTIMS)))?;
+    paused.wait("pause", 1, PATIENCE)?;
+    stage.settle("up", VICTIMS)?;
+    thread::sleep(REST);
+    for round in 0..KILLS {
+        let running = stage.api.serving()?;
+        let victim = running.get(round % running.len().max(1)).context("nothing runs")?;
+        let pid = stage.api.pid(victim)?;
+        let events = stage.api.events(&["unpause", "pause"])?;
+        let begin = Instant::now();
+        proc::signal(pid, Signal::KILL);
+        figures.add("ours_recover_warm", (events.wait("unpause", 1, PATIENCE)? - begin).as_secs_f64());
+        // The next one is killed when another one waits.
+        events.wait("pause", 1, PATIENCE)?;
+        thread::sleep(REST / 2);
+    }
+    stage.ours.json(&["rm", "up"])?;
+    stage.gone()
 }
 
 /// Kills main processes, one after the other, and waits each time until another one runs.
@@ -297,19 +356,21 @@ fn steady(stage: &Stage, figures: &mut Figures, report: &mut Report) -> Result<(
 fn swarm(stage: Stage, figures: &mut Figures) -> Result<()> {
     let (engine, api) = stage.without_us()?;
     let swarm = Swarm::begin(&engine)?;
-    for count in COUNTS {
-        let events = api.events(&["start", "destroy"])?;
-        let begin = Instant::now();
-        swarm.create(count)?;
-        figures.add(format!("swarm_up_{count}"), (events.wait("start", count, PATIENCE)? - begin).as_secs_f64());
-        swarm.remove(&api)?;
-        thread::sleep(REST);
+    for (who, named) in [("swarm", false), ("swarm_named", true)] {
+        for count in COUNTS {
+            let events = api.events(&["start", "destroy"])?;
+            let begin = Instant::now();
+            swarm.create(count, named)?;
+            figures.add(format!("{who}_up_{count}"), (events.wait("start", count, PATIENCE)? - begin).as_secs_f64());
+            swarm.remove(&api)?;
+            thread::sleep(REST);
+        }
     }
-    swarm.create(VICTIMS)?;
+    swarm.create(VICTIMS, false)?;
     proc::wait_for("the service", PATIENCE, || api.running().is_ok_and(|running| running.len() == VICTIMS))?;
     kill_some(&api, figures, "swarm_recover")?;
     swarm.remove(&api)?;
-    swarm.create(UPDATED)?;
+    swarm.create(UPDATED, false)?;
     proc::wait_for("the service", PATIENCE, || api.running().is_ok_and(|running| running.len() == UPDATED))?;
     thread::sleep(REST);
     let begin = Instant::now();

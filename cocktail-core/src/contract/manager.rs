@@ -11,7 +11,7 @@ use futures_util::Sink;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use super::runtime::Exit;
+use super::exit::Exit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::Late;
 use crate::id::{Seq, UnitId};

@@ -4,6 +4,7 @@
 //! declared as data; what it cannot do answers [`crate::error::ErrorKind::Unsupported`].
 
 mod agents;
+mod exit;
 mod forwarder;
 mod manager;
 mod policy;
@@ -12,6 +13,7 @@ mod runtime;
 mod store;
 
 pub use agents::{Admission, Aside, AsideOutput, Gate, Link, LinkSender};
+pub use exit::Exit;
 pub use forwarder::{Backend, BackendTraffic, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
 pub use manager::{
     Actor, Applied, ApplyOptions, BuildStream, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession,
@@ -24,7 +26,7 @@ pub use provider::{
     ProvisionCtx, Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
 pub use runtime::{
-    BuildOutput, Built, EndpointSource, Exit, Handle, Hold, Known, Launch, LaunchAssignment, LaunchImage, LaunchPort,
+    BuildOutput, Built, EndpointSource, Handle, Hold, Known, Launch, LaunchAssignment, LaunchImage, LaunchPort,
     LaunchProbe, LaunchVolume, LaunchWorker, Listing, Observation, ProbeKind, Resolved, Runtime, RuntimeCapabilities,
     RuntimeEvent, Sighting, StopOrder, UnloadOrder, UsageReading, VolumeFound, WorkerSaid,
 };

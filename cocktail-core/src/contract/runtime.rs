@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
+use super::exit::Exit;
 use super::manager::{EndpointStream, ExecSession, ExecSpec, LogOptions, LogStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ContainerId, Epoch, Generation, Revision, StoreId, UnitId};
@@ -398,32 +399,6 @@ pub struct Handle {
     /// Container id, for Docker engines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker_id: Option<String>,
-}
-
-/// How a container ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Exit {
-    /// With a code.
-    Code(i32),
-    /// By a signal.
-    Signal(i32),
-    /// The system ended it, since it needed more memory than it may have. Only who sets that limit says so.
-    #[serde(rename = "out-of-memory")]
-    OutOfMemory,
-    /// It is gone, and nobody saw how.
-    Unknown,
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exited with code {code}"),
-            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
-            Self::OutOfMemory => f.write_str("out of memory: it needed more than its limit"),
-            Self::Unknown => f.write_str("ended while nobody watched"),
-        }
-    }
 }
 
 /// Which container to end, and how.

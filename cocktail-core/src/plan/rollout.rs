@@ -115,12 +115,12 @@ fn fault(draft: &Draft<'_>, unit: &Unit, container: &Container) -> Option<String
     let id = &container.id;
     let late = container.deadline.is_some_and(|deadline| deadline <= draft.state.now);
     match container.state {
-        ContainerState::Backoff { .. } | ContainerState::Failed => {
+        ContainerState::Backoff { .. } | ContainerState::Failed if !container.excused => {
             // It is not started again, whatever its back-off says.
             let reason = container.reason.split("; restart ").next().unwrap_or_default();
             Some(format!("{id}: {reason}"))
         }
-        _ if container.crashes > 0 && container.state.is_live() => {
+        _ if container.crashes > 0 && !container.excused && container.state.is_live() => {
             let exit = container.last_exit.map(|exit| format!(": {exit}")).unwrap_or_default();
             Some(format!("{id} ended by itself{exit}"))
         }

@@ -371,6 +371,7 @@ impl State {
             completed: false,
             finish_by,
             outlives_lease: false,
+            excused: false,
             relieve: false,
             worker,
             why: crate::why::WhyLog::default(),

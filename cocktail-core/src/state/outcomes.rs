@@ -50,6 +50,7 @@ impl State {
                 state.step(record, Step::Reclaim, failure.message.clone());
                 record.why.record(state.at, "poison port", &failure.message, &[]);
             } else {
+                record.excused = false;
                 state.crash(record, &failure.message);
             }
         });
@@ -104,6 +105,7 @@ impl State {
                 state.end(id, OperationState::Succeeded, None);
             }
             record.last_exit = Some(exit);
+            record.excused = record.ending.is_none() && exit.is_from_outside();
             record.handle = None;
             record.usage = None;
             if matches!(record.state, ContainerState::Draining | ContainerState::Fenced) {

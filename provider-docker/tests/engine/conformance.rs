@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cocktail_core::contract::{Launch, Provider};
 use cocktail_core::error::Result;
 use cocktail_core::id::{ContainerId, Generation, StoreId};
+use cocktail_provider_docker::EngineConfig;
 use cocktail_testkit::conformance::{self, LocalWorkers, MARK, ProviderFixture, Workers};
 
 use crate::machine::{self, Engine, Machine};
@@ -39,7 +40,8 @@ struct Fixture<'e> {
 #[async_trait::async_trait]
 impl ProviderFixture for Fixture<'_> {
     async fn provider(&self) -> Result<Arc<dyn Provider>> {
-        Ok(Arc::new(machine::provider(&self.engine.url(), &self.workers.next_lease(), &BTreeMap::new())))
+        let engine = EngineConfig { url: self.engine.url(), ..EngineConfig::local() };
+        Ok(Arc::new(machine::provider(engine, &self.workers.next_lease(), &BTreeMap::new())))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Engines that are reached by ssh.
+//! Engines that are reached by ssh, and over TCP with TLS.
 
 use std::fs;
 use std::net::TcpListener;
@@ -8,13 +8,17 @@ use std::process::{Child, Command, Stdio};
 use bytes::Bytes;
 use cocktail_core::contract::{ExecInput, ExecOutput, ExecSpec, Exit, LogOptions};
 use cocktail_core::error::ErrorKind;
+use cocktail_provider_docker::EngineTls;
 use futures_util::{SinkExt, StreamExt};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
 
 use crate::machine::{self, Machine, kill};
 
 machine::trials![
     an_engine_behind_ssh_does_everything_that_a_local_one_does,
     an_engine_whose_host_wants_another_key_is_said_to,
+    an_engine_over_tls_takes_whom_its_authority_names_and_nobody_else,
 ];
 
 /// The variable that says where the configuration of ssh is.
@@ -120,5 +124,81 @@ async fn an_engine_whose_host_wants_another_key_is_said_to(machine: &mut Machine
     assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.chain().contains("Permission denied (publickey"), "{}", error.chain());
     machine.url = None;
+    machine.attach(&[]).await;
+}
+
+/// An authority, and a certificate of it for each end.
+struct Authority {
+    folder: TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = authority.self_signed(&key).unwrap();
+        fs::write(folder.path().join("ca"), certificate.pem()).unwrap();
+        let issuer = Issuer::new(authority, key);
+        for (end, purpose) in
+            [("engine", ExtendedKeyUsagePurpose::ServerAuth), ("ours", ExtendedKeyUsagePurpose::ClientAuth)]
+        {
+            let key = KeyPair::generate().unwrap();
+            let mut named = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            named.extended_key_usages = vec![purpose];
+            let signed = named.signed_by(&key, &issuer).unwrap();
+            fs::write(folder.path().join(end), signed.pem()).unwrap();
+            fs::write(folder.path().join(format!("{end}.key")), key.serialize_pem()).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What we show, and whom we trust.
+    fn tls(&self) -> EngineTls {
+        EngineTls { ca: self.file("ca"), cert: self.file("ours"), key: self.file("ours.key") }
+    }
+}
+
+async fn an_engine_over_tls_takes_whom_its_authority_names_and_nobody_else(machine: &mut Machine) {
+    let (ours, other) = (Authority::new(), Authority::new());
+    let port = crate::starts::free_port();
+    let mut arguments = vec!["--tlsverify".to_owned(), format!("--host=tcp://127.0.0.1:{port}")];
+    for (option, name) in [("tlscacert", "ca"), ("tlscert", "engine"), ("tlskey", "engine.key")] {
+        arguments.push(format!("--{option}={}", ours.file(name).display()));
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    machine.engine.crash().unwrap();
+    machine.engine.start_again(&arguments).unwrap();
+    machine.url = Some(format!("tcp://127.0.0.1:{port}"));
+
+    machine.tls = Some(ours.tls());
+    machine.attach(&[]).await;
+    let launch = machine.launch("a", "echo said; exec sleep 600");
+    machine.run(&launch).await;
+    let options = LogOptions { follow: true, ..LogOptions::default() };
+    let mut lines = machine.runtime().logs(&launch.container, &options).await.unwrap();
+    assert_eq!(lines.next().await.unwrap().unwrap().text, "said");
+    machine.runtime().stop(&kill("a")).await.unwrap();
+    machine.runtime().remove(&launch.container).await.unwrap();
+
+    for (tls, says) in [
+        (EngineTls { ca: other.file("ca"), ..ours.tls() }, "invalid peer certificate"),
+        (EngineTls { ca: ours.file("ca"), ..other.tls() }, "alert"),
+    ] {
+        machine.tls = Some(tls);
+        machine.attach(&[]).await;
+        let error = machine.runtime().list().await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.chain().contains(says), "{}", error.chain());
+    }
+
+    (machine.url, machine.tls) = (None, None);
+    machine.engine.crash().unwrap();
+    machine.engine.start_again(&[]).unwrap();
     machine.attach(&[]).await;
 }

@@ -15,7 +15,7 @@ use cocktail_core::id::{ContainerId, Epoch, Generation, StoreId, UnitId};
 use cocktail_core::name::Name;
 use cocktail_core::settings::RegistrySettings;
 use cocktail_core::spec::Resources;
-use cocktail_provider_docker::{DockerBuilder, DockerConfig, DockerProvider, EngineConfig};
+use cocktail_provider_docker::{DockerBuilder, DockerConfig, DockerProvider, EngineConfig, EngineTls};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use libtest_mimic::Trial;
@@ -76,7 +76,7 @@ pub(crate) fn trial(name: &'static str, body: impl AsyncFn(&mut Machine) + Send 
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(async {
             let mut machine = Machine::new().await;
-            let ended = AssertUnwindSafe(tokio::time::timeout(PATIENCE * 3, body(&mut machine))).catch_unwind().await;
+            let ended = AssertUnwindSafe(tokio::time::timeout(PATIENCE * 8, body(&mut machine))).catch_unwind().await;
             machine.end().await;
             match ended {
                 Ok(Ok(())) => Ok(()),
@@ -103,6 +103,8 @@ pub(crate) struct Machine {
     pub(crate) store: StoreId,
     /// Where the engine is reached, if not at its own socket.
     pub(crate) url: Option<String>,
+    /// How both ends prove who they are there.
+    pub(crate) tls: Option<EngineTls>,
     /// Registries that want to know who asks.
     pub(crate) registries: BTreeMap<Name, RegistrySettings>,
     epoch: u64,
@@ -118,8 +120,15 @@ impl Machine {
     async fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         let store = StoreId::new(format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let mut machine =
-            Self { engine: engine(), store, url: None, registries: BTreeMap::new(), epoch: 0, attached: None };
+        let mut machine = Self {
+            engine: engine(),
+            store,
+            url: None,
+            tls: None,
+            registries: BTreeMap::new(),
+            epoch: 0,
+            attached: None,
+        };
         machine.attach(&[]).await;
         machine
     }
@@ -135,7 +144,8 @@ impl Machine {
             earlier: (1..self.epoch).map(|number| number.to_string()).collect(),
         };
         let url = self.url.clone().unwrap_or_else(|| self.engine.url());
-        let provider = provider(&url, &lease, &self.registries);
+        let engine = EngineConfig { url, tls: self.tls.clone(), ..EngineConfig::local() };
+        let provider = provider(engine, &lease, &self.registries);
         let server = provider.servers().next().unwrap().clone();
         let Connection::Local(runtime) = provider.connect(&server).await.unwrap() else { panic!("not local") };
         let events = runtime.events();
@@ -214,9 +224,12 @@ impl Machine {
     }
 }
 
-pub(crate) fn provider(url: &str, lease: &Lease, registries: &BTreeMap<Name, RegistrySettings>) -> DockerProvider {
-    let local = EngineConfig { url: url.to_owned(), ..EngineConfig::local() };
-    let config = DockerConfig { engines: vec![local], ..DockerConfig::default() };
+pub(crate) fn provider(
+    engine: EngineConfig,
+    lease: &Lease,
+    registries: &BTreeMap<Name, RegistrySettings>,
+) -> DockerProvider {
+    let config = DockerConfig { engines: vec![engine], ..DockerConfig::default() };
     let provider = DockerBuilder::new(Name::new("docker").unwrap()).with_config(config);
     let provider = provider.with_registries(registries.clone()).build().unwrap();
     provider.lead(lease);

@@ -10,7 +10,7 @@ use cocktail_core::id::{ContainerId, Generation, UnitId};
 use cocktail_core::name::Name;
 use cocktail_core::quantity::{Bytes, CpuMillis};
 use cocktail_core::spec::{Check, SecretSource, VolumeKind};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, stream};
 
 use crate::machine::{self, IMAGE, Machine, kill, port};
 
@@ -333,27 +333,45 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// Memory of this process that is in use, in KiB.
+fn memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Containers that are made and removed, and how many at once.
+const CYCLES: u16 = 500;
+const LANES: usize = 8;
+/// After so many everything that is kept has been allocated.
+const WARM: u16 = 100;
+/// What memory may be more in the end, in KiB: what is kept for each would be more than that.
+const SLACK: usize = 16 * 1024;
+
 async fn many_containers_come_and_go_and_leave_nothing(machine: &mut Machine) {
-    let runtime = machine.runtime();
-    let mut before = 0;
-    for round in 0..50 {
-        let mut launch = machine.launch(&format!("c{round}"), "exec sleep 600");
-        launch.ports.push(port(free_port(), None));
+    let machine = &*machine;
+    let cycle = |number: u16| async move {
+        let (runtime, name) = (machine.runtime(), format!("c{number}"));
+        let mut launch = machine.launch(&name, "exec sleep 600");
+        // Nobody else is in this network.
+        launch.ports.push(port(20_000 + number, None));
         launch.volumes.push(LaunchVolume {
             name: Name::new("tmp").unwrap(),
-            path: format!("shop/test/web/tmp.c{round}").into(),
+            path: format!("shop/test/web/tmp.{name}").into(),
             link: Some("/mnt".into()),
             kind: VolumeKind::Ephemeral,
         });
         machine.run(&launch).await;
         let seen = runtime.list().await.unwrap().containers;
         assert!(matches!(seen[&launch.container].sighting, Sighting::Running(_)));
-        runtime.stop(&kill(&format!("c{round}"))).await.unwrap();
+        runtime.stop(&kill(&name)).await.unwrap();
         runtime.remove(&launch.container).await.unwrap();
-        if round == 5 {
-            before = descriptors();
-        }
-    }
+    };
+    let all = |numbers| stream::iter(numbers).map(cycle).buffer_unordered(LANES).collect::<Vec<()>>();
+    all(0..WARM).await;
+    let before = (descriptors(), memory());
+    all(WARM..CYCLES).await;
     assert_eq!(machine.left(), [const { Vec::<String>::new() }; 3]);
-    assert!(descriptors() <= before + 2, "{} descriptors, {before} before", descriptors());
+    let after = (descriptors(), memory());
+    assert!(after.0 <= before.0 + LANES && after.1 <= before.1 + SLACK, "{before:?} before, {after:?} after");
 }

@@ -1,5 +1,7 @@
 //! Units of images, on an engine of their own.
 
+mod breaks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
@@ -24,8 +26,17 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        // The path of a socket must be short.
-        let folder = tempfile::Builder::new().prefix("ckt").tempdir_in("/tmp").unwrap();
+        Self::in_folder(folder())
+    }
+
+    /// One whose engine has a disk of this size, which is unmounted with the engine.
+    fn on_disk(size: &str) -> Self {
+        let folder = folder();
+        breaks::mount(&folder.path().join("d"), size);
+        Self::in_folder(folder)
+    }
+
+    fn in_folder(folder: TempDir) -> Self {
         let engine = PrivateEngine::start(folder.path(), Network::Own).unwrap();
         engine.import_busybox(IMAGE).unwrap();
         let home = Home::new();
@@ -142,6 +153,11 @@ impl Stage {
         };
         [count(&["ps", "-aq"]), count(&["network", "ls", "-q"]), count(&["volume", "ls", "-q"])]
     }
+}
+
+/// The path of a socket must be short.
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("ckt").tempdir_in("/tmp").unwrap()
 }
 
 #[test]

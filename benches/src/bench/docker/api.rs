@@ -54,11 +54,14 @@ impl Api {
         serde_json::from_str(&answer).with_context(|| format!("{method} {path} answers no JSON"))
     }
 
-    /// The ids of what runs.
+    /// The ids of what runs, or is paused.
     pub(super) fn running(&self) -> Result<Vec<String>> {
-        let all = self.call("GET", "/containers/json", "")?;
-        let ids = all.as_array().into_iter().flatten().filter_map(|one| one["Id"].as_str().map(str::to_owned));
-        Ok(ids.collect())
+        Ok(ids(&self.call("GET", "/containers/json", "")?, &["running", "paused"]))
+    }
+
+    /// The ids of what runs and is not paused.
+    pub(super) fn serving(&self) -> Result<Vec<String>> {
+        Ok(ids(&self.call("GET", "/containers/json", "")?, &["running"]))
     }
 
     /// The process of a container that its program runs in: the child of the one that the engine put before it.
@@ -92,6 +95,12 @@ impl Api {
         });
         Ok(Events(receiver))
     }
+}
+
+fn ids(listed: &Value, states: &[&str]) -> Vec<String> {
+    let all = listed.as_array().into_iter().flatten();
+    let wanted = all.filter(|one| one["State"].as_str().is_some_and(|state| states.contains(&state)));
+    wanted.filter_map(|one| one["Id"].as_str().map(str::to_owned)).collect()
 }
 
 pub(super) struct Events(mpsc::Receiver<(Instant, Value)>);

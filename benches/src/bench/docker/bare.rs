@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::api::Api;
-use super::unique;
+use super::{PATIENCE, unique};
+use crate::proc;
 
 pub(super) struct Bare {
     api: Api,
@@ -87,7 +88,10 @@ impl Bare {
 
     /// Removes the network.
     pub(super) fn end(self) -> Result<()> {
-        self.api.call("DELETE", &format!("/networks/{}", self.network), "").map(drop)
+        // The engine may say of a container that it is gone before its network knows.
+        proc::wait_for("the end of a network", PATIENCE, || {
+            self.api.call("DELETE", &format!("/networks/{}", self.network), "").is_ok()
+        })
     }
 }
 

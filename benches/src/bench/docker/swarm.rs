@@ -10,6 +10,8 @@ use super::stage::IMAGE;
 use crate::proc;
 
 const NAME: &str = "bench";
+/// A network on which services reach each other by name.
+const NETWORK: &str = "bench-names";
 
 pub(super) struct Swarm<'a> {
     engine: &'a PrivateEngine,
@@ -18,13 +20,18 @@ pub(super) struct Swarm<'a> {
 impl<'a> Swarm<'a> {
     pub(super) fn begin(engine: &'a PrivateEngine) -> Result<Self> {
         engine.docker(&["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1"])?;
+        engine.docker(&["network", "create", "--driver", "overlay", NETWORK])?;
         Ok(Self { engine })
     }
 
-    pub(super) fn create(&self, count: usize) -> Result<()> {
+    /// Has containers made, `named` on a network on which they reach other services by name.
+    pub(super) fn create(&self, count: usize, named: bool) -> Result<()> {
         let count = count.to_string();
         let mut arguments = vec!["service", "create", "--detach", "--quiet", "--no-resolve-image", "--name", NAME];
         arguments.extend(["--replicas", &count, "--restart-delay", "0s", "--init", "--stop-grace-period", "10s"]);
+        if named {
+            arguments.extend(["--network", NETWORK]);
+        }
         arguments.extend([IMAGE, "sleep", "36000"]);
         self.engine.docker(&arguments).map(drop)
     }

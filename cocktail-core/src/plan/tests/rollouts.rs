@@ -91,6 +91,23 @@ fn a_replacement_that_ends_in_its_window_fails_the_update_which_goes_back_once()
     assert!(world.unit("web").history[1].outcome.starts_with("failed: "), "{:?}", world.unit("web").history);
 }
 
+/// An engine that ends, or the user of a machine, says nothing about a revision.
+#[test]
+fn a_replacement_that_somebody_else_ends_is_started_again_and_the_update_goes_on() {
+    for exit in [Exit::Code(143), Exit::Signal(15), Exit::Unknown] {
+        let mut world = updating(3, "monitor = \"3s\"");
+        make_ready(&mut world);
+        world.pass(Duration::from_secs(1));
+        let new = world.of("web").last().expect("it is there").id.clone();
+        world.exit(&new, exit);
+        assert_eq!(rollout(&world).state, RolloutState::Running, "{exit}");
+        world.settle();
+        assert_eq!(rollout(&world).state, RolloutState::Completed, "{exit}");
+        assert_eq!((world.container(&new).state, world.container(&new).restarts), (ContainerState::Ready, 1), "{exit}");
+        assert_eq!(revisions(&world), BTreeSet::from([Revision(2)]), "{exit}");
+    }
+}
+
 #[test]
 fn a_way_back_that_fails_pauses_and_keeps_what_serves() {
     let mut world = updating(2, "monitor = \"1s\", surge = 2");
