@@ -64,7 +64,9 @@ fn remove(
     let table = document.get_mut(maps).and_then(|item| item.get_mut(map)).and_then(|item| item.get_mut(of_units));
     let Some(table) = table.and_then(|item| item.get_mut(name)).and_then(Item::as_table_like_mut) else { return false };
     let Some(unit) = units.get(name.as_str()) else { return false };
-    let (taken, instead) = if rest[0] == "image" {
+    let no_build = rest[0] == "build" && rest.get(1).is_none_or(|key| key == "context");
+    let (taken, instead) = if rest[0] == "image" || no_build {
+        table.remove("build");
         let instead = placeholder(name);
         if table.get("image").and_then(Item::as_str) == Some(instead.as_str()) {
             return false;

@@ -1,29 +1,34 @@
 //! `command`, `entrypoint`, `image` and `read_only`.
 
+use crate::build;
 use crate::field::{Field, Keys};
 use crate::unit::Unit;
 use crate::yaml::{Outcome, shown};
 
-/// Takes the image, or says which one has to be built.
+/// Takes the image, or how it is built.
 pub(crate) fn image(keys: &mut Keys<'_>, unit: &mut Unit, of: &Field<'_>) -> Outcome<()> {
     let image = keys.take_as("image", |field| Ok(field.text()?.trim().to_owned()))?;
     let build = keys.take("build");
     unit.image = placeholder(&unit.name);
     match (image, build) {
-        (Some((image, field)), _) if image.is_empty() => {
+        (image, Some(build)) => {
+            let image = image.filter(|(image, _)| !image.is_empty());
+            if let Some((image, _)) = &image {
+                unit.image.clone_from(image);
+            }
+            unit.build = build::decode(&build, keys, &format!("`{}` stands there instead", shown(&unit.image)))?;
+            if let (Some((image, field)), Some(_)) = (image, &unit.build) {
+                let what = format!("what is built is not called `{}`, but by a hash of its files", shown(&image));
+                field.note(
+                    what,
+                    "write `registry` and `name` into `build` to have it pushed, or `image` alone to fetch it",
+                );
+            }
+        }
+        (Some((image, field)), None) if image.is_empty() => {
             field.note("is empty", format!("`{}` stands there instead: name the image", unit.image));
         }
         (Some((image, _)), None) => unit.image = image,
-        (Some((image, _)), Some(build)) => {
-            build.note("an image is not built here", format!("build `{}` before you apply", shown(&image)));
-            unit.image = image;
-        }
-        (None, Some(build)) => {
-            let context = if build.is_map() { build.keys()?.take("context") } else { Some(build.clone()) };
-            let context = context.map(|field| field.text()).transpose()?.unwrap_or_else(|| ".".to_owned());
-            let instead = format!("run `docker build -t {} {}` before you apply", unit.image, shown(&context));
-            build.note("an image is not built here, and none is named", instead);
-        }
         (None, None) => {
             let instead = format!("`{}` stands there instead: name the image", unit.image);
             of.cx.note(of.service, "image", Some(of.place.line), "there is no `image` and no `build`", instead);

@@ -7,6 +7,7 @@
 //! with `x-`; the same input gives the same output; no input panics or costs more than a bounded amount of time and memory.
 //! Nothing here opens a file or reads the environment: that is asked of [`Surroundings`].
 
+mod build;
 mod check;
 mod command;
 mod context;

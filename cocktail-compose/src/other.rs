@@ -78,7 +78,7 @@ pub(crate) fn finish(mut keys: Keys<'_>) -> Outcome<()> {
         field.note("containers have no privileges", "run what needs them beside cocktail");
     }
     if let Some(field) = keys.take("pull_policy")
-        && !matches!(field.text()?.as_str(), "missing" | "if_not_present")
+        && !matches!(field.text()?.as_str(), "missing" | "if_not_present" | "build")
     {
         field.note("an image is pulled when it is missing", "name the version, or the digest, in `image`");
     }

@@ -15,7 +15,9 @@ pub(crate) struct Unit {
     pub(crate) line: u32,
     /// The valid name.
     pub(crate) name: String,
+    /// What it runs, where it is not built.
     pub(crate) image: String,
+    pub(crate) build: Option<Build>,
     pub(crate) entrypoint: Option<Vec<String>>,
     pub(crate) command: Option<Vec<String>>,
     /// Whether its files can only be read.
@@ -35,6 +37,18 @@ pub(crate) struct Unit {
     pub(crate) volumes: Vec<Volume>,
     pub(crate) rlimits: BTreeMap<&'static str, i64>,
     pub(crate) labels: Vec<(String, String)>,
+}
+
+/// How its image is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Build {
+    /// The folder, as it stands in the manifest.
+    pub(crate) context: String,
+    /// The Dockerfile, relative to that; `Dockerfile` when `None`.
+    pub(crate) file: Option<String>,
+    pub(crate) args: Vec<(String, String)>,
+    pub(crate) target: Option<String>,
+    pub(crate) platform: Option<String>,
 }
 
 /// Variables, in the order in which they were set first.

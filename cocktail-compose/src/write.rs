@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::interpolate::escaped;
 use crate::project::Project;
 use crate::quantity::shown_duration;
-use crate::unit::{Check, Kind, Port, Probe, Restart, SecretSource, Signal, Unit, Update, When};
+use crate::unit::{Build, Check, Kind, Port, Probe, Restart, SecretSource, Signal, Unit, Update, When};
 
 /// The manifest, before the decoder has seen it.
 pub(crate) fn document(context: &Context<'_>, project: &Project) -> DocumentMut {
@@ -42,7 +42,10 @@ pub(crate) fn document(context: &Context<'_>, project: &Project) -> DocumentMut 
 
 fn table(unit: &Unit, project: &Project) -> Table {
     let mut table = Table::new();
-    table.insert("image", value(unit.image.as_str()));
+    match &unit.build {
+        Some(made) => table.insert("build", value(build(made))),
+        None => table.insert("image", value(unit.image.as_str())),
+    };
     for (key, words) in [("entrypoint", &unit.entrypoint), ("command", &unit.command)] {
         if let Some(words) = words {
             table.insert(key, value(array(words)));
@@ -101,6 +104,19 @@ fn table(unit: &Unit, project: &Project) -> Table {
     dotted(&mut table, "secrets", secrets);
     dotted(&mut table, "labels", unit.labels.iter().map(|(name, text)| (name.as_str(), text.as_str().into())));
     table
+}
+
+fn build(build: &Build) -> InlineTable {
+    let file = build.file.as_deref().filter(|file| *file != "Dockerfile");
+    let args = build.args.iter().map(|(name, text)| (name.as_str(), Some(Value::from(text.as_str()))));
+    let args = Some(inline(args)).filter(|args| !args.is_empty());
+    inline([
+        ("context", Some(Value::from(build.context.as_str()))),
+        ("file", file.map(Value::from)),
+        ("args", args.map(Value::InlineTable)),
+        ("target", build.target.as_deref().map(Value::from)),
+        ("platform", build.platform.as_deref().map(Value::from)),
+    ])
 }
 
 fn port(port: &Port) -> InlineTable {

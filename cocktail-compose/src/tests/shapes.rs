@@ -372,17 +372,110 @@ fn services_extend_each_other_by_the_rules_of_compose() {
     assert!(notes.contains("!override: tags are not looked at"), "{notes}");
 }
 
+/// The first lines of a service with this `build`, and the notes about it.
+fn built(machine: Machine, build: &str) -> (String, Vec<String>) {
+    let imported = machine.import(&format!("services:\n  web:\n    restart: always\n    build: {build}\n")).unwrap();
+    let line = imported.manifest.lines().find(|line| line.starts_with("build") || line.starts_with("image"));
+    map_of(&imported);
+    (line.unwrap_or_default().to_owned(), notes_of(&imported))
+}
+
+fn machine() -> Machine {
+    Machine::default().file("web/", "").file("web/docker/run.Dockerfile", "")
+}
+
 #[test]
-fn images_that_have_to_be_built_are_named_and_told() {
-    let imported = well(
-        "services:\n  a: { build: ./a }\n  b: { build: { context: . }, image: 'me/b:1' }\n  c: {}\n  d: { image: 'Not An Image' }\n",
-    );
+fn what_is_built_from_files_is_built_from_the_same_files() {
+    let cases = [
+        (".", r#"build = { context = "." }"#),
+        ("./web", r#"build = { context = "./web" }"#),
+        ("{}", r#"build = { context = "." }"#),
+        ("{ context: web, dockerfile: Dockerfile }", r#"build = { context = "web" }"#),
+        (
+            "{ context: web, dockerfile: docker/run.Dockerfile }",
+            r#"build = { context = "web", file = "docker/run.Dockerfile" }"#,
+        ),
+        ("{ context: web, dockerfile: /srv/shop/web/x/../D }", r#"build = { context = "web", file = "D" }"#),
+        (
+            "{ context: ., args: { VERSION: 1.4, EMPTY: '', HERE: null, MISSING: null } }",
+            r#"build = { context = ".", args = { VERSION = "1.4", EMPTY = "", HERE = "yes" } }"#,
+        ),
+        (
+            "{ args: ['VERSION=1', 'PATH=a=${HERE}', HERE, MISSING, 'VERSION=2'] }",
+            r#"build = { context = ".", args = { PATH = "a=yes", HERE = "yes", VERSION = "2" } }"#,
+        ),
+        (
+            "{ target: run, platforms: [linux/arm64] }",
+            r#"build = { context = ".", target = "run", platform = "linux/arm64" }"#,
+        ),
+        (".\n    platform: linux/amd64", r#"build = { context = ".", platform = "linux/amd64" }"#),
+        ("{ no_cache: false, pull: false, privileged: false }", r#"build = { context = "." }"#),
+        (".\n    pull_policy: build", r#"build = { context = "." }"#),
+    ];
+    for (build, line) in cases {
+        let (written, notes) = built(machine().with("HERE", "yes"), build);
+        assert_eq!((written.as_str(), notes), (line, vec![]), "{build}");
+    }
+}
+
+#[test]
+fn a_manifest_elsewhere_builds_from_the_same_folder() {
+    let options = Options { elsewhere: true, ..Options::default() };
+    let text = "services: { a: { build: ./web }, b: { build: { context: web, dockerfile: docker/run.Dockerfile } } }";
+    let imported = machine().import_with(text, &options).unwrap();
+    map_of(&imported);
+    let lines: Vec<&str> = imported.manifest.lines().filter(|line| line.starts_with("build")).collect();
+    let file = r#"build = { context = "/srv/shop/web", file = "docker/run.Dockerfile" }"#;
+    assert_eq!(lines, [r#"build = { context = "/srv/shop/web" }"#, file]);
+}
+
+#[test]
+fn what_a_build_cannot_say_in_a_manifest_is_told() {
+    let cases = [
+        ("./none", r#"build = { context = "./none" }"#, "build: there is no folder ./none"),
+        ("https://github.com/a/b.git#main", r#"image = "web:latest""#, "is no folder of this machine"),
+        ("git@github.com:a/b", r#"image = "web:latest""#, "`web:latest` stands there instead"),
+        ("'~/x'", r#"image = "web:latest""#, "is no path here"),
+        ("{ context: web, dockerfile: ../D }", r#"build = { context = "web" }"#, "../D is not below the context"),
+        ("{ context: web, dockerfile: /D }", r#"build = { context = "web" }"#, "build.dockerfile: /D is not below"),
+        ("{ dockerfile_inline: FROM a }", r#"build = { context = "." }"#, "a Dockerfile is a file of the context"),
+        ("{ platforms: [a/b, c/d] }", r#"build = { context = ".", platform = "a/b" }"#, "for one platform: a/b"),
+        ("{ args: { 'A-B': 1, C: 2 } }", r#"build = { context = ".", args = { C = "2" } }"#, "no name of a build"),
+        ("{ target: 'a b' }", r#"build = { context = "." }"#, "build.target: has letters"),
+        (".\n    image: me/web:1", r#"build = { context = "." }"#, "image: what is built is not called `me/web:1`"),
+    ];
+    for (build, line, says) in cases {
+        let (written, notes) = built(machine(), build);
+        assert_eq!(written, line, "{build}");
+        assert!(notes.len() == 1 && notes[0].contains(says), "{build}: {notes:?}");
+    }
+    let fetched = built(machine(), "github.com/a/b\n    image: me/web:1");
+    assert!(fetched.0 == r#"image = "me/web:1""# && fetched.1.len() == 1, "{fetched:?}");
+}
+
+/// Every further key of a build that Compose knows, with a value that says something.
+const BUILD_KEYS: &str = "additional_contexts: {a: ./b}|cache_from: [a]|cache_to: [a]|dockerfile_inline: FROM a|\
+entitlements: [a]|extra_hosts: [a]|isolation: a|labels: {a: b}|network: host|no_cache: true|privileged: true|provenance: true|pull: true|\
+sbom: true|secrets: [a]|shm_size: 1g|ssh: [default]|tags: [a]|ulimits: {nofile: 1}|what_is_this: 1";
+
+#[test]
+fn no_key_of_a_build_is_dropped_without_a_word() {
+    for key in BUILD_KEYS.split('|') {
+        let (written, notes) = built(machine(), &format!("{{ context: ., {key} }}"));
+        assert_eq!(written, r#"build = { context = "." }"#, "{key}");
+        let name = key.split(':').next().unwrap();
+        assert!(notes.len() == 1 && notes[0].contains(&format!("build.{name}: ")), "{key}: {notes:?}");
+    }
+    assert_eq!(built(machine(), "{ x-mine: 1 }").1, Vec::<String>::new());
+}
+
+#[test]
+fn images_that_nobody_names_are_told() {
+    let imported = well("services:\n  c: {}\n  d: { image: 'Not An Image' }\n");
     let image = |name: &str| unit_of(&imported, name).template.image.unwrap().reference;
-    assert_eq!([image("a"), image("b"), image("c"), image("d")], ["a:latest", "me/b:1", "c:latest", "d:latest"]);
+    assert_eq!([image("c"), image("d")], ["c:latest", "d:latest"]);
     let notes = notes_of(&imported).join("\n");
-    for part in
-        ["docker build -t a:latest ./a", "build `me/b:1`", "c: image: there is no `image` and no `build`", "d: image: "]
-    {
+    for part in ["c: image: there is no `image` and no `build`", "d: image: "] {
         assert!(notes.contains(part), "{part}: {notes}");
     }
 }
