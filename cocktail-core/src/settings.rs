@@ -15,6 +15,7 @@ use crate::name::Name;
 use crate::ports::PortRange;
 use crate::session::Timing;
 use crate::spec::SecretSource;
+use crate::unit::REVISIONS_KEPT;
 
 /// Settings of one Manager.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,12 @@ pub struct Settings {
     pub log_bytes: u64,
     /// Log files that are kept per container.
     pub log_files: u32,
+    /// Newest revisions of each Unit whose images stay on engines, beside those that are needed anyway.
+    #[serde(default = "image_revisions")]
+    pub image_revisions: u32,
+    /// Pause between two looks for images that nobody needs any more.
+    #[serde(default = "image_prune")]
+    pub image_prune: Duration,
     /// Manifests that are applied when they change.
     pub watch: Vec<PathBuf>,
     /// Folders below which the source of a bind volume may lie, absolute. Below its own folder a manifest may always bind.
@@ -120,6 +127,15 @@ impl fmt::Debug for ProviderSettings {
     }
 }
 
+/// As many as a Unit remembers.
+fn image_revisions() -> u32 {
+    REVISIONS_KEPT
+}
+
+fn image_prune() -> Duration {
+    Duration::from_secs(15 * 60)
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -137,6 +153,8 @@ impl Default for Settings {
             why_per_object: 32,
             log_bytes: 10 << 20,
             log_files: 3,
+            image_revisions: image_revisions(),
+            image_prune: image_prune(),
             watch: Vec::new(),
             binds: Vec::new(),
             metrics: None,

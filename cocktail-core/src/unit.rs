@@ -16,7 +16,7 @@ use crate::why::WhyLog;
 /// Pause before workers are started in the place of those that were taken: whoever took them needs the machine first.
 const REFILL: Duration = Duration::from_millis(100);
 /// Templates that are kept for containers that still run them, for going back, and for looking back.
-const REVISIONS_KEPT: usize = 10;
+pub(crate) const REVISIONS_KEPT: u32 = 10;
 
 /// One Unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,7 +210,7 @@ impl Unit {
 
     /// Forgets templates that no container runs, beyond the last few.
     pub fn forget_templates(&mut self, in_use: &BTreeSet<Revision>) {
-        let surplus = self.templates.len().saturating_sub(REVISIONS_KEPT);
+        let surplus = self.templates.len().saturating_sub(REVISIONS_KEPT as usize);
         let old: Vec<Revision> = self
             .templates
             .keys()

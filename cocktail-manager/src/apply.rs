@@ -67,6 +67,7 @@ pub(crate) async fn apply(
     options: ApplyOptions,
     actor: &Actor,
 ) -> Result<Applied> {
+    let _kept = shared.builds.making().await;
     let (files, warnings) = check(shared, sources, options, How::ForReal).await?;
     let services = services(&files);
     let before = services.clone();

@@ -34,7 +34,7 @@ use crate::orchestrator::Orchestrator;
 use crate::routing::{self, Wanted};
 use crate::shared::{Builds, FOLLOWED, Found, Health, OBSERVATIONS, Observation, Servers, Shared};
 use crate::writer::{Snapshots, Writer};
-use crate::{fleet, observe, schedule, watch as manifests};
+use crate::{fleet, observe, prune, schedule, watch as manifests};
 
 /// Collects what an Orchestrator is made from.
 #[derive(Debug)]
@@ -239,6 +239,7 @@ impl Builder {
         // It follows from before the first turn on, so that it misses no manifest.
         shared.spawn(schedule::run(shared.clone(), shared.committed.subscribe()));
         shared.spawn(shared.monitor.clone().run(shared.clone()));
+        shared.spawn(prune::run(shared.clone(), self.settings.image_prune));
         if let Some(forwarder) = forwarder {
             shared.spawn(routing::run(shared.clone(), forwarder, wanted));
         }

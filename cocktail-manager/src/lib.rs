@@ -31,6 +31,7 @@ mod logs;
 mod monitor;
 mod observe;
 mod orchestrator;
+mod prune;
 mod routing;
 mod schedule;
 mod shared;

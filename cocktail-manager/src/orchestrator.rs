@@ -186,6 +186,7 @@ impl Manager for Orchestrator {
     }
 
     async fn rollback(&self, unit: &str, to: Option<u64>, actor: &Actor) -> Result<RolloutView> {
+        let _kept = self.shared.builds.making().await;
         self.roll(Command::Rollback { unit: unit.to_owned(), to: to.map(Revision) }, actor).await
     }
 

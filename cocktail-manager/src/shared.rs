@@ -19,7 +19,7 @@ use cocktail_core::state::State;
 use cocktail_core::time::ManagerTime;
 use cocktail_core::view::BuildLine;
 use futures_util::stream::BoxStream;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -175,20 +175,24 @@ impl Servers {
     }
 }
 
-/// Tells whoever listens what builds of images say.
+/// Tells whoever listens what builds of images say, and keeps images from being made and removed at the same time.
 #[derive(Debug, Clone)]
-pub(crate) struct Builds(broadcast::Sender<BuildLine>);
+pub(crate) struct Builds {
+    lines: broadcast::Sender<BuildLine>,
+    /// Shared by those that may come to need another image, held alone by who removes images.
+    making: Arc<RwLock<()>>,
+}
 
 impl Default for Builds {
     fn default() -> Self {
-        Self(broadcast::Sender::new(BUILD_LINES))
+        Self { lines: broadcast::Sender::new(BUILD_LINES), making: Arc::default() }
     }
 }
 
 impl Builds {
     /// Takes the lines of one build.
     pub(crate) fn teller(&self, unit: &UnitId, server: &ServerId) -> impl Fn(&str) + Send + Sync + use<> {
-        let (lines, unit, server) = (self.0.clone(), unit.to_string(), server.to_string());
+        let (lines, unit, server) = (self.lines.clone(), unit.to_string(), server.to_string());
         move |line| {
             let _nobody_listens =
                 lines.send(BuildLine { unit: unit.clone(), server: server.clone(), line: line.to_owned() });
@@ -197,7 +201,17 @@ impl Builds {
 
     /// The lines of all builds from now on.
     pub(crate) fn listen(&self) -> broadcast::Receiver<BuildLine> {
-        self.0.subscribe()
+        self.lines.subscribe()
+    }
+
+    /// While this is held, no image is removed.
+    pub(crate) async fn making(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.making).read_owned().await
+    }
+
+    /// While this is held, nobody comes to need another image. `None` where somebody is about to: it is not waited for.
+    pub(crate) fn alone(&self) -> Option<OwnedRwLockWriteGuard<()>> {
+        Arc::clone(&self.making).try_write_owned().ok()
     }
 }
 

@@ -14,7 +14,7 @@ use bollard::query_parameters::{BuildImageOptionsBuilder, PushImageOptionsBuilde
 use bytes::Bytes as Chunk;
 use cocktail_core::contract::{BuildOutput, Built};
 use cocktail_core::error::{Error, ErrorKind, Result};
-use cocktail_core::id::UnitId;
+use cocktail_core::id::{StoreId, UnitId};
 use cocktail_core::quantity::Bytes;
 use cocktail_core::spec::{BUILT_HERE, Build};
 use data_encoding::HEXLOWER;
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{self, Call};
 use crate::shared::Shared;
+use crate::steps::{self, Stages};
 use crate::{context, image, label, resolve, times};
 
 /// Bytes of the hash that a name has.
@@ -53,8 +54,8 @@ pub(crate) async fn name(shared: &Shared, build: &Build, unit: &UnitId) -> Resul
             }
         }
     };
-    let (build, most) = (build.clone(), shared.fixed.build_bytes);
-    let hashing = tokio::task::spawn_blocking(move || hash(&build, most));
+    let (recipe, build, most) = (recipe(shared, build)?, build.clone(), shared.fixed.build_bytes);
+    let hashing = tokio::task::spawn_blocking(move || hash(&build, &recipe, most));
     let hash = hashing.await.map_err(|error| panicked().because(error))??;
     Ok(format!("{repository}:{hash}"))
 }
@@ -99,6 +100,7 @@ async fn make(shared: &Shared, build: &Build, unit: &UnitId, reference: &str, ou
     let docker = shared.fixed.registries.show_all(docker, &unit.service).await;
     let labels = HashMap::from([
         (label::BUILT_FOR.to_owned(), shared.store()?.to_string()),
+        (label::BUILT_AS.to_owned(), reference.to_owned()),
         (label::BUILT_UNIT.to_owned(), unit.to_string()),
     ]);
     let file = dockerfile(build)?;
@@ -114,15 +116,20 @@ async fn make(shared: &Shared, build: &Build, unit: &UnitId, reference: &str, ou
     }
     tracing::info!(image = reference, context = %build.context.display(), "an image is built");
     let (sender, receiver) = mpsc::channel(WAITING);
-    let (recipe, most) = (build.clone(), shared.fixed.build_bytes);
-    let sending = tokio::task::spawn_blocking(move || send(&recipe, most, &wanted, sender));
+    let (recipe, files, most) = (recipe(shared, build)?, build.clone(), shared.fixed.build_bytes);
+    let sending = tokio::task::spawn_blocking(move || send(&files, &recipe, most, &wanted, sender));
     let archive = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
-    let steps = docker.build_image(options.build(), None, Some(body_try_stream(archive)));
-    let mut tail = Tail::default();
-    let built = tokio::time::timeout(times::BUILD, follow(steps, &mut tail, output)).await;
+    let said = docker.build_image(options.build(), None, Some(body_try_stream(archive)));
+    let (mut tail, mut stages) = (Tail::default(), Stages::default());
+    let built = tokio::time::timeout(times::BUILD, follow(said, &mut tail, &mut stages, output)).await;
     let sent = sending.await.map_err(|error| panicked().because(error))?;
     match (built, sent) {
-        (Ok(Ok(())), Ok(())) => Ok(()),
+        (Ok(Ok(())), Ok(())) => {
+            if let Err(error) = steps::record(shared, build, reference, &stages).await {
+                tracing::debug!(image = reference, error = error.chain(), "its steps stay when it goes");
+            }
+            Ok(())
+        }
         // Why the engine got no whole archive, or why it wanted no more of it.
         (_, Err(error)) if *error.kind() != ErrorKind::Unavailable => Err(error),
         (Ok(Err(failed)), _) => Err(of_build(&failed, &what).with("output", tail)),
@@ -135,17 +142,20 @@ async fn make(shared: &Shared, build: &Build, unit: &UnitId, reference: &str, ou
 async fn follow(
     steps: impl Stream<Item = std::result::Result<BuildInfo, bollard::errors::Error>>,
     tail: &mut Tail,
+    stages: &mut Stages,
     output: &BuildOutput,
 ) -> std::result::Result<(), bollard::errors::Error> {
     let mut steps = Box::pin(steps);
     while let Some(step) = steps.next().await {
         let step = step?;
+        stages.note(&step);
         // Of layers that are fetched each step would be a line.
         let status = step.status.filter(|_| step.progress_detail.is_none_or(|it| it.current.is_none()));
         let text = step.stream.or(status).unwrap_or_default();
         for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
             let line = shortened(line);
             output(&line);
+            stages.read(&line);
             tail.add(line);
         }
     }
@@ -235,21 +245,29 @@ fn dockerfile(build: &Build) -> Result<PathBuf> {
     file.ok_or_else(|| Error::invalid(format!("{} is not below the folder of the build", build.file.display())))
 }
 
-/// Everything but the files that makes one image another one.
-fn recipe(build: &Build) -> String {
-    let Build { file, args, target, platform, .. } = build;
-    json!({ "version": 1, "file": file, "args": args, "target": target, "platform": platform }).to_string()
+/// Everything but the files that makes one image another one. What stays on an engine is one store's alone: another one that
+/// builds the same there could not know when it goes.
+fn recipe(shared: &Shared, build: &Build) -> Result<String> {
+    let store = build.registry.is_none().then(|| shared.store()).transpose()?;
+    Ok(recipe_of(build, store.as_ref()))
 }
 
-fn hash(build: &Build, most: Bytes) -> Result<String> {
-    let mut sink = Hashed::new(build, io::sink());
+fn recipe_of(build: &Build, store: Option<&StoreId>) -> String {
+    let Build { file, args, target, platform, .. } = build;
+    let store = store.map(StoreId::as_str);
+    json!({ "version": 1, "file": file, "args": args, "target": target, "platform": platform, "store": store })
+        .to_string()
+}
+
+fn hash(build: &Build, recipe: &str, most: Bytes) -> Result<String> {
+    let mut sink = Hashed::new(recipe, io::sink());
     context::write(&build.context, &dockerfile(build)?, most, &mut sink)?;
     Ok(sink.hash())
 }
 
 /// Sends the files to whoever receives, the last of them only if they are those that `wanted` is the hash of.
-fn send(build: &Build, most: Bytes, wanted: &str, sender: mpsc::Sender<io::Result<Chunk>>) -> Result<()> {
-    let mut to = Hashed::new(build, Sent { sender, held: Vec::with_capacity(CHUNK) });
+fn send(build: &Build, recipe: &str, most: Bytes, wanted: &str, sender: mpsc::Sender<io::Result<Chunk>>) -> Result<()> {
+    let mut to = Hashed::new(recipe, Sent { sender, held: Vec::with_capacity(CHUNK) });
     let packed = dockerfile(build).and_then(|file| context::write(&build.context, &file, most, &mut to));
     let Hashed { hash, to } = to;
     let sent = packed.and_then(|()| match HEXLOWER.encode(&hash.finalize()[..HASH]) == wanted {
@@ -275,9 +293,8 @@ struct Hashed<W> {
 }
 
 impl<W> Hashed<W> {
-    fn new(build: &Build, to: W) -> Self {
+    fn new(recipe: &str, to: W) -> Self {
         let mut hash = Sha256::new();
-        let recipe = recipe(build);
         hash.update((recipe.len() as u64).to_be_bytes());
         hash.update(recipe);
         Self { hash, to }
@@ -348,9 +365,11 @@ mod tests {
         }
         let most = Bytes(1 << 20);
         let plain = of(folder.path());
-        let name = hash(&plain, most).unwrap();
+        let store = StoreId::new("a");
+        let named = |build: &Build, store: Option<&StoreId>| hash(build, &recipe_of(build, store), most).unwrap();
+        let name = named(&plain, None);
         assert_eq!(name.len(), 2 * HASH);
-        assert_eq!(hash(&Build { name: Some("x".into()), ..of(other.path()) }, most).unwrap(), name);
+        assert_eq!(named(&Build { name: Some("x".into()), ..of(other.path()) }, None), name);
         let args = |value: &str| BTreeMap::from([("A".to_owned(), value.to_owned())]);
         let platform = Some("linux/arm64".to_owned());
         std::fs::write(other.path().join("more"), "").unwrap();
@@ -361,11 +380,12 @@ mod tests {
             Build { platform, ..plain.clone() },
             of(other.path()),
         ];
-        let mut names: Vec<String> = others.iter().map(|build| hash(build, most).unwrap()).collect();
-        names.push(name);
+        let mut names: Vec<String> = others.iter().map(|build| named(build, None)).collect();
+        names.extend([name, named(&plain, Some(&store)), named(&plain, Some(&StoreId::new("b")))]);
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 6);
+        assert_eq!(names.len(), 8);
+        assert_eq!(named(&plain, Some(&store)), named(&plain, Some(&store)));
     }
 
     #[test]
@@ -373,10 +393,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("Dockerfile"), "FROM scratch").unwrap();
         let (build, most) = (of(folder.path()), Bytes(1 << 20));
-        let wanted = hash(&build, most).unwrap();
+        let recipe = recipe_of(&build, None);
+        let wanted = hash(&build, &recipe, most).unwrap();
         let sent = || {
             let (sender, mut receiver) = mpsc::channel(WAITING);
-            let sent = send(&build, most, &wanted, sender);
+            let sent = send(&build, &recipe, most, &wanted, sender);
             (sent, std::iter::from_fn(|| receiver.blocking_recv()).collect::<io::Result<Vec<_>>>())
         };
         let (well, chunks) = sent();

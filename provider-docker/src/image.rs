@@ -15,7 +15,7 @@ use crate::client::{Engine, Looked};
 use crate::error::{self, Call};
 use crate::registry::Proof;
 use crate::shared::{Shared, lock};
-use crate::times;
+use crate::{prune, times};
 
 /// Programs that were found in images; beyond so many they are looked for again.
 const KNOWN: usize = 1024;
@@ -71,7 +71,13 @@ impl Images {
             false => {
                 let proof = shared.fixed.registries.proof(reference, service).await;
                 match proof {
-                    Ok(proof) => fetch(engine, reference, &proof).await.map_err(|error| proof.explain(error)),
+                    Ok(proof) => {
+                        let fetched = fetch(engine, reference, &proof).await.map_err(|error| proof.explain(error));
+                        if fetched.is_ok() {
+                            prune::record(shared, reference).await;
+                        }
+                        fetched
+                    }
                     Err(error) => Err(error),
                 }
             }

@@ -22,8 +22,14 @@ pub(crate) const UNIT: &str = "cocktail.unit";
 pub(crate) const NETWORK: &str = "cocktail.network";
 /// The store that an image was built for. Containers get the labels of their image, so this is none of theirs.
 pub(crate) const BUILT_FOR: &str = "cocktail.built-for";
+/// What we have called it. An image that somebody made from it inherits this, and has another name.
+pub(crate) const BUILT_AS: &str = "cocktail.built-as";
+/// The images of the steps that led to it, by their short ids, each before what it was made from. They have no labels.
+pub(crate) const BUILT_STEPS: &str = "cocktail.built-steps";
 /// The Unit that it was built for.
 pub(crate) const BUILT_UNIT: &str = "cocktail.built-unit";
+/// What the names of fetched images begin with. No manifest may say it, and no Service is called so.
+pub(crate) const FETCHED: &str = "localhost/cocktail/fetched_by/";
 /// The path of a volume, as a launch names it.
 pub(crate) const VOLUME: &str = "cocktail.volume";
 /// The container that a volume goes with.
@@ -67,6 +73,22 @@ pub(crate) fn read(labels: &HashMap<String, String>, store: &StoreId) -> Option<
     }
     let generation = labels.get(GENERATION)?.parse().ok()?;
     Some((ContainerId::new(labels.get(CONTAINER)?), Generation(generation)))
+}
+
+/// The name that an image has beside its digest which a store has fetched: it is our only record of that, and stays when this
+/// process ends.
+pub(crate) fn fetched(store: &StoreId, exact: &str) -> String {
+    format!("{}{}", fetched_by(store), hashed(exact))
+}
+
+/// What the names begin with of all images that a store has fetched.
+pub(crate) fn fetched_by(store: &StoreId) -> String {
+    format!("{FETCHED}{}:", hashed(store.as_str()))
+}
+
+/// In letters that every part of a name may have.
+fn hashed(text: &str) -> String {
+    HEXLOWER.encode(&Sha256::digest(text)[..12])
 }
 
 /// A filter of lists by labels.

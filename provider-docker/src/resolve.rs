@@ -59,6 +59,13 @@ fn of_engine(here: &ImageInspect, reference: &str) -> Option<String> {
     known.find(|(of, digest)| familiar(of) == name && is_digest(digest)).map(|(_, digest)| digest.to_owned())
 }
 
+/// A reference with a digest as engines show it: without its tag, and without what is meant where nothing is said. `None` for
+/// one that has none.
+pub(crate) fn exact(reference: &str) -> Option<String> {
+    let (name, digest) = reference.split_once('@')?;
+    Some(format!("{}@{digest}", familiar(without_tag(name))))
+}
+
 /// A name as engines show it: without what is meant where nothing is said.
 fn familiar(name: &str) -> &str {
     let name = ["docker.io/", "index.docker.io/"].iter().find_map(|hub| name.strip_prefix(hub)).unwrap_or(name);

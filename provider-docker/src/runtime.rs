@@ -6,7 +6,7 @@
 mod making;
 mod seeing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::client::{Condition, Ended};
 use crate::shared::Shared;
-use crate::{build, check, exec, label, logs, resolve, times, usage, volume, watch};
+use crate::{build, check, exec, label, logs, prune, resolve, times, usage, volume, watch};
 
 /// Containers that are ended at once when the runtime ends with everything.
 const AT_ONCE: usize = 8;
@@ -235,6 +235,10 @@ impl Runtime for DockerRuntime {
 
     async fn build(&self, build: &Build, unit: &UnitId, reference: &str, output: &BuildOutput) -> Result<Built> {
         build::build(&self.shared, build, unit, reference, output).await
+    }
+
+    async fn prune_images(&self, needed: &BTreeSet<String>) -> Result<Vec<String>> {
+        prune::prune(&self.shared, needed).await
     }
 
     async fn check(&self, template: &Template) -> Result<Vec<(String, String)>> {

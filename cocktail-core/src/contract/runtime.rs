@@ -1,6 +1,6 @@
 //! Running containers on one server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -170,6 +170,17 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     async fn build(&self, build: &Build, unit: &UnitId, reference: &str, output: &BuildOutput) -> Result<Built> {
         let _ = (build, reference, output);
         Err(builds_nothing(unit))
+    }
+
+    /// Removes images that were built or fetched for this store, whose references are not among the needed ones, a few at most;
+    /// the references that are gone. What somebody else made, named or uses stays. Repeating it removes the next ones, until
+    /// none is left. Nothing is built meanwhile for this store: whoever calls it sees to that.
+    ///
+    /// # Errors
+    /// `Unavailable` by a server that does not answer.
+    async fn prune_images(&self, needed: &BTreeSet<String>) -> Result<Vec<String>> {
+        let _ = needed;
+        Ok(Vec::new())
     }
 
     /// Checks what only this machine can say about a template: whether the program, folder and user exist.
@@ -422,7 +433,7 @@ pub struct Hold {
     /// What they get to end in then.
     pub grace: Duration,
     /// Containers that run on.
-    pub keep: std::collections::BTreeSet<ContainerId>,
+    pub keep: BTreeSet<ContainerId>,
 }
 
 /// Which assignment of a worker is to be closed.

@@ -17,6 +17,7 @@ use crate::ports::PortRange;
 use crate::quantity::Bytes;
 use crate::session::{Spans, Timing};
 use crate::settings::{ProviderSettings, Settings};
+use crate::unit::REVISIONS_KEPT;
 
 /// Most providers of a Manager.
 const MAX_PROVIDERS: usize = 64;
@@ -67,6 +68,7 @@ fn decode_manager(mut table: Table<'_>, settings: &mut Settings) {
         ("relist", &mut settings.relist),
         ("usage", &mut settings.usage),
         ("budget_window", &mut settings.budget_window),
+        ("image_prune", &mut settings.image_prune),
     ];
     for (name, value) in durations {
         set(value, table.take(name), |item| item.duration(LEAST));
@@ -77,6 +79,8 @@ fn decode_manager(mut table: Table<'_>, settings: &mut Settings) {
     set(&mut settings.why_per_object, table.take("why_per_object"), |item| item.number(1..=10_000));
     set(&mut settings.log_bytes, table.take("log_bytes"), |item| Some(item.size_from(Bytes(64 << 10))?.0));
     set(&mut settings.log_files, table.take("log_files"), |item| item.number(1..=1_000));
+    let most = i128::from(REVISIONS_KEPT);
+    set(&mut settings.image_revisions, table.take("image_revisions"), |item| item.number(1..=most));
     let help = "write watch = [\"shop.toml\"]";
     let paths = table.take("watch").and_then(|item| item.items(help)).unwrap_or_default();
     settings.watch = paths.iter().filter_map(|item| item.path(help)).collect();

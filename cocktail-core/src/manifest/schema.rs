@@ -8,6 +8,7 @@ use super::policy::{MAX_RETRIES, RLIMITS};
 use super::scale::{MAX_CUSTOM, MAX_SCHEDULE};
 use super::service::MAX_REPLICAS;
 use super::{build, labels, registry};
+use crate::unit::REVISIONS_KEPT;
 
 /// The JSON Schema (draft 2020-12) of the files that [`super::parse`] reads. It is the same at every call.
 pub fn schema() -> Value {
@@ -480,6 +481,11 @@ fn manager() -> Value {
             ("why_per_object", described(count(1, 10_000), "Decisions that are kept per object.")),
             ("log_bytes", described(reference("size"), "Size at which a log file is rotated.")),
             ("log_files", described(count(1, 1_000), "Log files that are kept per container.")),
+            (
+                "image_revisions",
+                described(count(1, REVISIONS_KEPT), "Newest revisions of each Unit whose images stay. Default 10."),
+            ),
+            ("image_prune", duration("Pause between two looks for images that nobody needs. Default 15m.")),
             ("watch", described(watch, "Manifests that are applied when they change.")),
             ("binds", described(binds, "Folders below which the source of a bind volume may lie.")),
             ("heartbeat", duration("Pause between two beats of an agent.")),

@@ -10,6 +10,7 @@ mod contact;
 mod containers;
 mod fleet;
 mod found;
+mod images;
 mod inspect;
 mod objects;
 mod outcomes;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cocktail_core::contract::{Actor, ApplyOptions, Manager, ManifestSource, Resolved};
 use cocktail_core::error::{Error, ErrorKind, Result};
@@ -152,6 +153,9 @@ async fn an_image_that_cannot_be_had_leaves_everything_as_it_is() {
     }
 }
 
+/// A little more than the pause between two looks for old images.
+const LOOK: Duration = Duration::from_secs(16 * 60);
+
 fn built() -> ManifestSource {
     let text =
         "service = \"shop\"\n[maps.prod.units.web]\nbuild = { context = \".\" }\nupdate = { monitor = \"100ms\" }\n";
@@ -206,6 +210,56 @@ async fn what_cannot_be_built_changes_nothing_and_shows_its_last_lines() {
     serves(&manager, &machine, 1, "localhost/cocktail/shop/prod/web:one").await;
 }
 
+fn named(files: &[&str]) -> Vec<String> {
+    files.iter().map(|files| format!("localhost/cocktail/shop/prod/web:{files}")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_of_old_revisions_go_and_a_kept_one_can_be_gone_back_to() {
+    let (store, machine) = (store(), machine(&[]));
+    let settings = Settings { image_revisions: 2, ..Settings::default() };
+    let builder = Orchestrator::builder(store).with_settings(settings);
+    let manager = builder.with_provider(Arc::new(Pretend(machine.clone()))).start().await.unwrap();
+    let me = Actor::embedder();
+    for files in ["one", "two", "three", "four"] {
+        machine.files.lock().unwrap().0 = files;
+        manager.apply(&[built()], &me).await.unwrap();
+        serves(&manager, &machine, 1, &named(&[files])[0]).await;
+        until(&manager, "it is over", |units, _| matches!(units[0].rollout.state.as_str(), "" | "none" | "completed"))
+            .await;
+    }
+    assert_eq!(*machine.built.lock().unwrap(), named(&["one", "two", "three", "four"]));
+    tokio::time::sleep(LOOK).await;
+    assert_eq!(*machine.built.lock().unwrap(), named(&["three", "four"]), "all that are not needed, in one go");
+
+    manager.rollback("web", None, &me).await.unwrap();
+    serves(&manager, &machine, 1, &named(&["three"])[0]).await;
+    manager.remove("web", &me).await.unwrap();
+    until(&manager, "it is gone", |units, _| units.is_empty()).await;
+    tokio::time::sleep(LOOK).await;
+    assert!(machine.built.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_image_is_removed_while_something_is_applied() {
+    let (store, machine) = (store(), machine(&[]));
+    machine.files.lock().unwrap().0 = "one";
+    *machine.build_takes.lock().unwrap() = Duration::from_secs(3600);
+    let manager = start(&store, &machine).await;
+    let me = Actor::embedder();
+    let looked = || *machine.prunes.lock().unwrap();
+    let files = [built()];
+    let (applied, meanwhile) = tokio::join!(manager.apply(&files, &me), async {
+        tokio::time::sleep(Duration::from_secs(3500)).await;
+        looked()
+    });
+    applied.unwrap();
+    assert_eq!(meanwhile, 0, "what is being built is in no revision yet");
+    tokio::time::sleep(LOOK).await;
+    assert!(looked() > 0);
+    serves(&manager, &machine, 1, &named(&["one"])[0]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watched_manifest_whose_image_nobody_knows_yet_is_applied_later() {
     let (store, machine) = (store(), machine(&[("web:1", Err(Error::unavailable("the registry starts")))]));
@@ -222,7 +276,7 @@ async fn a_watched_manifest_whose_image_nobody_knows_yet_is_applied_later() {
         if !manager.units().await.unwrap().is_empty() {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     serves(&manager, &machine, 1, &format!("web@{}", digest("a"))).await;
 }

@@ -1,6 +1,6 @@
 //! A provider, runtime and forwarder that pretend: containers are entries in a map that outlives any Manager.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,6 +50,10 @@ pub(crate) struct Machine {
     pub(crate) files: Mutex<(&'static str, Option<Error>)>,
     /// Images that were built.
     pub(crate) built: Mutex<Vec<String>>,
+    /// How long a build takes.
+    pub(crate) build_takes: Mutex<Duration>,
+    /// Times that old images were looked for.
+    pub(crate) prunes: Mutex<u32>,
     /// References of images that were asked about.
     pub(crate) asked: Mutex<Vec<String>>,
     /// The image that each container was started from.
@@ -82,6 +86,8 @@ impl Machine {
             images: Mutex::default(),
             files: Mutex::default(),
             built: Mutex::default(),
+            build_takes: Mutex::default(),
+            prunes: Mutex::default(),
             asked: Mutex::default(),
             started_from: Mutex::default(),
             events: broadcast::channel(64).0,
@@ -287,12 +293,21 @@ impl Runtime for Pretend {
         if let Some(error) = self.0.files.lock().expect("unpoisoned").1.clone() {
             return Err(error);
         }
+        let takes = *self.0.build_takes.lock().expect("unpoisoned");
+        tokio::time::sleep(takes).await;
         let mut built = self.0.built.lock().expect("unpoisoned");
         if !built.iter().any(|known| known == reference) {
             output("Step 1/1 : FROM scratch");
             built.push(reference.to_owned());
         }
         Ok(Built::default())
+    }
+    /// One at a time.
+    async fn prune_images(&self, needed: &BTreeSet<String>) -> Result<Vec<String>> {
+        *self.0.prunes.lock().expect("unpoisoned") += 1;
+        let mut built = self.0.built.lock().expect("unpoisoned");
+        let old = built.iter().position(|image| !needed.contains(image));
+        Ok(old.map(|old| built.remove(old)).into_iter().collect())
     }
     async fn check(&self, template: &Template) -> Result<Vec<(String, String)>> {
         let missing = template.command.first().is_some_and(|program| program == "missing");

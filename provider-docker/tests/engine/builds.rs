@@ -22,23 +22,23 @@ machine::trials![
 ];
 
 /// Files to build, and what was said about them.
-struct Site {
+pub(crate) struct Site {
     folder: TempDir,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Site {
-    fn new(dockerfile: &str) -> Self {
+    pub(crate) fn new(dockerfile: &str) -> Self {
         let site = Self { folder: tempfile::tempdir().unwrap(), lines: Arc::default() };
         site.write("Dockerfile", dockerfile);
         site
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.folder.path().join(name), text).unwrap();
     }
 
-    fn build(&self) -> Build {
+    pub(crate) fn build(&self) -> Build {
         Build {
             context: self.folder.path().to_owned(),
             file: "Dockerfile".into(),
@@ -51,7 +51,7 @@ impl Site {
     }
 
     /// Builds; the name, and what came of it.
-    async fn run(&self, machine: &Machine, build: &Build) -> (String, Result<Built>) {
+    pub(crate) async fn run(&self, machine: &Machine, build: &Build) -> (String, Result<Built>) {
         self.lines.lock().unwrap().clear();
         let runtime = machine.runtime();
         let name = runtime.name_build(build, &unit()).await.unwrap();
@@ -61,7 +61,7 @@ impl Site {
         (name, built)
     }
 
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.lines.lock().unwrap().join("\n")
     }
 }
@@ -105,6 +105,8 @@ async fn an_image_is_built_once_from_its_files_and_has_their_name(machine: &mut 
 }
 
 async fn a_build_that_fails_shows_its_last_lines_and_leaves_nothing(machine: &mut Machine) {
+    let containers = |machine: &Machine| machine.engine.docker(&["ps", "-aq"]).unwrap();
+    let before = containers(machine);
     let site = Site::new(&format!("FROM {IMAGE}\nRUN echo before; seq 100; echo cannot go on; exit 3\n"));
     let (name, built) = site.run(machine, &site.build()).await;
     let error = built.unwrap_err();
@@ -125,7 +127,7 @@ async fn a_build_that_fails_shows_its_last_lines_and_leaves_nothing(machine: &mu
     fs::remove_file(site.folder.path().join("Dockerfile")).unwrap();
     let missing = machine.runtime().name_build(&site.build(), &unit()).await.unwrap_err();
     assert!(missing.to_string().contains("has no file Dockerfile"), "{missing}");
-    assert!(machine.engine.docker(&["ps", "-aq"]).unwrap().is_empty(), "containers of builds are gone");
+    assert_eq!(containers(machine), before, "containers of builds are gone");
 }
 
 async fn a_built_image_is_pushed_to_its_registry_and_comes_from_there(machine: &mut Machine) {

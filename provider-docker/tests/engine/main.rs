@@ -11,6 +11,7 @@ mod conformance;
 mod faults;
 mod lines;
 mod machine;
+mod prune;
 mod registries;
 mod starts;
 mod warm;
@@ -47,6 +48,7 @@ fn main() {
         warm::trials(),
         registries::trials(),
         builds::trials(),
+        prune::trials(),
         lines::trials(),
         faults::trials(),
     ];

@@ -49,6 +49,25 @@ impl Hub {
         machine.attach(&[]).await;
     }
 
+    /// Puts an image there that the engine does not have, and shows the password to our Manager: the image by its tag, and by
+    /// its digest.
+    pub(crate) async fn only_here(&self, machine: &mut Machine) -> (String, String) {
+        let image = other(machine, "fetched");
+        let tag = self.registry.push(&machine.engine, &image, "team/fetched:1").unwrap();
+        machine.engine.docker(&["rmi", &image]).unwrap();
+        let access = self.password(PASSWORD);
+        self.show(machine, access, &["shop"]).await;
+        let resolved = machine.runtime().resolve(&tag, &Name::new("shop").unwrap()).await.unwrap();
+        let exact = format!("{}@{}", tag.trim_end_matches(":1"), resolved.digest.unwrap());
+        (tag, exact)
+    }
+
+    /// Somebody else fetches an image.
+    pub(crate) fn pull(&self, machine: &Machine, reference: &str) {
+        let config = self.folder.path().join("r/client").display().to_string();
+        machine.engine.docker(&["--config", &config, "pull", "--quiet", reference]).unwrap();
+    }
+
     fn launch(&self, machine: &Machine, name: &str) -> Launch {
         let mut launch = machine.launch("a", "true");
         launch.image.as_mut().unwrap().reference = self.image.replace("team/app:1", name);

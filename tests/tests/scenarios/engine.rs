@@ -420,6 +420,50 @@ fn a_unit_is_built_from_the_files_beside_its_manifest() {
     stage.home.finish();
 }
 
+/// Of a Unit that is built anew again and again, only as many images stay as are wanted.
+#[test]
+fn images_of_old_revisions_go_from_the_engine_and_a_kept_one_can_be_gone_back_to() {
+    skip_if!(NoDockerEngine);
+    let stage = Stage::new();
+    let home = &stage.home;
+    let (settings, url) = (home.settings(), stage.engine.url());
+    let images = "image_revisions = 2\nimage_prune = \"300ms\"\n";
+    let boxes = format!("{settings}{images}[providers.boxes]\nkind = \"docker\"\nendpoint = \"{url}\"\n");
+    let _manager = home.serve_through(&["nsenter", &stage.network()], &boxes);
+    let all = || stage.engine.docker(&["images", "--all", "--quiet"]).unwrap();
+    let names = || -> BTreeSet<String> {
+        let pattern = "localhost/cocktail/shop/prod/web";
+        let listed = stage.engine.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", pattern]).unwrap();
+        listed.lines().map(str::to_owned).collect()
+    };
+    let before = all();
+    home.write("site/Dockerfile", format!("FROM {IMAGE}\nRUN mkdir /www\nCOPY index.html /www/\n"));
+    let port = stage.port;
+    home.write(
+        "web.toml",
+        format!(
+            "service = \"shop\"\n[maps.prod.units.web]\nbuild = {{ context = \"site\" }}\n\
+             command = [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]\n\
+             ports.http = {{ service = {port}, container = 80 }}\n\
+             ready = {{ http = \"/index.html\", every = \"100ms\", timeout = \"5s\" }}\n\
+             update = {{ monitor = \"200ms\", progress = \"60s\" }}\nstop = {{ grace = \"1s\" }}\n"
+        ),
+    );
+    let mut made = Vec::new();
+    for word in ["one", "two", "three"] {
+        home.write("site/index.html", format!("{word}\n"));
+        home.ok(&["apply", "web.toml", "--wait"]);
+        assert_eq!(stage.answer(), word);
+        made.extend(stage.made_from());
+    }
+    home.eventually("the oldest one is gone", || names() == made[1..].iter().cloned().collect());
+    home.ok(&["rollback", "web", "--wait"]);
+    assert_eq!(stage.answer(), "two");
+    home.ok(&["rm", "web"]);
+    home.eventually("nothing of it is left in the engine", || stage.left() == [0, 0, 0] && all() == before);
+    stage.home.finish();
+}
+
 /// The example program: it says what it does, and leaves nothing.
 #[test]
 fn the_docker_example_runs_and_leaves_nothing() {
