@@ -15,6 +15,7 @@
 //! - `artifact` (feature `artifact`): a server that is not the Manager's own gets the files of a command. Start at
 //!   `artifact::Artifacts`.
 //! - `agent` (feature `agent`): the process on a server that the Manager drives. Start at `agent::Agent`.
+//! - `registries` (feature `registries`): what proves to a registry of images who asks.
 //! - `gate` (feature `gate`): where agents connect to the Manager. Start at `gate::AgentGate`.
 //!
 //! Neither end of the worker protocol knows what a Unit or a Manager is, so they depend on no other crate of ours; what is
@@ -35,6 +36,8 @@ pub mod hub;
 #[cfg(feature = "identity")]
 pub mod identity;
 pub mod protocol;
+#[cfg(feature = "registries")]
+pub mod registries;
 #[cfg(feature = "values")]
 pub mod values;
 #[cfg(any(feature = "agent", feature = "fuzzing", feature = "gate"))]

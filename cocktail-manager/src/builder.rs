@@ -13,7 +13,6 @@ use cocktail_core::error::{Error, Result};
 use cocktail_core::event::{Event, Turn};
 use cocktail_core::fleet::Tenure;
 use cocktail_core::id::{Seq, ServerId};
-use cocktail_core::name::Name;
 use cocktail_core::scaling::ScalingPolicy;
 use cocktail_core::server::{Server, ServerState};
 use cocktail_core::settings::Settings;
@@ -157,7 +156,8 @@ impl Builder {
             provider.lead(&lease);
             if let Some(limits) = fleet::limits(provider.as_ref(), &self.settings)? {
                 // One that cannot be reached now keeps nobody from starting: `fleet` lists it and connects to its servers.
-                if let Some(seen) = fleet::seen(&state, provider.name(), limits.clone(), None) {
+                let images = provider.capabilities().images;
+                if let Some(seen) = fleet::seen(&state, provider.name(), images, limits.clone(), None) {
                     let event = Event::from(seen);
                     state.apply(&event);
                     events.push(event);
@@ -299,7 +299,7 @@ async fn load(store: &Arc<dyn Store>) -> Result<(State, Seq)> {
 pub(crate) fn server(state: &State, provider: &dyn Provider, seen: &ServerObservation, by_agent: bool) -> Server {
     let known = state.servers.get(&seen.server);
     if by_agent {
-        return remote(known, provider.name(), seen);
+        return remote(known, provider, seen);
     }
     // One that does not answer now has what it had, but for what the settings say.
     let (none, had) = (Resources::default(), known.map(|known| known.capacity).unwrap_or_default());
@@ -331,13 +331,14 @@ pub(crate) fn server(state: &State, provider: &dyn Provider, seen: &ServerObserv
 }
 
 /// The record of a server that an agent drives: what it has, and which boot it is, the agent says.
-fn remote(known: Option<&Server>, provider: &Name, seen: &ServerObservation) -> Server {
+fn remote(known: Option<&Server>, provider: &dyn Provider, seen: &ServerObservation) -> Server {
+    let images = provider.capabilities().images;
     if let Some(known) = known {
-        return Server { provider: provider.clone(), zone: seen.zone.clone(), ..known.clone() };
+        return Server { provider: provider.name().clone(), zone: seen.zone.clone(), images, ..known.clone() };
     }
     Server {
         id: seen.server.clone(),
-        provider: provider.clone(),
+        provider: provider.name().clone(),
         provider_id: seen.provider_id.clone(),
         state: ServerState::Booting,
         reason: "its agent has not joined yet".into(),
@@ -349,7 +350,7 @@ fn remote(known: Option<&Server>, provider: &Name, seen: &ServerObservation) -> 
         capacity: Resources::default(),
         allocated: Resources::default(),
         containers: 0,
-        images: false,
+        images,
         tenure: Tenure { by_agent: true, ..Tenure::default() },
     }
 }

@@ -24,15 +24,20 @@ struct Wanted {
     key: Key,
     image: Image,
     build: Build,
+    /// Servers that may run it and build.
     servers: Vec<(ServerId, Arc<dyn Runtime>)>,
+    /// One that may run it and builds nothing.
+    only_runs: Option<ServerId>,
 }
 
 fn wanted(shared: &Shared, files: &mut [Parsed], known: &Known) -> Vec<Wanted> {
     let mut all = Vec::new();
     for_each(files, |unit, key, image, providers| {
         let Some(build) = image.build.clone() else { return };
-        let servers = known.servers(shared, providers);
-        all.push(Wanted { unit, key: key.of_build(), image: image.clone(), build, servers });
+        let builds = |(_, runtime): &(ServerId, Arc<dyn Runtime>)| runtime.capabilities().builds;
+        let (servers, others): (Vec<_>, Vec<_>) = known.servers(shared, providers).into_iter().partition(builds);
+        let only_runs = others.into_iter().next().map(|(server, _)| server);
+        all.push(Wanted { unit, key: key.of_build(), image: image.clone(), build, servers, only_runs });
     });
     all
 }
@@ -47,9 +52,20 @@ pub(crate) async fn name(shared: &Shared, files: &mut [Parsed], known: &Known) -
     for wanted in wanted(shared, files, known) {
         let Some((_, runtime)) = wanted.servers.first() else {
             let message = "there is no engine to build it: add [providers.docker] with kind = \"docker\"";
-            found.push(wanted.key.error(files, message, None));
+            let help = wanted
+                .only_runs
+                .as_ref()
+                .map(|server| format!("the engine of {server} builds nothing: its agent drives it"));
+            found.push(wanted.key.error(files, message, help));
             continue;
         };
+        if let Some(server) = wanted.only_runs.as_ref().filter(|_| wanted.build.registry.is_none()) {
+            let message =
+                format!("{server} could not have it: its agent builds nothing, and fetches what is in a registry");
+            let help = "give `build` a `registry`, or name a `provider` whose engines build".to_owned();
+            found.push(wanted.key.error(files, &message, Some(help)));
+            continue;
+        }
         match runtime.name_build(&wanted.build, &wanted.unit).await {
             Ok(name) => {
                 names.insert(wanted.unit, name);

@@ -48,13 +48,15 @@ const CALL: Duration = Duration::from_secs(120);
 pub(crate) fn seen(
     state: &State,
     provider: &Name,
+    images: bool,
     limits: FleetLimits,
     offerings: Option<Vec<Offering>>,
 ) -> Option<FleetEvent> {
     let known = state.providers.get(provider);
     let offerings = offerings.or_else(|| known.map(|known| known.offerings.clone())).unwrap_or_default();
-    let news = known.is_none_or(|it| !it.grows || it.limits != limits || it.offerings != offerings);
-    news.then(|| FleetEvent::ProviderSeen { provider: provider.clone(), grows: true, limits, offerings })
+    let news =
+        known.is_none_or(|it| !it.grows || it.limits != limits || it.offerings != offerings || it.images != images);
+    news.then(|| FleetEvent::ProviderSeen { provider: provider.clone(), grows: true, limits, offerings, images })
 }
 
 /// Limits and times of `[providers.<name>]`; `None` for a provider that has the servers that it has.
@@ -192,8 +194,8 @@ async fn offer(shared: &Shared, provider: &Arc<dyn Provider>, limits: &FleetLimi
             return false;
         }
     };
-    let (name, limits) = (provider.name().clone(), limits.clone());
-    let news = shared.look(move |state, _| seen(state, &name, limits, Some(offerings))).await;
+    let (name, limits, images) = (provider.name().clone(), limits.clone(), provider.capabilities().images);
+    let news = shared.look(move |state, _| seen(state, &name, images, limits, Some(offerings))).await;
     if let Ok(Some(seen)) = news {
         shared.observe(Observation::Event(seen.into())).await;
     }

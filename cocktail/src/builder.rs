@@ -181,7 +181,8 @@ async fn gate(settings: &Settings, data_dir: &DataDir, store: &Arc<dyn Store>) -
     let cluster: String = letters.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
     let dir = data_dir.path().join("authority");
     let gate = AgentGate::open(listen, &dir, &format!("c{cluster}"), VALIDITY, names, GateLimits::default()).await?;
-    Ok(Some(Arc::new(gate)))
+    let registries = cocktail_agent::registries::Registries::new(settings.registries.clone());
+    Ok(Some(Arc::new(gate.with_registries(registries))))
 }
 
 #[cfg(not(feature = "agents"))]

@@ -57,5 +57,7 @@ pub use self::release::Release;
 /// worker it does that work and never returns. Calling it twice does no harm; without it no Manager starts, since a
 /// keeper would run the program's own `main` again.
 pub fn init() {
+    #[cfg(all(feature = "agents", feature = "docker"))]
+    cocktail_provider_docker::guard::init();
     cocktail_keeper::init();
 }

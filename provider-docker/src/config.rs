@@ -90,7 +90,12 @@ pub struct EngineConfig {
 impl EngineConfig {
     /// The engine of this machine.
     pub fn local() -> Self {
-        Written::Url(LOCAL.to_owned()).into()
+        Self::at(LOCAL)
+    }
+
+    /// The engine that listens there.
+    pub fn at(url: &str) -> Self {
+        Written::Url(url.to_owned()).into()
     }
 }
 

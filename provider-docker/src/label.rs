@@ -18,6 +18,8 @@ pub(crate) const CONTAINER: &str = "cocktail.container";
 pub(crate) const GENERATION: &str = "cocktail.generation";
 pub(crate) const EPOCH: &str = "cocktail.epoch";
 pub(crate) const UNIT: &str = "cocktail.unit";
+/// It runs on when the lease of whoever drives the engine is over.
+pub(crate) const OUTLIVES_LEASE: &str = "cocktail.outlives-lease";
 /// The network, as we name it: where somebody else has that name, its own is another one.
 pub(crate) const NETWORK: &str = "cocktail.network";
 /// The store that an image was built for. Containers get the labels of their image, so this is none of theirs.
@@ -62,6 +64,8 @@ pub(crate) fn of(launch: &Launch, cluster: Option<&str>) -> HashMap<String, Stri
     if let Some(image) = &launch.image {
         labels.insert(UNIT.to_owned(), image.unit.to_string());
     }
+    // Always said: a container has the labels of its image where it has none of its own.
+    labels.insert(OUTLIVES_LEASE.to_owned(), launch.outlives_lease.to_string());
     labels.extend(cluster.map(|cluster| (CLUSTER.to_owned(), cluster.to_owned())));
     labels
 }

@@ -18,7 +18,7 @@ mod config;
 mod context;
 mod error;
 mod exec;
-mod helper;
+pub mod guard;
 mod image;
 mod label;
 mod line;

@@ -6,37 +6,32 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Mutex;
 
 use bollard::Docker;
-use cocktail_agent::values;
+use cocktail_agent::registries::{self, Secret, address, host_of};
+use cocktail_core::contract::Login;
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::name::Name;
-use cocktail_core::settings::{RegistryAccess, RegistrySettings};
-use cocktail_core::spec::SecretSource;
+use cocktail_core::settings::RegistrySettings;
 use data_encoding::BASE64URL;
 use hyper::header::HeaderValue;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::helper;
+use crate::shared::lock;
 
 /// The header that engines want a proof in.
 const HEADER: &str = "x-registry-auth";
 /// The header that engines want all of them in for a build.
 const ALL_HEADER: &str = "x-registry-config";
-/// The registry of references without a host.
-const HUB: &str = "docker.io";
-/// What that is called where passwords are kept.
-const HUB_ADDRESS: &str = "https://index.docker.io/v1/";
 
-/// The registries of the settings, by the name of their table.
+/// The registries of the settings, and what was lent by who has settings.
 #[derive(Debug, Default)]
-pub(crate) struct Registries(BTreeMap<Name, RegistrySettings>);
-
-/// What proves who asks.
-pub(crate) enum Secret {
-    Password { username: String, password: Zeroizing<String> },
-    Token(Zeroizing<String>),
+pub(crate) struct Registries {
+    own: registries::Registries,
+    /// By host and Service, in memory alone.
+    lent: Mutex<BTreeMap<(String, Name), Login>>,
 }
 
 /// What is shown to the registry of one image, for one call.
@@ -56,14 +51,16 @@ impl fmt::Debug for Proof {
 
 impl Registries {
     pub(crate) fn new(registries: BTreeMap<Name, RegistrySettings>) -> Self {
-        Self(registries)
+        Self { own: registries::Registries::new(registries), lent: Mutex::default() }
     }
 
-    /// The table that holds for a Service: one that names it before one that is for all.
-    fn find(&self, host: &str, service: &Name) -> Option<(&Name, &RegistrySettings)> {
-        let of_host = || self.0.iter().filter(|(_, registry)| registry.host == host);
-        let named = of_host().find(|(_, registry)| registry.services.contains(service));
-        named.or_else(|| of_host().find(|(_, registry)| registry.services.is_empty()))
+    /// What the registry of an image is shown from now on for a Service.
+    pub(crate) fn lend(&self, reference: &str, service: &Name, login: Option<Login>) {
+        let key = (host_of(reference), service.clone());
+        match login {
+            Some(login) => lock(&self.lent).insert(key, login),
+            None => lock(&self.lent).remove(&key),
+        };
     }
 
     /// The host of a table that a Service may use.
@@ -71,21 +68,18 @@ impl Registries {
     /// # Errors
     /// `InvalidConfig` for another one.
     pub(crate) fn host(&self, table: &Name, service: &Name) -> Result<&str> {
-        let found = self.0.get(table).filter(|it| it.services.is_empty() || it.services.contains(service));
-        let problem = || format!("there is no [registries.{table}] in the settings that is for the service {service}");
-        found.map(|registry| registry.host.as_str()).ok_or_else(|| Error::invalid(problem()))
+        self.own.host(table, service)
     }
 
     /// An engine's API that shows every registry of a Service what it wants, for what a build is made from. A registry that
     /// cannot be told now is left out: the build may not need it.
     pub(crate) async fn show_all(&self, docker: Docker, service: &Name) -> Docker {
         let mut all = serde_json::Map::new();
-        for host in self.0.values().map(|registry| &registry.host) {
-            let Some((name, registry)) = self.find(host, service) else { continue };
-            match secret(name, registry).await {
-                Ok(Some(secret)) => all.extend([(address(host).to_owned(), proof(host, &secret))]),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(registry = %name, error = %error.chain(), "a build goes on without it"),
+        for host in self.own.hosts() {
+            match self.own.secret(host, service).await {
+                Ok(Some((_, Some(secret)))) => all.extend([(address(host).to_owned(), proof(host, &secret))]),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(registry = host, error = %error.chain(), "a build goes on without it"),
             }
         }
         match coded(&serde_json::Value::Object(all)) {
@@ -94,22 +88,21 @@ impl Registries {
         }
     }
 
-    /// What the registry of an image is shown when a Service wants it; nothing where the settings know no such registry.
+    /// What the registry of an image is shown when a Service wants it; nothing where nobody knows of such a registry.
     ///
     /// # Errors
     /// `InvalidConfig` for a password that is not there, and `Denied`, `InvalidConfig` and `Unavailable` by a helper. They name
     /// the table.
     pub(crate) async fn proof(&self, reference: &str, service: &Name) -> Result<Proof> {
-        let host = host_of(reference);
-        let found = self.find(&host, service);
-        let header = match found {
-            Some((name, registry)) => match secret(name, registry).await? {
-                Some(secret) => Some(header(&host, &secret)?),
-                None => None,
-            },
-            None => None,
+        let (host, service) = (host_of(reference), service.clone());
+        let lent = lock(&self.lent).get(&(host.clone(), service.clone())).cloned();
+        let found = match lent {
+            Some(Login { table, proof }) => Some((table, proof.map(Secret::from))),
+            None => self.own.secret(&host, &service).await?,
         };
-        Ok(Proof { table: found.map(|(name, _)| name.clone()), service: service.clone(), host, header })
+        let (table, secret) = found.map_or((None, None), |(table, secret)| (Some(table), secret));
+        let header = secret.map(|secret| header(&host, &secret)).transpose()?;
+        Ok(Proof { table, service, host, header })
     }
 }
 
@@ -137,47 +130,6 @@ impl Proof {
         };
         Error::new(ErrorKind::Denied, format!("{error}: {what}"))
     }
-}
-
-/// The registry that a reference of an image names.
-fn host_of(reference: &str) -> String {
-    let first = reference.split_once('/').map(|(first, _)| first);
-    let host = first.filter(|first| first.contains(['.', ':']) || *first == "localhost");
-    match host.map(str::to_ascii_lowercase) {
-        None => HUB.to_owned(),
-        Some(host) if host == "index.docker.io" => HUB.to_owned(),
-        Some(host) => host,
-    }
-}
-
-/// What a registry is called by helpers, and by engines.
-fn address(host: &str) -> &str {
-    if host == HUB { HUB_ADDRESS } else { host }
-}
-
-async fn secret(name: &Name, registry: &RegistrySettings) -> Result<Option<Secret>> {
-    let key = |part: &str| format!("registries.{name}.{part}");
-    Ok(match &registry.access {
-        RegistryAccess::Open => None,
-        RegistryAccess::Password { username, password } => {
-            let password = read(key("password"), password).await?;
-            Some(Secret::Password { username: username.clone(), password })
-        }
-        RegistryAccess::Token(token) => Some(Secret::Token(read(key("token"), token).await?)),
-        RegistryAccess::Helper(program) => Some(helper::ask(&key("helper"), program, address(&registry.host)).await?),
-    })
-}
-
-async fn read(key: String, source: &SecretSource) -> Result<Zeroizing<String>> {
-    let source = source.clone();
-    let reading = tokio::task::spawn_blocking(move || {
-        let value = Zeroizing::new(values::secret(&key, &source)?);
-        match value.is_empty() {
-            true => Err(Error::invalid(format!("{key}: what it names is empty"))),
-            false => Ok(value),
-        }
-    });
-    reading.await.map_err(|error| Error::new(ErrorKind::Unexpected, "reading a password panicked").because(error))?
 }
 
 fn showing(docker: Docker, name: &'static str, header: HeaderValue) -> Docker {
@@ -215,39 +167,6 @@ mod tests {
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
-    }
-
-    fn registry(host: &str, services: &[&str]) -> RegistrySettings {
-        let services = services.iter().map(|service| name(service)).collect();
-        RegistrySettings { host: host.into(), access: RegistryAccess::Open, services }
-    }
-
-    #[test]
-    fn a_reference_names_its_registry_as_engines_read_it() {
-        for (reference, host) in [
-            ("web", "docker.io"),
-            ("team/web:1", "docker.io"),
-            ("index.docker.io/team/web", "docker.io"),
-            ("localhost/web", "localhost"),
-            ("Registry.example.com/web", "registry.example.com"),
-            ("a:5000/web@sha256:00", "a:5000"),
-        ] {
-            assert_eq!(host_of(reference), host, "{reference}");
-        }
-    }
-
-    #[test]
-    fn a_service_has_its_own_table_before_that_of_all_and_never_anothers() {
-        let all = Registries::new(BTreeMap::from([
-            (name("a"), registry("x.io", &[])),
-            (name("b"), registry("x.io", &["shop"])),
-            (name("c"), registry("y.io", &["shop"])),
-        ]));
-        let found = |host: &str, service: &str| all.find(host, &name(service)).map(|(name, _)| name.to_string());
-        assert_eq!(found("x.io", "shop").as_deref(), Some("b"));
-        assert_eq!(found("x.io", "bank").as_deref(), Some("a"));
-        assert_eq!(found("y.io", "bank"), None);
-        assert_eq!(found("z.io", "shop"), None);
     }
 
     #[test]

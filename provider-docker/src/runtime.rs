@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cocktail_core::contract::{
-    BuildOutput, Built, ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Resolved,
-    Runtime, RuntimeCapabilities, RuntimeEvent, StopOrder, UsageReading,
+    BuildOutput, Built, ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Login,
+    Resolved, Runtime, RuntimeCapabilities, RuntimeEvent, StopOrder, UsageReading,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Generation, UnitId};
@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::client::{Condition, Ended};
 use crate::shared::Shared;
-use crate::{build, check, exec, label, logs, prune, resolve, times, usage, volume, watch};
+use crate::{body, build, check, exec, image, label, logs, prune, resolve, times, usage, volume, watch};
 
 /// Containers that are ended at once when the runtime ends with everything.
 const AT_ONCE: usize = 8;
@@ -107,7 +107,26 @@ impl DockerRuntime {
 #[async_trait]
 impl Runtime for DockerRuntime {
     fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities { outlives_manager: true, tty: true, limits: true, inherit: false, images: true }
+        RuntimeCapabilities {
+            outlives_manager: true,
+            tty: true,
+            limits: true,
+            inherit: false,
+            images: true,
+            builds: true,
+        }
+    }
+
+    async fn fetch(&self, launch: &Launch) -> Result<()> {
+        let image = body::image(launch)?;
+        match image::has(&self.shared.engine, &image.reference).await? {
+            true => Ok(()),
+            false => self.shared.images.pull(&self.shared, image).await,
+        }
+    }
+
+    fn lend(&self, reference: &str, service: &Name, login: Option<Login>) {
+        self.shared.fixed.registries.lend(reference, service, login);
     }
 
     async fn prepare(&self, launch: &Launch) -> Result<()> {

@@ -16,8 +16,6 @@ pub(crate) const PULL: Duration = Duration::from_secs(30 * 60);
 pub(crate) const BUILD: Duration = Duration::from_secs(60 * 60);
 /// Asking a registry what a tag stands for.
 pub(crate) const RESOLVE: Duration = Duration::from_secs(20);
-/// A credential helper, which may ask a service elsewhere.
-pub(crate) const HELPER: Duration = Duration::from_secs(30);
 /// One reading of what a container uses.
 pub(crate) const USAGE: Duration = Duration::from_secs(10);
 /// How long one that is told to end keeps the next one from being told: most have ended by then.

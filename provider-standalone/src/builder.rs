@@ -8,7 +8,7 @@ use cocktail_core::name::Name;
 use cocktail_core::settings::Settings;
 use cocktail_keeper::KeeperOptions;
 
-use crate::config::StandaloneConfig;
+use crate::config::{Runs, StandaloneConfig};
 use crate::launch;
 use crate::machine;
 use crate::provider::StandaloneProvider;
@@ -28,6 +28,7 @@ pub struct StandaloneBuilder {
     log_bytes: u64,
     log_files: u32,
     binds: Vec<PathBuf>,
+    guard: Vec<String>,
 }
 
 impl StandaloneBuilder {
@@ -43,6 +44,7 @@ impl StandaloneBuilder {
             log_bytes,
             log_files,
             binds: Vec::new(),
+            guard: Vec::new(),
         }
     }
 
@@ -72,6 +74,15 @@ impl StandaloneBuilder {
     #[must_use]
     pub fn with_binds(mut self, binds: Vec<PathBuf>) -> Self {
         self.binds = binds;
+        self
+    }
+
+    /// Sets what the keeper runs when the time that [`Runtime::hold`](cocktail_core::contract::Runtime::hold) gave is over,
+    /// until it succeeds: this program with these arguments and the grace in milliseconds. For containers that are not the
+    /// keeper's own to end.
+    #[must_use]
+    pub fn with_guard(mut self, arguments: Vec<String>) -> Self {
+        self.guard = arguments;
         self
     }
 
@@ -110,6 +121,7 @@ impl StandaloneBuilder {
             volumes: Volumes::new(&self.data_dir, self.binds),
             limits: machine::enforces_limits(),
             data_dir: self.data_dir,
+            guard: self.guard,
             keeper,
             capacity,
             config,
@@ -133,6 +145,10 @@ fn check_servers(provider: &Name, config: &StandaloneConfig) -> Result<()> {
         if !seen.insert(name) {
             return wrong(format!("the server {name:?} is named twice"));
         }
+    }
+    if config.runs == Runs::Images && config.is_local() {
+        let how = "this machine runs programs: name `servers` whose agents have an engine, without `local`";
+        return wrong(format!("`runs` is \"images\", but {how}"));
     }
     if config.servers.is_empty() && config.local == Some(false) {
         return wrong("without this machine it needs `servers`".into());

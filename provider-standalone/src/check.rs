@@ -35,6 +35,16 @@ pub(crate) fn without_looking(template: &Template) -> Problems {
     image.into_iter().chain(unknown).collect()
 }
 
+/// The same where servers run images.
+pub(crate) fn of_images(template: &Template) -> Problems {
+    if template.image.is_some() {
+        return Problems::new();
+    }
+    let key = if template.microservices.is_empty() { "command" } else { "worker" };
+    let sentence = "the servers of this provider run images, not programs: write `image`, or name another `provider`";
+    vec![(key.to_owned(), sentence.to_owned())]
+}
+
 /// The manifest key below the unit, and a sentence, for each problem.
 pub(crate) fn template(template: &Template, volumes: &Volumes) -> Problems {
     let mut problems = without_looking(template);

@@ -34,6 +34,19 @@ pub struct StandaloneConfig {
     pub local: Option<bool>,
     /// Other machines that take containers. On each of them runs an agent.
     pub servers: Vec<StaticServer>,
+    /// What those machines run, as their agents are told.
+    pub runs: Runs,
+}
+
+/// What machines run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runs {
+    /// Programs of the machine.
+    #[default]
+    Programs,
+    /// Images, on an engine there.
+    Images,
 }
 
 /// A machine that is there, and has an agent.
@@ -105,6 +118,7 @@ impl Default for StandaloneConfig {
             hold: Duration::from_secs(5),
             local: None,
             servers: Vec::new(),
+            runs: Runs::default(),
         }
     }
 }

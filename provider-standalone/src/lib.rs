@@ -32,6 +32,6 @@ mod volumes;
 mod workers;
 
 pub use builder::StandaloneBuilder;
-pub use config::{KeeperMode, StandaloneConfig};
+pub use config::{KeeperMode, Runs, StandaloneConfig};
 pub use provider::StandaloneProvider;
 pub use release::{Release, Worker};

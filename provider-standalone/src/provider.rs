@@ -17,7 +17,7 @@ use cocktail_core::spec::{Resources, Template};
 use cocktail_core::time::WallTime;
 
 use crate::check;
-use crate::config::StaticServer;
+use crate::config::{Runs, StaticServer};
 use crate::forwarder::StandaloneForwarder;
 use crate::machine;
 use crate::runtime::StandaloneRuntime;
@@ -59,6 +59,11 @@ impl StandaloneProvider {
         })
     }
 
+    /// Whether its servers run images: those of agents, which have engines.
+    fn runs_images(&self) -> bool {
+        self.shared.fixed.config.runs == Runs::Images
+    }
+
     fn unsupported(&self, what: &str) -> Error {
         let message = format!("provider {} cannot be {what}: it has the machines that it has", self.name());
         Error::new(ErrorKind::Unsupported, message)
@@ -80,11 +85,15 @@ impl Provider for StandaloneProvider {
     }
 
     fn capabilities(&self) -> ProviderCapabilities {
-        ProviderCapabilities::default()
+        ProviderCapabilities { images: self.runs_images(), ..ProviderCapabilities::default() }
     }
 
     fn validate(&self, template: &Template) -> Vec<(String, String)> {
-        check::without_looking(template)
+        match self.runs_images() {
+            // The rest is what the engines there can say.
+            true => check::of_images(template),
+            false => check::without_looking(template),
+        }
     }
 
     async fn offerings(&self, _requirements: &Requirements) -> Result<Vec<Offering>> {

@@ -106,6 +106,7 @@ impl Runtime for StandaloneRuntime {
             limits: self.shared.fixed.limits,
             inherit: true,
             images: false,
+            builds: false,
         }
     }
 
@@ -186,13 +187,19 @@ impl Runtime for StandaloneRuntime {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let policy = StopPolicy { signal: SIGTERM, grace_ms: ms(hold.grace) };
         let keep = hold.keep.iter().map(ToString::to_string).collect();
-        let lease = SetLease { ttl_ms: Some(ms(hold.span)), policy, keep };
+        let guard = self.shared.fixed.guard.clone();
+        if !guard.is_empty() && !client.welcome().guards {
+            let message = "the keeper of this data dir is of an earlier version, which cannot guard what others run";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let lease = SetLease { ttl_ms: Some(ms(hold.span)), policy, keep, guard };
         client.set_lease(lease).await.map_err(|error| of_keeper(error, Call::Acts))
     }
 
     async fn held(&self) -> Result<Option<Hold>> {
         let client = self.shared.any_client().await?;
-        let SetLease { ttl_ms, policy, keep } = client.lease().await.map_err(|error| of_keeper(error, Call::Reads))?;
+        let SetLease { ttl_ms, policy, keep, .. } =
+            client.lease().await.map_err(|error| of_keeper(error, Call::Reads))?;
         Ok(ttl_ms.map(|left| Hold {
             span: Duration::from_millis(left),
             grace: Duration::from_millis(policy.grace_ms),

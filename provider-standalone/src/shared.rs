@@ -47,6 +47,8 @@ pub(crate) struct Fixed {
     pub(crate) passed: BTreeMap<String, String>,
     /// Whether limits of cpu and memory can be enforced.
     pub(crate) limits: bool,
+    /// What the keeper runs at the end of a lease.
+    pub(crate) guard: Vec<String>,
 }
 
 /// State of one provider.

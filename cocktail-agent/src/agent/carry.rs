@@ -19,6 +19,8 @@ use super::files::Files;
 
 /// Longest time for one call to the runtime that is not an end.
 const CALL: Duration = Duration::from_secs(30);
+/// Longest time for a start of an image, which is here already: an engine has to unpack and mount it.
+const IMAGE: Duration = Duration::from_secs(300);
 /// Pause between two attempts to tell the runtime how long it may run.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Asks a worker to end, where no order says how.
@@ -86,7 +88,8 @@ impl Hands {
                     return;
                 }
             };
-            let started = timeout(CALL, async {
+            let limit = if launch.image.is_some() { IMAGE } else { CALL };
+            let started = timeout(limit, async {
                 runtime.prepare(&launch).await?;
                 if unwanted.is_cancelled() {
                     return Err(late());

@@ -21,11 +21,12 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::asks::{self, Fetching};
 use super::board::Board;
 use super::carry::{Done, Hands, SIGTERM};
 use super::files::Files;
 use super::link::{self, News};
-use super::{AgentConfig, Memory, asks};
+use super::{AgentConfig, Memory};
 use crate::identity::AgentIdentity;
 
 /// First pause before a hello is sent again.
@@ -39,6 +40,8 @@ pub(super) struct Tools {
     pub(super) runtime: Arc<dyn Runtime>,
     /// Starts of this agent, and those that a Manager has told it of: what a runtime needs to watch them.
     pub(super) watched: watch::Sender<BTreeMap<ContainerId, Arc<Launch>>>,
+    /// What is being fetched, and how that is ended.
+    pub(super) fetching: Fetching,
 }
 
 struct Drive {
@@ -114,7 +117,7 @@ pub(super) async fn run(
         hands: Hands::new(runtime.clone(), files.clone(), done),
         files,
         current,
-        tools: Tools { runtime: runtime.clone(), watched },
+        tools: Tools { runtime: runtime.clone(), watched, fetching: Fetching::default() },
         board: Board::default(),
         link: None,
         last: 0,
@@ -239,6 +242,7 @@ impl Drive {
                     address: self.config.address,
                     host: self.config.host.clone(),
                     build: env!("CARGO_PKG_VERSION").to_owned(),
+                    images: self.config.images,
                 }));
                 self.current.send_replace(Some(sender.clone()));
                 self.link = Some((connection, sender));
@@ -265,6 +269,9 @@ impl Drive {
                             self.signals.insert(stop.container.clone(), stop.signal);
                         }
                     }
+                }
+                if let ToAgent::Refused { why, .. } = &message {
+                    warn!(%why, "the manager offers no session");
                 }
                 self.values.extend(values);
                 let out = self.end.received(now(), connection, message);

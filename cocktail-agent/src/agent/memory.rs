@@ -26,6 +26,9 @@ const EARLIER: u64 = 1_024;
 struct Head {
     /// Made with the file: a folder that was lost or copied is another memory.
     id: String,
+    /// Where the engine of its containers listens; none where it runs programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    engine: Option<String>,
     memory: AgentMemory,
 }
 
@@ -39,20 +42,33 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Opens the memory in an agent's folder, which the caller holds the lock of; makes it at the first time.
+    /// Opens the memory in an agent's folder, which the caller holds the lock of; makes it at the first time, for an agent
+    /// that runs programs, or images on the `engine` at that URL. It stays with that: nobody would guard what runs elsewhere.
     ///
     /// # Errors
-    /// `Unavailable` when the file cannot be read or written; `Unexpected` when it is no memory.
-    pub fn open(dir: &Path) -> Result<Self> {
+    /// `Unavailable` when the file cannot be read or written; `Unexpected` when it is no memory; `InvalidConfig` when it is that of
+    /// an agent that runs something else.
+    pub fn open(dir: &Path, engine: Option<&str>) -> Result<Self> {
         let path = dir.join(FILE);
         let shown = path.display().to_string();
         let head = match std::fs::read_to_string(&path) {
             Ok(text) => read(&text).ok_or_else(|| Error::unexpected(format!("{shown} is no memory of an agent")))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Head { id: random_id()?, memory: AgentMemory::default() }
+                let engine = engine.map(str::to_owned);
+                Head { id: random_id()?, engine, memory: AgentMemory::default() }
             }
             Err(error) => return Err(Error::unavailable(format!("{shown} cannot be read")).because(error)),
         };
+        if head.engine.as_deref() != engine {
+            let what = |engine: Option<&str>| match engine {
+                Some(url) => format!("images on the engine at {url}"),
+                None => "programs".to_owned(),
+            };
+            let (was, is) = (what(head.engine.as_deref()), what(engine));
+            let folder = dir.display();
+            let message = format!("the folder {folder} is of an agent that runs {was}, and this one would run {is}");
+            return Err(Error::invalid(format!("{message}: take another data dir, and join anew")));
+        }
         let file = write_anew(&path, &head).map_err(|error| unwritable(&path, error))?;
         Ok(Self { path, head, file, memos: 0 })
     }
@@ -159,7 +175,7 @@ mod tests {
     #[test]
     fn what_was_remembered_is_there_after_a_death_and_what_was_cut_off_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let mut memory = Memory::open(dir.path()).unwrap();
+        let mut memory = Memory::open(dir.path(), None).unwrap();
         memory.remember(&[Memo::Start(1), mark("web-1", 3)]).unwrap();
         memory.remember(&[mark("web-2", 1)]).unwrap();
         let (before, boot) = (memory.memory().clone(), memory.boot().unwrap());
@@ -168,20 +184,32 @@ mod tests {
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("{\"mark\":[\"web-3\",");
         std::fs::write(&path, text).unwrap();
-        let memory = Memory::open(dir.path()).unwrap();
+        let memory = Memory::open(dir.path(), None).unwrap();
         assert_eq!((memory.memory(), memory.boot().unwrap()), (&before, boot));
         assert_eq!(memory.lease().epoch, Epoch(2));
         assert!(memory.lease().earlier.contains(&"1".to_owned()), "it takes over what the last start left");
     }
 
     #[test]
+    fn a_folder_stays_with_what_its_agent_runs_and_where() {
+        let (programs, images) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        Memory::open(programs.path(), None).unwrap();
+        Memory::open(images.path(), Some("unix:///a")).unwrap();
+        Memory::open(images.path(), Some("unix:///a")).unwrap();
+        for (dir, engine) in [(&programs, Some("unix:///a")), (&images, None), (&images, Some("unix:///b"))] {
+            let refused = Memory::open(dir.path(), engine).unwrap_err();
+            assert!(refused.to_string().contains("take another data dir"), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_memory_that_was_lost_is_another_one_and_a_broken_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Memory::open(dir.path()).unwrap().boot().unwrap();
+        let first = Memory::open(dir.path(), None).unwrap().boot().unwrap();
         std::fs::remove_file(dir.path().join(FILE)).unwrap();
-        assert_ne!(Memory::open(dir.path()).unwrap().boot().unwrap(), first);
+        assert_ne!(Memory::open(dir.path(), None).unwrap().boot().unwrap(), first);
         std::fs::write(dir.path().join(FILE), "nonsense\n").unwrap();
-        assert!(Memory::open(dir.path()).unwrap_err().to_string().contains("is no memory of an agent"));
+        assert!(Memory::open(dir.path(), None).unwrap_err().to_string().contains("is no memory of an agent"));
         assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap(), "nonsense\n", "nothing is overwritten");
     }
 }

@@ -43,6 +43,8 @@ pub struct AgentConfig {
     pub host: String,
     /// How often it tells what everything uses.
     pub report: Duration,
+    /// Whether its runtime runs images, and nothing else.
+    pub images: bool,
 }
 
 /// An agent that was not started yet.

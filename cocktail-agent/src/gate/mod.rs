@@ -16,9 +16,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use cocktail_core::contract::{Admission, Gate, Launch, Link};
+use async_trait::async_trait;
+use cocktail_core::contract::{Admission, Gate, Launch, Link, Login};
 use cocktail_core::error::{Error, Result};
 use cocktail_core::id::ServerId;
+use cocktail_core::name::Name;
 use cocktail_core::session::Values;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -31,6 +33,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::aside::Asides;
 use self::guess::Guesses;
 use crate::identity::{Authority, Revoked};
+use crate::registries::Registries;
 
 /// How often it is told that one revoked server is turned away.
 const TELL_AGAIN: Duration = Duration::from_secs(600);
@@ -80,6 +83,7 @@ pub struct AgentGate {
     shared: Arc<Shared>,
     address: SocketAddr,
     links: Mutex<Option<mpsc::Receiver<Link>>>,
+    registries: Registries,
     /// Ends what listens.
     _ends: DropGuard,
 }
@@ -150,10 +154,19 @@ impl AgentGate {
         tokio::spawn(ends.clone().run_until_cancelled_owned(keep_fresh(shared.clone(), validity)));
         let permits = Arc::new(Semaphore::new(limits.connections));
         tokio::spawn(listen::serve(shared.clone(), listener, permits, ends.clone()));
-        Ok(Self { shared, address, links: Mutex::new(Some(links)), _ends: ends.drop_guard() })
+        let (links, registries) = (Mutex::new(Some(links)), Registries::default());
+        Ok(Self { shared, address, links, registries, _ends: ends.drop_guard() })
+    }
+
+    /// Sets the registries that want to know who asks: agents that run images are told, for one call at a time.
+    #[must_use]
+    pub fn with_registries(mut self, registries: Registries) -> Self {
+        self.registries = registries;
+        self
     }
 }
 
+#[async_trait]
 impl Gate for AgentGate {
     fn links(&self, admission: Arc<dyn Admission>) -> BoxStream<'static, Link> {
         // A second caller gets none.
@@ -164,6 +177,10 @@ impl Gate for AgentGate {
 
     fn values(&self, launch: &Launch) -> Result<Values> {
         crate::values::of(launch).map(Values)
+    }
+
+    async fn login(&self, reference: &str, service: &Name) -> Result<Option<Login>> {
+        self.registries.login(reference, service).await
     }
 
     fn token(&self, server: &ServerId, number: u64) -> Result<String> {

@@ -174,7 +174,7 @@ pub fn to_agent(bytes: &[u8]) {
                 let at = usize::try_from(number / 3).unwrap_or(usize::MAX).min(last);
                 match asked.swap_remove(at) {
                     Effect::Run { launch, .. } if number % 3 == 0 => {
-                        let failure = Failure { kind: ErrorKind::Refused, text: "no".into(), port: None };
+                        let failure = Failure { kind: ErrorKind::Refused, text: "no".into(), port: None, engine: None };
                         end.start_failed(now, &launch.container, launch.generation, failure)
                     }
                     Effect::Run { launch, .. } => end.started(now, &launch.container, launch.generation),

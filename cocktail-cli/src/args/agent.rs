@@ -21,6 +21,9 @@ pub(crate) struct AgentArgs {
     /// Address at which containers are reached from the Manager's host; default: where the connection comes from
     #[arg(long, value_name = "IP")]
     pub(crate) address: Option<IpAddr>,
+    /// Run images on this engine of the machine, instead of programs: unix:///var/run/docker.sock
+    #[arg(long, value_name = "URL", env = "COCKTAIL_AGENT_ENGINE")]
+    pub(crate) engine: Option<String>,
     /// Cpu that containers can reserve, instead of all cores
     #[arg(long, value_name = "CORES")]
     pub(crate) cpu: Option<CpuMillis>,

@@ -20,7 +20,7 @@ const TOKEN: u64 = 4 << 10;
 
 /// `agent`: until a signal, which leaves its containers running.
 pub(crate) async fn agent(args: AgentArgs, global: &Global, ui: &mut Ui) -> Outcome {
-    let AgentArgs { join, token_file, address, cpu, memory } = args;
+    let AgentArgs { join, token_file, address, engine, cpu, memory } = args;
     log::to_stderr("info")?;
     let token = token_file.map(|path| {
         let mut text = String::new();
@@ -31,7 +31,8 @@ pub(crate) async fn agent(args: AgentArgs, global: &Global, ui: &mut Ui) -> Outc
     });
     let token = token.transpose().map_err(Failure::Manager)?;
     let mut interrupt = Interrupt::listen()?;
-    let options = AgentOptions { data_dir: global.data_dir.clone(), managers: join, token, address, cpu, memory };
+    let (data_dir, managers) = (global.data_dir.clone(), join);
+    let options = AgentOptions { data_dir, managers, token, address, engine, cpu, memory };
     let until = CancellationToken::new();
     let running = cocktail::agent::run(options, until.clone());
     tokio::pin!(running);

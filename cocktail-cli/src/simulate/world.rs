@@ -132,7 +132,7 @@ impl World {
         for (provider, prices) in &world.prices {
             let offerings = prices.iter().map(|price| price.offering.clone()).collect();
             let (provider, limits) = (provider.clone(), input.limits.clone());
-            events.push(FleetEvent::ProviderSeen { provider, grows: true, limits, offerings }.into());
+            events.push(FleetEvent::ProviderSeen { provider, grows: true, limits, offerings, images: false }.into());
         }
         if world.prices.is_empty() {
             events.push(Event::ServerSeen { server: Box::new(here()?) });

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
+use super::login::Login;
 use super::manager::{ExecInput, ExecOutput, LogLine};
 use super::runtime::Launch;
 use crate::error::{Error, Result};
 use crate::id::ServerId;
+use crate::name::Name;
 use crate::session::{AgentFrame, ManagerFrame, Values};
 
 /// Takes the connections of agents. It has made sure of who each of them is before anybody hears of it.
+#[async_trait]
 pub trait Gate: fmt::Debug + Send + Sync {
     /// Connections as they come. Called once.
     fn links(&self, admission: Arc<dyn Admission>) -> BoxStream<'static, Link>;
@@ -23,6 +26,14 @@ pub trait Gate: fmt::Debug + Send + Sync {
     /// # Errors
     /// `InvalidConfig` with the name, never the value, of what is missing or unreadable.
     fn values(&self, launch: &Launch) -> Result<Values>;
+
+    /// What the registry of an image is shown when a Service wants something of it; `None` where no table of the settings
+    /// is about it. Read anew at each call.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a password that is not there, and `Denied`, `InvalidConfig` and `Unavailable` by a helper. They name
+    /// the table.
+    async fn login(&self, reference: &str, service: &Name) -> Result<Option<Login>>;
 
     /// The token of that number for a server, as text. It is the same at every call.
     ///

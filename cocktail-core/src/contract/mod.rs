@@ -6,6 +6,7 @@
 mod agents;
 mod exit;
 mod forwarder;
+mod login;
 mod manager;
 mod policy;
 mod provider;
@@ -15,6 +16,7 @@ mod store;
 pub use agents::{Admission, Aside, AsideOutput, Gate, Link, LinkSender};
 pub use exit::Exit;
 pub use forwarder::{Backend, BackendTraffic, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
+pub use login::{Login, LoginProof};
 pub use manager::{
     Actor, Applied, ApplyOptions, BuildStream, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession,
     ExecSpec, JoinTicket, LogLine, LogOptions, LogStream, Manager, ManifestSource, RearrangeOptions, RolloutAction,

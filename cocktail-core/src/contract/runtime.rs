@@ -11,6 +11,7 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use super::exit::Exit;
+use super::login::Login;
 use super::manager::{EndpointStream, ExecSession, ExecSpec, LogOptions, LogStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ContainerId, Epoch, Generation, Revision, StoreId, UnitId};
@@ -31,6 +32,22 @@ pub trait EndpointSource: fmt::Debug + Send + Sync {
 pub trait Runtime: fmt::Debug + Send + Sync {
     /// What this runtime can do.
     fn capabilities(&self) -> RuntimeCapabilities;
+
+    /// Has what a start comes from on this server, so that no order has to wait for it: an image is fetched. Repeating it
+    /// costs little. A runtime that fetches nothing has nothing to do.
+    ///
+    /// # Errors
+    /// As [`Runtime::prepare`] for an image.
+    async fn fetch(&self, launch: &Launch) -> Result<()> {
+        let _ = launch;
+        Ok(())
+    }
+
+    /// What the registry of an image is shown from now on when a Service wants something of it; nothing where there is no
+    /// login. Kept in memory and nowhere else, by a runtime that is not on the Manager's host.
+    fn lend(&self, reference: &str, service: &Name, login: Option<Login>) {
+        let _ = (reference, service, login);
+    }
 
     /// Does everything but the start: folders, volumes, and proof that the ports are free, by binding them.
     ///
@@ -206,6 +223,9 @@ pub struct RuntimeCapabilities {
     /// It runs images, and nothing else.
     #[serde(default)]
     pub images: bool,
+    /// It builds images.
+    #[serde(default)]
+    pub builds: bool,
 }
 
 /// One start, fully specified: names, ports and arguments are chosen already.
@@ -276,7 +296,7 @@ pub struct LaunchImage {
 }
 
 /// What the reference of an image stands for, see [`Runtime::resolve`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolved {
     /// The digest of its manifest, `sha256:…`. `None` for an image that is here and that no registry ever had, and from a
     /// runtime that cannot tell.

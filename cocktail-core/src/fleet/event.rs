@@ -27,6 +27,9 @@ pub enum FleetEvent {
         limits: FleetLimits,
         /// What can be bought.
         offerings: Vec<Offering>,
+        /// Its servers run images, and nothing else.
+        #[serde(default)]
+        images: bool,
     },
     /// Nothing is bought from a provider any more, or again.
     BuyingStopped {

@@ -83,6 +83,9 @@ pub struct ProviderRecord {
     pub limits: FleetLimits,
     /// What can be bought.
     pub offerings: Vec<Offering>,
+    /// Its servers run images, and nothing else; programs and nothing else where they do not.
+    #[serde(default)]
+    pub images: bool,
     /// Offerings that were out of stock, until when they are left alone.
     #[serde(default)]
     pub marked: BTreeMap<String, ManagerTime>,

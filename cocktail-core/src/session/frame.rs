@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::message::{Failure, ToAgent, ToManager};
 use crate::contract::{
-    ExecSpec, Handle, Known, Launch, Listing, LogOptions, RuntimeEvent, UnloadOrder, UsageReading, VolumeFound,
+    ExecSpec, Handle, Known, Launch, Listing, LogOptions, Login, Resolved, RuntimeEvent, UnloadOrder, UsageReading,
+    VolumeFound,
 };
 use crate::error::Error;
 use crate::id::{ContainerId, Generation};
+use crate::name::Name;
 use crate::spec::{Resources, Template};
 use crate::view::EndpointView;
 
@@ -95,6 +97,9 @@ pub struct Facts {
     pub host: String,
     /// Version of the agent, for people.
     pub build: String,
+    /// It runs images, and nothing else; programs and nothing else where it does not.
+    #[serde(default)]
+    pub images: bool,
 }
 
 /// What all containers of a server use.
@@ -120,6 +125,29 @@ pub enum Ask {
     Volumes,
     /// What speaks against a template.
     Check(Box<Template>),
+    /// To have here what a start comes from: as [`Runtime::fetch`](crate::contract::Runtime::fetch).
+    Fetch {
+        /// The start.
+        launch: Box<Launch>,
+        /// What the registry of its image is shown, which is never written.
+        login: Option<Login>,
+    },
+    /// To wait no longer for what was to be fetched for a start.
+    GiveUp {
+        /// The container.
+        container: ContainerId,
+        /// Which start of it.
+        generation: Generation,
+    },
+    /// What the reference of an image stands for: as [`Runtime::resolve`](crate::contract::Runtime::resolve).
+    Resolve {
+        /// The reference.
+        reference: String,
+        /// For which Service.
+        service: Name,
+        /// What its registry is shown, which is never written.
+        login: Option<Login>,
+    },
     /// To let go of ports.
     ReleasePorts(Vec<u16>),
     /// To tell a worker what to load.
@@ -158,12 +186,15 @@ pub enum Answer {
     Volumes(Vec<VolumeFound>),
     /// Keys and problems.
     Problems(Vec<(String, String)>),
+    /// What an image is.
+    Resolved(Resolved),
 }
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         let port = error.context("port").and_then(|port| port.parse().ok());
-        Self { kind: error.kind().clone(), text: error.chain(), port }
+        let engine = error.context("engine").map(str::to_owned);
+        Self { kind: error.kind().clone(), text: error.chain(), port, engine }
     }
 }
 
@@ -171,8 +202,12 @@ impl Failure {
     /// As whoever asked gets it.
     pub fn into_error(self) -> Error {
         let error = Error::new(self.kind, self.text);
-        match self.port {
+        let error = match self.port {
             Some(port) => error.with("port", port),
+            None => error,
+        };
+        match self.engine {
+            Some(engine) => error.with("engine", engine),
             None => error,
         }
     }

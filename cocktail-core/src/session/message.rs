@@ -191,9 +191,19 @@ pub enum Refusal {
     /// Another boot, or a copy of this one, took over from it: for good.
     #[error("another boot or a copy of this agent took over")]
     Superseded,
+    /// The server is to run something else than this agent does.
+    #[error("this agent runs {}, and the manager's settings say that its server runs {}", what(*.images), what(!*.images))]
+    OtherKind {
+        /// The agent runs images.
+        images: bool,
+    },
     /// Earlier answers did not arrive, and what they promised has to pass first.
     #[error("earlier answers did not arrive")]
     Unheard,
+}
+
+fn what(images: bool) -> &'static str {
+    if images { "images" } else { "programs" }
 }
 
 /// Why an agent does not follow a Manager.
@@ -319,6 +329,9 @@ pub struct Failure {
     /// The port that another program has, if that was it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// The engine that does not answer, if that was it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 /// What an agent tells.

@@ -33,9 +33,9 @@ impl State {
             self.touch_held();
         }
         match event {
-            FleetEvent::ProviderSeen { provider, grows, limits, offerings } => {
+            FleetEvent::ProviderSeen { provider, grows, limits, offerings, images } => {
                 let record = self.providers.entry(provider.clone()).or_default();
-                record.grows = *grows;
+                (record.grows, record.images) = (*grows, *images);
                 record.limits.clone_from(limits);
                 record.offerings.clone_from(offerings);
             }
@@ -206,6 +206,10 @@ impl State {
                 if let Some(record) = self.servers.get_mut(server) {
                     record.tenure.why.record(at, "alert", because, &[]);
                     record.tenure.why.keep(most);
+                    if record.state == ServerState::Booting {
+                        // It may be what keeps it from joining.
+                        record.reason = because.as_str().into();
+                    }
                 }
             }
             FleetEvent::Fenced { container, because } => self.fenced(container, because),

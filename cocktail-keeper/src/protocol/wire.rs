@@ -78,6 +78,8 @@ pub struct Welcome {
     /// The keeper has obeyed an earlier lease that the client's descends from, or the client's own: so the client's store
     /// is no older copy. False where the keeper remembers none.
     pub descended: bool,
+    /// The keeper runs the guard of a lease when that is over.
+    pub guards: bool,
 }
 
 impl Default for Welcome {
@@ -92,6 +94,7 @@ impl Default for Welcome {
             started_at_ms: 0,
             in_process: false,
             descended: false,
+            guards: false,
         }
     }
 }

@@ -233,6 +233,11 @@ pub struct SetLease {
     pub policy: StopPolicy,
     /// Containers that run on then.
     pub keep: BTreeSet<String>,
+    /// What ends that which is not the keeper's own to end, such as containers of an engine: this program, run again with
+    /// these arguments and the grace in milliseconds as the last one, until it exits with 0. Nothing is run where there are
+    /// none. A keeper that does not say [`Welcome::guards`](super::Welcome::guards) runs nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guard: Vec<String>,
 }
 
 /// Ends the keeper.

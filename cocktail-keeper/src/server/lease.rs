@@ -1,6 +1,6 @@
 //! The lease under which workers may run, on a clock that goes on while the machine sleeps.
 
-use std::{collections::BTreeSet, io, rc::Rc};
+use std::{io, rc::Rc};
 
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
@@ -12,9 +12,9 @@ use tokio::{
     task::spawn_local,
 };
 
-use super::{Server, ending, io_refusal};
+use super::{Server, ending, guard, io_refusal};
 use crate::{
-    protocol::{Event, Refusal, Reply, SetLease, StopPolicy},
+    protocol::{Event, Refusal, Reply, SetLease},
     sys,
 };
 
@@ -26,6 +26,8 @@ pub(super) struct Held {
     /// When it is over, in milliseconds since boot.
     until: u64,
     set: SetLease,
+    /// There is a guard, and it has not done its work.
+    guarded: bool,
 }
 
 /// Sets, renews or removes the lease.
@@ -36,11 +38,24 @@ pub(super) fn set(server: &Rc<Server>, request: SetLease) -> Result<Reply, Refus
     };
     let timer = timer(ttl).map_err(io_refusal("setting the lease's timer"))?;
     let (renewed, replaced) = oneshot::channel();
-    let (policy, keep) = (request.policy, request.keep.clone());
-    let held = Held { _renewed: renewed, until: since_boot().saturating_add(ttl), set: request };
+    let (guarded, set) = (!request.guard.is_empty(), request.clone());
+    let held = Held { _renewed: renewed, until: since_boot().saturating_add(ttl), set, guarded };
     *server.lease.borrow_mut() = Some(held);
-    spawn_local(wait(Rc::clone(server), timer, replaced, policy, keep));
+    spawn_local(wait(Rc::clone(server), timer, replaced, request));
     Ok(Reply::Done)
+}
+
+/// Whether somebody relies on the guard of a lease: it has not done its work.
+pub(super) fn is_guarded(server: &Server) -> bool {
+    server.lease.borrow().as_ref().is_some_and(|held| held.guarded)
+}
+
+/// The guard has done its work.
+pub(super) fn guarded(server: &Server) {
+    if let Some(held) = server.lease.borrow_mut().as_mut() {
+        held.guarded = false;
+    }
+    server.activity.notify_one();
 }
 
 /// What is left of it.
@@ -80,16 +95,17 @@ fn timer(ttl_ms: u64) -> io::Result<AsyncFd<std::os::fd::OwnedFd>> {
 async fn wait(
     server: Rc<Server>,
     timer: AsyncFd<std::os::fd::OwnedFd>,
-    replaced: oneshot::Receiver<()>,
-    policy: StopPolicy,
-    keep: BTreeSet<String>,
+    mut replaced: oneshot::Receiver<()>,
+    request: SetLease,
 ) {
     tokio::select! {
         biased;
-        _ = replaced => return,
+        _ = &mut replaced => return,
         _ = timer.readable() => {}
     }
     server.push_event(Event::LeaseExpired);
+    let SetLease { policy, keep, guard, .. } = request;
+    let workers = ending::end_all(&server, policy, &keep);
     // What cannot be killed is in the listing; there is nobody to tell.
-    let _ = ending::end_all(&server, policy, &keep).await;
+    let _ = tokio::join!(workers, guard::run(&server, &guard, policy.grace_ms, replaced));
 }

@@ -12,6 +12,7 @@ mod containers;
 mod ending;
 mod events;
 mod exec;
+mod guard;
 mod handover;
 mod lease;
 mod logs;
@@ -170,7 +171,8 @@ impl Server {
     }
 
     fn is_idle(&self) -> bool {
-        self.sessions.borrow().is_empty() && self.containers.borrow().is_empty() && !self.forwarder.has_services()
+        let alone = self.sessions.borrow().is_empty() && self.containers.borrow().is_empty();
+        alone && !self.forwarder.has_services() && !lease::is_guarded(self)
     }
 }
 

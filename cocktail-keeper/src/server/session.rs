@@ -157,6 +157,7 @@ fn greet(server: &Server, hello: &WireHello) -> Result<Welcome, Refusal> {
         started_at_ms: server.started_at_ms,
         in_process: server.mode == super::Mode::InProcess,
         descended: command.is_descended(),
+        guards: true,
     })
 }
 

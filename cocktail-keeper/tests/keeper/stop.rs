@@ -17,6 +17,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("stop::neighbours_are_unaffected", neighbours),
         test("stop::two_hundred_starts_and_stops_leak_no_descriptor", no_leak),
         test("stop::an_expired_lease_ends_all_workers", an_expired_lease),
+        test("stop::a_guard_is_run_when_the_lease_is_over_until_it_has_done_its_work", a_guard),
+        test("stop::a_lease_that_is_renewed_ends_its_guard", a_renewed_lease),
     ]
 }
 
@@ -132,4 +134,30 @@ async fn an_expired_lease() {
     keeper.run("e", &["sleep", "600"]).await;
     assert_eq!(keeper.client.stop("e", 1, TERM).await.unwrap().status, ExitStatus::Signal(15));
     assert_eq!(keeper.client.stop("d", 1, TERM).await.unwrap().status, ExitStatus::Signal(15));
+}
+
+async fn a_guard() {
+    let keeper = Keeper::new().await;
+    assert!(keeper.client.welcome().guards);
+    let file = keeper.path("guarded");
+    let guard = ["guard", file.to_str().unwrap()].map(str::to_owned).to_vec();
+    let lease = |ttl_ms| SetLease { ttl_ms: Some(ttl_ms), policy: TERM, guard: guard.clone(), ..SetLease::default() };
+    keeper.client.set_lease(lease(600_000)).await.unwrap();
+    assert!(!file.exists(), "it is not run before");
+    keeper.client.set_lease(lease(1)).await.unwrap();
+    let runs = until(|| std::fs::read_to_string(&file).ok().filter(|text| text.lines().count() == 3)).await;
+    // Whatever can be asked to end was asked by the first one.
+    assert_eq!(runs, format!("{}\n0\n0\n", TERM.grace_ms));
+}
+
+async fn a_renewed_lease() {
+    let keeper = Keeper::new().await;
+    let file = keeper.path("guarded");
+    let guard = ["guard-that-hangs", file.to_str().unwrap()].map(str::to_owned).to_vec();
+    let lease = |ttl_ms| SetLease { ttl_ms: Some(ttl_ms), policy: TERM, guard: guard.clone(), ..SetLease::default() };
+    keeper.client.set_lease(lease(1)).await.unwrap();
+    let pid: u32 = keeper.read_when_written("guarded").await.trim().parse().unwrap();
+    assert!(lives(pid));
+    keeper.client.set_lease(lease(600_000)).await.unwrap();
+    until(|| (!lives(pid)).then_some(())).await;
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     future::Future,
-    io::{Read, Write},
+    io::{self, BufRead, Read, Seek, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::{FromRawFd, OwnedFd},
     path::Path,
@@ -43,7 +43,29 @@ pub(crate) fn play() {
             accept(&moved);
         }
         Some("accept-until-term") => accept_until_term(inherited()),
+        Some("guard") => guard(),
+        Some("guard-that-hangs") => guard_that_hangs(),
         _ => {}
+    }
+}
+
+/// Writes down with which grace it was run, and has done its work at the third time.
+#[expect(clippy::exit, reason = "a guard says by its code whether it has done its work")]
+fn guard() {
+    let mut arguments = std::env::args().skip(2);
+    let (file, grace) = (arguments.next().unwrap(), arguments.next().unwrap());
+    let mut file = fs::OpenOptions::new().create(true).append(true).read(true).open(file).unwrap();
+    writeln!(file, "{grace}").unwrap();
+    file.rewind().unwrap();
+    let runs = io::BufReader::new(file).lines().count();
+    std::process::exit(i32::from(runs < 3));
+}
+
+/// Says who it is, and has never done its work.
+fn guard_that_hangs() {
+    fs::write(std::env::args().nth(2).unwrap(), format!("{}\n", std::process::id())).unwrap();
+    loop {
+        std::thread::sleep(Duration::from_secs(600));
     }
 }
 

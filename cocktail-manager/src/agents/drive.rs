@@ -13,8 +13,8 @@ use cocktail_core::fleet::FleetEvent;
 use cocktail_core::id::{ContainerId, Generation, OperationId};
 use cocktail_core::server::{ServerState, ServerStep};
 use cocktail_core::session::{
-    AgentFrame, Answer, Ask, BootId, Connection, Contact, Fact, Facts, Failure, ManagerEnd, ManagerFrame,
-    ManagerOutput, Order, OrderError, Outcome, Phase, ToAgent, ToManager, Values,
+    AgentFrame, Answer, Ask, Attempt, BootId, Connection, Contact, Fact, Facts, Failure, ManagerEnd, ManagerFrame,
+    ManagerOutput, Order, OrderError, Outcome, Phase, Refusal, ToAgent, ToManager, Values,
 };
 use cocktail_core::state::State;
 use cocktail_core::time::{ManagerTime, human};
@@ -31,6 +31,8 @@ use crate::shared::{Attached, Found, Health, Observation, Shared};
 
 /// Shortest time between two tables of who serves.
 const TABLES: std::time::Duration = std::time::Duration::from_millis(100);
+/// When an agent of another kind may ask again.
+const OTHER_KIND: std::time::Duration = std::time::Duration::from_secs(5);
 /// Pause before what runs on a server is asked for again.
 const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -59,6 +61,8 @@ struct Drive {
     values: BTreeMap<(ContainerId, Generation), Values>,
     /// Who serves.
     table: watch::Receiver<Table>,
+    /// Why an agent got no session, as it was told last.
+    refused: Option<String>,
 }
 
 /// Runs until the server is gone or the Manager ends.
@@ -85,6 +89,7 @@ pub(super) async fn run(
         calls: BTreeMap::new(),
         values: BTreeMap::new(),
         table: table.clone(),
+        refused: None,
     };
     let mut told = Instant::now();
     loop {
@@ -178,6 +183,9 @@ impl Drive {
                     connected.facts = Some(facts);
                 }
             }
+            AgentFrame::Session(ToManager::Hello(hello)) if !self.is_alike(connection) => {
+                self.refuse(connection, hello.attempt).await;
+            }
             AgentFrame::Session(message) => {
                 if matches!(message, ToManager::Hello(_)) {
                     self.fence().await;
@@ -197,6 +205,27 @@ impl Drive {
                     let _ = reply.send(answer.map_err(Failure::into_error));
                 }
             }
+        }
+    }
+
+    /// Whether an agent runs what its server is to run.
+    fn is_alike(&self, connection: Connection) -> bool {
+        let facts = self.links.get(&connection).and_then(|connected| connected.facts.as_ref());
+        facts.is_none_or(|facts| facts.images == self.seat.images)
+    }
+
+    /// An agent that runs something else gets no session, so that nothing is placed there in vain. What it may still run ends
+    /// with its lease.
+    async fn refuse(&mut self, connection: Connection, attempt: Attempt) {
+        let why = Refusal::OtherKind { images: !self.seat.images };
+        let because = format!("its agent gets no session: {why}");
+        if let Some(connected) = self.links.get(&connection) {
+            let message = ToAgent::Refused { attempt, why, retry_after: OTHER_KIND };
+            connected.sender.send(ManagerFrame::Session { message, values: BTreeMap::new() });
+        }
+        if self.refused.as_ref() != Some(&because) {
+            self.alert(because.clone()).await;
+            self.refused = Some(because);
         }
     }
 
@@ -320,6 +349,7 @@ impl Drive {
         match fact {
             Fact::Recorded(_) | Fact::Released { .. } => {}
             Fact::Joined { session, boot, rebooted, verdicts } => {
+                self.refused = None;
                 info!(%server, %session, rebooted, containers = verdicts.len(), "an agent has joined");
                 self.joined(boot);
             }

@@ -54,6 +54,7 @@ pub(crate) struct Before {
     record: Record,
     claims: BTreeMap<cocktail_core::id::ContainerId, Claim>,
     now: ManagerTime,
+    images: bool,
 }
 
 impl Before {
@@ -64,7 +65,7 @@ impl Before {
             return None;
         }
         let record = known.tenure.session.as_deref().cloned().unwrap_or_default();
-        Some(Self { record, claims: state.session_claims(server), now: state.now })
+        Some(Self { record, claims: state.session_claims(server), now: state.now, images: known.images })
     }
 }
 
@@ -109,9 +110,9 @@ impl Agents {
         if let Some(seat) = seats.get(server) {
             return seat.clone();
         }
-        let Before { record, claims, now } = before;
+        let Before { record, claims, now, images } = before;
         let end = ManagerEnd::new(self.0.timing, server.clone(), self.0.lease.clone(), record, claims, now);
-        let (seat, inputs) = Seat::new(server.clone(), self.0.gate.clone(), shared.monitor.interval());
+        let (seat, inputs) = Seat::new(server.clone(), self.0.gate.clone(), shared.monitor.interval(), images);
         let seat = Arc::new(seat);
         self.0.follows.call_once(|| {
             let source = Arc::new(shared.endpoints.clone());

@@ -11,11 +11,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cocktail_core::contract::{
     Aside, AsideOutput, EndpointSource, ExecSession, ExecSpec, Exit, Gate, Handle, Known, Launch, Link, LinkSender,
-    Listing, LogOptions, LogStream, Runtime, RuntimeCapabilities, RuntimeEvent, StopOrder, UnloadOrder, UsageReading,
-    VolumeFound,
+    Listing, LogOptions, LogStream, Resolved, Runtime, RuntimeCapabilities, RuntimeEvent, StopOrder, UnloadOrder,
+    UsageReading, VolumeFound,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Generation, ServerId};
+use cocktail_core::name::Name;
 use cocktail_core::session::{
     AgentFrame, Answer, Ask, Connection, LeaseEnd, Order, OrderRefusal, Outcome, Readings, Values,
 };
@@ -34,6 +35,10 @@ const INPUTS: usize = 1_024;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How much longer than its grace a worker may take to close what it has loaded, until the answer counts as lost.
 const UNLOAD: Duration = Duration::from_secs(20);
+/// How long an image may be fetched: longer than a runtime takes itself.
+const FETCH: Duration = Duration::from_secs(35 * 60);
+/// Longest for asking a registry what a tag stands for: longer than a runtime takes itself.
+const RESOLVE: Duration = Duration::from_secs(30);
 /// Readings that are older than so many intervals say nothing.
 const STALE: u32 = 3;
 
@@ -61,6 +66,8 @@ pub(crate) struct Seat {
     events: Events,
     /// How often the agent is expected to tell what everything uses.
     every: Duration,
+    /// The server runs images, and nothing else.
+    pub(super) images: bool,
     pub(super) ended: CancellationToken,
     /// The connection of the session, if there is one.
     pub(super) connected: watch::Sender<Option<Arc<dyn LinkSender>>>,
@@ -76,7 +83,12 @@ struct Told {
 }
 
 impl Seat {
-    pub(super) fn new(server: ServerId, gate: Arc<dyn Gate>, every: Duration) -> (Self, mpsc::Receiver<Input>) {
+    pub(super) fn new(
+        server: ServerId,
+        gate: Arc<dyn Gate>,
+        every: Duration,
+        images: bool,
+    ) -> (Self, mpsc::Receiver<Input>) {
         let (inputs, queue) = mpsc::channel(INPUTS);
         let (connected, _) = watch::channel(None);
         let seat = Self {
@@ -85,6 +97,7 @@ impl Seat {
             inputs,
             events: Events::default(),
             every,
+            images,
             ended: CancellationToken::new(),
             connected,
             asides: AtomicU64::new(1),
@@ -193,7 +206,16 @@ impl Seat {
 #[async_trait]
 impl Runtime for Seat {
     fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities { outlives_manager: true, tty: true, limits: true, inherit: true, images: false }
+        let images = self.images;
+        RuntimeCapabilities {
+            outlives_manager: true,
+            tty: true,
+            limits: true,
+            inherit: !images,
+            images,
+            // Its files would have to come from the Manager's machine.
+            builds: false,
+        }
     }
 
     fn learn_endpoints_from(&self, source: Arc<dyn EndpointSource>) {
@@ -201,9 +223,22 @@ impl Runtime for Seat {
         drop(source);
     }
 
-    /// Part of the start: one order, one answer.
-    async fn prepare(&self, _launch: &Launch) -> Result<()> {
-        if self.connected.borrow().is_none() { Err(self.away()) } else { Ok(()) }
+    /// Part of the start: one order, one answer. An image is fetched before, for as long as that takes.
+    async fn prepare(&self, launch: &Launch) -> Result<()> {
+        if self.connected.borrow().is_none() {
+            return Err(self.away());
+        }
+        let Some(image) = &launch.image else { return Ok(()) };
+        let login = self.gate.login(&image.reference, &image.unit.service).await?;
+        let launch = Box::new(launch.clone());
+        self.done(Ask::Fetch { launch, login }, FETCH).await
+    }
+
+    fn give_up(&self, container: &ContainerId, generation: Generation) {
+        let ask = Ask::GiveUp { container: container.clone(), generation };
+        let (reply, _nobody_waits) = oneshot::channel();
+        // Without room what was to be fetched is fetched in vain.
+        let _ = self.inputs.try_send(Input::Ask { ask, reply });
     }
 
     async fn start(&self, launch: &Launch) -> Result<Handle> {
@@ -317,6 +352,19 @@ impl Runtime for Seat {
             }
         });
         Ok(ExecSession { input, output: output.boxed() })
+    }
+
+    async fn resolve(&self, reference: &str, service: &Name) -> Result<Resolved> {
+        if self.connected.borrow().is_none() {
+            // It is the server that does not answer, not the registry.
+            return Err(self.away().with("engine", &self.server));
+        }
+        let login = self.gate.login(reference, service).await?;
+        let ask = Ask::Resolve { reference: reference.to_owned(), service: service.clone(), login };
+        match self.ask(ask, RESOLVE).await? {
+            Answer::Resolved(resolved) => Ok(resolved),
+            other => Err(self.odd(&other)),
+        }
     }
 
     async fn check(&self, template: &Template) -> Result<Vec<(String, String)>> {

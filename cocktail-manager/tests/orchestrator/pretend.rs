@@ -182,7 +182,7 @@ impl Provider for Pretend {
 impl Runtime for Pretend {
     fn capabilities(&self) -> RuntimeCapabilities {
         let images = self.0.runs_images();
-        RuntimeCapabilities { outlives_manager: true, images, ..RuntimeCapabilities::default() }
+        RuntimeCapabilities { outlives_manager: true, images, builds: images, ..RuntimeCapabilities::default() }
     }
     async fn prepare(&self, launch: &Launch) -> Result<()> {
         let taken = self.0.taken.lock().expect("unpoisoned");

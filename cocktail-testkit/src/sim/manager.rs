@@ -184,7 +184,13 @@ impl World {
     /// What a Manager learns when it connects to the provider.
     pub(super) fn provider_seen(&self) -> FleetEvent {
         let (provider, limits) = (self.cloud.clone(), self.limits());
-        FleetEvent::ProviderSeen { provider, grows: true, limits, offerings: self.provider.offerings.clone() }
+        FleetEvent::ProviderSeen {
+            provider,
+            grows: true,
+            limits,
+            offerings: self.provider.offerings.clone(),
+            images: false,
+        }
     }
 
     /// Something waits for the Manager, if one runs.

@@ -295,12 +295,13 @@ impl World {
         if self.has(Planted::LimitIgnoresPending) {
             let coming = |it: ServerState| matches!(it, ServerState::Provisioning | ServerState::Booting);
             let count = state.servers.values().filter(|it| coming(it.state)).count();
-            let FleetEvent::ProviderSeen { provider, grows, mut limits, offerings } = self.provider_seen() else {
+            let FleetEvent::ProviderSeen { provider, grows, mut limits, offerings, images } = self.provider_seen()
+            else {
                 return;
             };
             limits.max_servers += u32::try_from(count).unwrap_or_default();
             if state.providers.get(&provider).is_some_and(|it| it.limits != limits) {
-                push(state, FleetEvent::ProviderSeen { provider, grows, limits, offerings }.into());
+                push(state, FleetEvent::ProviderSeen { provider, grows, limits, offerings, images }.into());
             }
         }
     }

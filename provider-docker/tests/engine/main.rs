@@ -9,6 +9,7 @@
 mod builds;
 mod conformance;
 mod faults;
+mod guard;
 mod lines;
 mod machine;
 mod prune;
@@ -27,6 +28,7 @@ use xtask::Condition;
 const INSIDE: &str = "COCKTAIL_TEST_NETWORK";
 
 fn main() {
+    cocktail_provider_docker::guard::init();
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     if !arguments.list && !Condition::NoDockerEngine.holds() && env::var_os(INSIDE).is_none() {
@@ -50,6 +52,7 @@ fn main() {
         builds::trials(),
         prune::trials(),
         lines::trials(),
+        guard::trials(),
         faults::trials(),
     ];
     let trials: Vec<Trial> = suites.into_iter().flatten().collect();

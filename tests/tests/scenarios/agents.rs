@@ -4,6 +4,7 @@
 //! wanted, and in the end there are as many.
 
 mod hostile;
+mod images;
 mod rack;
 mod sdk;
 mod urls;

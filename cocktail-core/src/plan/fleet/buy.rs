@@ -38,13 +38,15 @@ struct Allowed {
     providers: Vec<Name>,
     zones: Vec<String>,
     offerings: Vec<String>,
+    /// It runs images; programs where it does not.
+    images: bool,
 }
 
 impl Allowed {
     fn of(unit: &Unit, template: &Template) -> Self {
         let place = &unit.spec.place;
         let (zones, offerings) = (place.zones.clone(), place.offerings.clone());
-        Self { providers: template.providers.clone(), zones, offerings }
+        Self { providers: template.providers.clone(), zones, offerings, images: template.image.is_some() }
     }
 
     /// Whether a server of this zone and offering would do.
@@ -92,7 +94,8 @@ fn buy_from(
     let mut offers = Vec::new();
     let mut most = 0_usize;
     for name in names {
-        let Some(provider) = state.providers.get(name).filter(|it| it.may_buy(state.now).is_ok()) else { continue };
+        let may = |it: &&ProviderRecord| it.images == allowed.images && it.may_buy(state.now).is_ok();
+        let Some(provider) = state.providers.get(name).filter(may) else { continue };
         let there = *counts.entry(name.clone()).or_insert_with(|| existing(state, name));
         let free = provider.limits.max_servers.saturating_sub(there) as usize;
         if free == 0 {
@@ -125,7 +128,8 @@ fn buy_from(
         let id = new_id(draft, name, *there);
         let find = if count == 1 { "container finds" } else { "containers find" };
         let because = format!("{count} {find} no room: {}", about(offering));
-        draft.push(FleetEvent::Claimed { server: Box::new(claim(state, &id, name, offering, because)) });
+        let claimed = Server { images: allowed.images, ..claim(state, &id, name, offering, because) };
+        draft.push(FleetEvent::Claimed { server: Box::new(claimed) });
         calls.entry(server.offer).or_default().push(id);
     }
     for (offer, servers) in calls {
@@ -167,10 +171,6 @@ fn missing(state: &State) -> Vec<Item> {
     for (id, want) in state.wanting() {
         let Some(unit) = state.units.get(id) else { continue };
         let template = unit.template(want.revision);
-        // What can be bought runs programs.
-        if template.image.is_some() {
-            continue;
-        }
         let item = Item { room: template.resources, allowed: Allowed::of(unit, template) };
         let count = (want.count as usize).min(AT_ONCE.saturating_sub(items.len()));
         items.extend(std::iter::repeat_n(item, count));
@@ -186,8 +186,9 @@ fn on_their_way(state: &State, items: Vec<Item>) -> Vec<Item> {
     left.sort_by_key(|item| std::cmp::Reverse((item.room.cpu, item.room.memory)));
     left.retain(|item| {
         let fits = |(server, room): &&mut (&Server, Resources)| {
-            let Allowed { providers, .. } = &item.allowed;
-            holds(*room, item.room)
+            let Allowed { providers, images, .. } = &item.allowed;
+            server.images == *images
+                && holds(*room, item.room)
                 && (providers.is_empty() || providers.contains(&server.provider))
                 && item.allowed.allows(server.zone.as_ref(), &server.offering)
         };
@@ -212,23 +213,23 @@ fn is_coming(server: &Server) -> bool {
 
 /// Whether a Unit waits for room and a server that may give it some is on its way. It joins or fails in its own time.
 pub(in crate::plan) fn awaits(state: &State, id: &UnitId, unit: &Unit) -> bool {
-    let allowed = &unit.spec.template.providers;
-    let may = |server: &&Server| allowed.is_empty() || allowed.contains(&server.provider);
+    let (allowed, images) = (&unit.spec.template.providers, unit.spec.template.image.is_some());
+    let may = |server: &&Server| server.images == images && (allowed.is_empty() || allowed.contains(&server.provider));
     state.wanting().any(|(wanting, _)| wanting == id) && state.servers.values().filter(may).any(is_coming)
 }
 
 /// What a Unit without room may hope for, for people, and the same without numbers; `None` where no provider grows.
 pub(in crate::plan) fn outlook(state: &State, unit: &Unit, wanted: Resources) -> Option<(String, String)> {
     let allowed = Allowed::of(unit, &unit.spec.template);
-    let may = |name: &Name| {
-        let images = unit.spec.template.image.is_some();
-        !images && (allowed.providers.is_empty() || allowed.providers.contains(name))
-    };
-    let growing: Vec<_> = state.providers.iter().filter(|(name, it)| it.grows && may(name)).collect();
+    let may = |name: &Name| allowed.providers.is_empty() || allowed.providers.contains(name);
+    let grows = |it: &ProviderRecord| it.grows && it.images == allowed.images;
+    let growing: Vec<_> = state.providers.iter().filter(|(name, it)| grows(it) && may(name)).collect();
     if growing.is_empty() {
         return None;
     }
-    let suits = |it: &&Server| may(&it.provider) && allowed.allows(it.zone.as_ref(), &it.offering);
+    let suits = |it: &&Server| {
+        it.images == allowed.images && may(&it.provider) && allowed.allows(it.zone.as_ref(), &it.offering)
+    };
     let coming = state.servers.values().filter(suits).filter(|it| is_coming(it)).count();
     if coming > 0 {
         let text =

@@ -172,7 +172,7 @@ impl Rig {
             available: true,
         };
         let offerings = vec![offering("small", 0.1), offering("other", 0.2)];
-        let seen = FleetEvent::ProviderSeen { provider: name(CLOUD), grows: true, limits, offerings };
+        let seen = FleetEvent::ProviderSeen { provider: name(CLOUD), grows: true, limits, offerings, images: false };
         rig.commit(vec![seen.into()]);
         rig
     }

@@ -45,7 +45,9 @@ fn offering(what: &str, cpu: u64, price: f64) -> Offering {
 fn world(limits: FleetLimits) -> World {
     let mut world = World::with(Settings::default(), 0);
     let offerings = vec![offering("small", 2_000, 0.1), offering("large", 8_000, 0.5)];
-    world.turn(vec![FleetEvent::ProviderSeen { provider: name(CLOUD), grows: true, limits, offerings }.into()]);
+    world.turn(vec![
+        FleetEvent::ProviderSeen { provider: name(CLOUD), grows: true, limits, offerings, images: false }.into(),
+    ]);
     world
 }
 
@@ -136,6 +138,22 @@ fn settled(count: u32, limits: FleetLimits) -> World {
 }
 
 #[test]
+fn what_is_bought_runs_what_has_no_room() {
+    let program = "command = [\"web\"]";
+    for (keys, provider) in [(program, CLOUD), ("image = \"web:1\"", "boxes")] {
+        let mut world = world(FleetLimits::default());
+        let (limits, offerings) = (FleetLimits::default(), vec![offering("box", 4_000, 0.01)]);
+        let boxes = name("boxes");
+        let seen = FleetEvent::ProviderSeen { provider: boxes, grows: true, limits, offerings, images: true };
+        world.turn(vec![seen.into()]);
+        world.apply(&web(1).replace(program, keys));
+        let bought: Vec<_> = world.state.servers.values().filter(|server| server.tenure.price.is_some()).collect();
+        assert_eq!(bought.len(), 1, "{keys}");
+        assert_eq!((bought[0].provider.as_str(), bought[0].images), (provider, provider == "boxes"), "{keys}");
+    }
+}
+
+#[test]
 fn what_finds_no_room_is_bought_for_the_least_money_and_placed_when_it_joins() {
     let mut world = world(FleetLimits::default());
     world.apply(&web(3));
@@ -172,7 +190,9 @@ fn of_offerings_without_a_price_the_smaller_one_is_bought() {
         let mut world = World::with(Settings::default(), 0);
         let offerings = vec![bare("many-cores", 8_000, 2), bare("few-cores", 2_000, memory)];
         let limits = FleetLimits::default();
-        world.turn(vec![FleetEvent::ProviderSeen { provider: name(CLOUD), grows: true, limits, offerings }.into()]);
+        world.turn(vec![
+            FleetEvent::ProviderSeen { provider: name(CLOUD), grows: true, limits, offerings, images: false }.into(),
+        ]);
         world.apply(&web(1));
         assert_eq!(bought(&world)[0].offering, smaller);
     }

@@ -185,6 +185,7 @@ fn a_server_that_can_be_bought_is_given_back_where_that_was_asked_for() {
         grows,
         limits: FleetLimits::default(),
         offerings: Vec::new(),
+        images: false,
     };
     let order = rearrange(RearrangeOptions { give_back: true, ..RearrangeOptions::default() });
     let error = refused(&world, &order);

@@ -150,7 +150,7 @@ impl World {
             Heard::Message(wire, message) => agent.received(at, wire, message),
             Heard::Started(container, generation) => agent.started(at, &container, Generation(generation)),
             Heard::Failed(container, generation) => {
-                let failure = Failure { kind: ErrorKind::Unavailable, text: "no".to_owned(), port: None };
+                let failure = Failure { kind: ErrorKind::Unavailable, text: "no".to_owned(), port: None, engine: None };
                 agent.start_failed(at, &container, Generation(generation), failure)
             }
             Heard::Exited(container, generation, exit) => agent.exited(at, &container, Generation(generation), exit),

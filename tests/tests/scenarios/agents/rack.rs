@@ -1,5 +1,6 @@
 //! A Manager and agents on hosts of their own, and witnesses as workers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +29,10 @@ pub(super) struct Rack {
     pub(super) agents: Vec<Option<Manager>>,
     /// Lines of `[manager]` for how long silence may last; none for the defaults.
     spans: &'static str,
+    /// More lines of `[providers.rack]`, and tables after it.
+    pub(super) more: String,
+    /// Engines that agents run images on, by the number of their server.
+    pub(super) engines: BTreeMap<usize, String>,
 }
 
 impl Rack {
@@ -57,7 +62,8 @@ impl Rack {
     pub(super) fn without_agents(servers: usize) -> Self {
         let (home, net) = (Home::new(), Net::new(servers).unwrap());
         fs::create_dir(home.base().join("testimony")).unwrap();
-        Self { home, net, manager: None, agents: (0..=servers).map(|_| None).collect(), spans: SPANS }
+        let agents = (0..=servers).map(|_| None).collect();
+        Self { home, net, manager: None, agents, spans: SPANS, more: String::new(), engines: BTreeMap::new() }
     }
 
     /// What witnesses have written.
@@ -72,10 +78,10 @@ impl Rack {
     pub(super) fn settings(&self) -> String {
         let names: Vec<String> = (1..self.agents.len()).map(|number| format!("\"rack-{number}\"")).collect();
         let (ports, address) = (self.home.port_range(), self.net.host(Net::MANAGER).address());
-        let spans = self.spans;
+        let (spans, more) = (self.spans, &self.more);
         format!(
             "[manager]\nport_range = \"{ports}\"\nport_hold_down = \"100ms\"\ndrain = \"1s\"\nrelist = \"1s\"\n\
-             listen = \"{address}:{PORT}\"\n{spans}[providers.rack]\nkind = \"standalone\"\nservers = [{}]\n",
+             listen = \"{address}:{PORT}\"\n{spans}[providers.rack]\nkind = \"standalone\"\nservers = [{}]\n{more}",
             names.join(", ")
         )
     }
@@ -137,6 +143,9 @@ impl Rack {
         let token = self.home.root().join(format!("token-{number}"));
         command.args(["--data-dir", &dir.to_string_lossy(), "agent", "--join", &format!("{manager}:{PORT}")]);
         command.args(["--token-file", &token.to_string_lossy(), "--address", &host.address().to_string()]);
+        if let Some(url) = self.engines.get(&number) {
+            command.args(["--engine", url]);
+        }
         self.home.settle(&mut command);
         command.env_remove("COCKTAIL_DATA_DIR");
         command

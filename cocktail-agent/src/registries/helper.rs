@@ -5,6 +5,7 @@
 
 use std::io;
 use std::process::Stdio;
+use std::time::Duration;
 
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::time::human;
@@ -14,9 +15,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
-use crate::registry::Secret;
-use crate::times;
+use super::Secret;
 
+/// Longest time for an answer: it may ask a service elsewhere.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of the longest answer.
 const ANSWER: u64 = 256 << 10;
 /// The user by which helpers say that the secret is an identity token.
@@ -36,7 +38,7 @@ struct Answer {
 /// # Errors
 /// `InvalidConfig` for a helper that is not there or answers something else, `Denied` by one that knows nothing or refuses,
 /// `Unavailable` for one that does not answer in time.
-pub(crate) async fn ask(key: &str, name: &str, registry: &str) -> Result<Secret> {
+pub(super) async fn ask(key: &str, name: &str, registry: &str) -> Result<Secret> {
     let program = format!("docker-credential-{name}");
     let fail = |kind, what: &str| Error::new(kind, format!("{key}: {program} {what}"));
     let mut command = Command::new(&program);
@@ -51,8 +53,8 @@ pub(crate) async fn ask(key: &str, name: &str, registry: &str) -> Result<Secret>
         fail(ErrorKind::InvalidConfig, what).because(error)
     })?;
     let mut group = Group { pid: child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) };
-    let Ok(ended) = tokio::time::timeout(times::HELPER, converse(child, registry)).await else {
-        let what = format!("did not answer within {}", human(times::HELPER));
+    let Ok(ended) = tokio::time::timeout(PATIENCE, converse(child, registry)).await else {
+        let what = format!("did not answer within {}", human(PATIENCE));
         return Err(fail(ErrorKind::Unavailable, &what));
     };
     let (well, answer) = ended.map_err(|error| fail(ErrorKind::Unavailable, "cannot be spoken with").because(error))?;
