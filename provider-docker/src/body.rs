@@ -38,6 +38,11 @@ pub(crate) const RLIMITS: [&str; 14] = [
     "stack",
 ];
 
+/// The variable that says whose container it is.
+pub(crate) const STORE_VARIABLE: &str = "COCKTAIL_STORE";
+/// The variable that says whether it runs on when the lease of whoever drives the engine is over.
+pub(crate) const OUTLIVES_VARIABLE: &str = "COCKTAIL_OUTLIVES_LEASE";
+
 /// Where programs write what passes with them. In a read-only image these are in memory, and begin with what the image has.
 const PASSING: [&str; 5] = ["/tmp", "/run", "/var/cache", "/var/log", "/var/tmp"];
 
@@ -98,6 +103,9 @@ fn environment(launch: &Launch) -> Result<BTreeMap<String, String>> {
         all.insert(format!("COCKTAIL_VOLUME_{}", volume.name.to_env()), inside.to_owned());
     }
     all.extend(launch.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+    // As its labels say, for who has only its processes.
+    all.insert(STORE_VARIABLE.to_owned(), launch.store.to_string());
+    all.insert(OUTLIVES_VARIABLE.to_owned(), launch.outlives_lease.to_string());
     Ok(all)
 }
 

@@ -2,7 +2,10 @@
 //! dead by then.
 //!
 //! Start at [`init`]. The keeper runs this program again with [`arguments`] when the lease that it was told is over, until
-//! that has succeeded. What carries `cocktail.outlives-lease=true` runs on.
+//! that has succeeded. What carries `cocktail.outlives-lease=true` runs on. What the engine has not ended within the grace,
+//! because it does not answer or has too much to do, is killed without it.
+
+mod processes;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,6 +20,8 @@ use crate::{label, times};
 
 /// First argument of a run that ends containers.
 const ROLE: &str = "__cocktail-docker-guard";
+/// Time for the engine where there is no grace.
+const LEAST: Duration = Duration::from_secs(2);
 /// Containers that are ended at once.
 const AT_ONCE: usize = 64;
 
@@ -32,7 +37,6 @@ pub fn arguments(url: &str, store: &StoreId) -> Vec<String> {
 ///
 /// Returns at once in an ordinary run. In a run with [`arguments`] it does that work and does not return.
 #[expect(clippy::exit, reason = "a run that ends containers must not go on into the program's own main")]
-#[expect(clippy::print_stderr, reason = "the standard error of such a run is the keeper's log")]
 pub fn init() {
     let arguments: Vec<String> = std::env::args_os().skip(1).filter_map(|it| it.into_string().ok()).collect();
     let [role, url, store, grace] = &arguments[..] else { return };
@@ -42,16 +46,30 @@ pub fn init() {
     let grace = Duration::from_millis(grace.parse().unwrap_or_default());
     let ended = run(url, &StoreId::new(store.as_str()), grace);
     if let Err(error) = &ended {
-        eprintln!("the guard of {url}: {}", error.chain());
+        log(url, &error.chain());
     }
     std::process::exit(i32::from(ended.is_err()))
+}
+
+#[expect(clippy::print_stderr, reason = "the standard error of such a run is the keeper's log")]
+fn log(url: &str, what: &str) {
+    eprintln!("the guard of {url}: {what}");
 }
 
 fn run(url: &str, store: &StoreId, grace: Duration) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::unavailable("nothing can be run").because(error))?;
     let engine = Engine::new(&EngineConfig::at(url))?;
-    runtime.block_on(end_all(&engine, store, grace))
+    let limit = if grace.is_zero() { LEAST } else { grace };
+    let ended = runtime.block_on(async { tokio::time::timeout(limit, end_all(&engine, store, grace)).await });
+    let late = |_| Error::unavailable("the engine has not ended everything in time");
+    let ended = ended.map_err(late).flatten();
+    if ended.is_err() {
+        let killed = processes::kill(store)?;
+        log(url, &format!("{killed} processes were killed without it"));
+    }
+    // The engine has the last word: another run asks it.
+    ended
 }
 
 /// Ends everything of a store that is not to run on; returns when nothing of it runs.

@@ -1,6 +1,7 @@
 //! The guard: a run of this program that ends what a store has in the engine.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::Command;
 
 use cocktail_core::contract::{Exit, Launch, RuntimeEvent};
@@ -12,6 +13,7 @@ use crate::machine::{self, Machine};
 machine::trials![
     the_guard_ends_what_is_not_to_run_on_and_touches_nothing_else,
     a_guard_without_an_engine_has_not_done_its_work,
+    what_an_engine_that_hangs_does_not_end_is_killed_without_it,
 ];
 
 /// Runs the guard as a keeper does; whether it has done its work.
@@ -57,4 +59,27 @@ async fn the_guard_ends_what_is_not_to_run_on_and_touches_nothing_else(machine: 
 
 async fn a_guard_without_an_engine_has_not_done_its_work(machine: &mut Machine) {
     assert!(!guarded("unix:///nowhere", &machine.store));
+}
+
+async fn what_an_engine_that_hangs_does_not_end_is_killed_without_it(machine: &mut Machine) {
+    let ours = machine.run(&machine.launch("ours-1", "sleep 600")).await.pid.unwrap();
+    let kept = Launch { outlives_lease: true, ..machine.launch("kept-1", "sleep 600") };
+    let kept = machine.run(&kept).await.pid.unwrap();
+    let lives = |pid: u32| {
+        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        state.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+    };
+    let (url, store, engine) = (machine.engine.url(), machine.store.clone(), machine.engine.pid());
+    signal(engine, "STOP");
+    let done = guarded(&url, &store);
+    let left = (lives(ours), lives(kept));
+    signal(engine, "CONT");
+    assert!(!done, "the engine has not said so");
+    assert_eq!(left, (false, true));
+    assert_eq!(machine.exited("ours-1").await, Exit::Code(137));
+    assert!(guarded(&url, &store));
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
 }

@@ -232,7 +232,19 @@ fn what_an_agent_has_in_its_engine_ends_with_the_lease_when_the_agent_is_stopped
     yard.rack.start(2);
     yard.rack.home.eventually("it is back", || yard.rack.state(2) == "ready");
     yard.rack.settled(4);
-    yard.finish(4);
+    // Nor does anything run on where the engine does not answer either: the witnesses tell.
+    yard.rack.home.ok(&["scale", "witness", "6"]);
+    yard.rack.settled(6);
+    let engine = yard.engine(2).pid();
+    yard.rack.signal_agent(2, Signal::STOP);
+    signal_pid(engine, Signal::STOP);
+    let replaced = || yard.rack.state(2) == "lost" && yard.rack.ready()[0] == 6;
+    yard.rack.home.eventually("what ran there is replaced", replaced);
+    signal_pid(engine, Signal::CONT);
+    yard.rack.signal_agent(2, Signal::CONT);
+    yard.rack.home.eventually("it is back", || yard.rack.state(2) == "ready");
+    yard.rack.settled(6);
+    yard.finish(6);
 }
 
 #[test]
