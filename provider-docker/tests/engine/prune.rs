@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use cocktail_core::contract::{Connection, Exit, Launch, Lease, Provider};
 use cocktail_core::id::{Epoch, StoreId};
+use cocktail_provider_docker::EngineConfig;
 
 use crate::builds::Site;
 use crate::machine::{self, IMAGE, Machine, kill};
@@ -123,7 +124,11 @@ async fn images_of_another_store_and_of_nobody_stay(machine: &mut Machine) {
     let (ours, built) = site.run(machine, &site.build()).await;
     built.unwrap();
     let lease = Lease { store: StoreId::new("other"), epoch: Epoch(1), key: "1".into(), earlier: Vec::new() };
-    let other = machine::provider(&machine.engine.url(), &lease, &machine.registries);
+    let other = machine::provider(
+        EngineConfig { url: machine.engine.url(), ..EngineConfig::local() },
+        &lease,
+        &machine.registries,
+    );
     let server = other.servers().next().unwrap().clone();
     let Connection::Local(other) = other.connect(&server).await.unwrap() else { panic!("not local") };
     let unit = machine.launch("a", "true").image.unwrap().unit;
