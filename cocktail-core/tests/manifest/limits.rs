@@ -89,6 +89,12 @@ log_files = 0"#,
         ),
         (
             r#"[manager]
+image_revisions = 11
+image_prune = "1ms""#,
+            &["2:19: must be a whole number from 1 to 10", "3:15: must be from 100ms to 8760h"],
+        ),
+        (
+            r#"[manager]
 watch = "shop.toml""#,
             &[r#"2:9: expected an array, found a string (write watch = ["shop.toml"])"#],
         ),
