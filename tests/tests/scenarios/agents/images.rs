@@ -5,9 +5,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use cocktail_tests::Net;
+use cocktail_tests::home::PATIENCE;
 use cocktail_tests::oracle::Oracle;
 use cocktail_tests::process::signal_pid;
+use cocktail_tests::{Net, Terminal, program};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use xtask::engine::{Network, PrivateEngine};
@@ -76,7 +77,7 @@ impl Yard {
         let text = format!(
             "service = \"shop\"\n[maps.prod.units.witness]\nimage = \"{image}\"\n\
              command = [\"sh\", \"-c\", '''{SCRIPT}''']\n\
-             replicas = {replicas}\nports.http = {{ service = {port}, container = 80 }}\n\
+             replicas = {replicas}\nprovider = \"rack\"\nports.http = {{ service = {port}, container = 80 }}\n\
              ready = {{ http = \"/index.html\", every = \"200ms\", timeout = \"5s\" }}\n\
              stop = {{ grace = \"1s\" }}\nrestart = {{ base = \"100ms\", max = \"1s\" }}\n\
              volumes.testimony = {{ mount = \"/testimony\", kind = \"bind\", source = \"{}\" }}\n",
@@ -150,6 +151,14 @@ fn an_image_serves_from_a_server_with_an_agent_and_can_be_looked_into() {
     assert!(home.ok(&["logs", &id]).stdout.contains("testifying"));
     let said = home.run(&["exec", &id, "--", "sh", "-c", "echo $COCKTAIL_CONTAINER; exit 7"]);
     assert_eq!((said.code(), said.stdout.trim()), (7, id.as_str()));
+    // With a terminal, whose size it has.
+    let mut terminal = Terminal::open(33, 99);
+    let mut child = terminal.spawn(home.command(&["exec", "-it", &id, "--", "sh"]));
+    terminal.enter("stty size; exit 3\r");
+    let said = terminal.shows("33 99");
+    let code = program::end_of(&mut child, PATIENCE).and_then(|status| status.code());
+    child.wait().unwrap();
+    assert_eq!(code, Some(3), "{said}");
     home.eventually("what they use is known", || {
         let used = |one: &serde_json::Value| one["usage"]["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 0);
         home.containers("witness").iter().all(used)
@@ -170,6 +179,24 @@ fn an_image_serves_from_a_server_with_an_agent_and_can_be_looked_into() {
         home.pids("witness").get(&id).is_some_and(|now| *now != pid) && yard.rack.ready() == [2, 2]
     });
     assert_eq!(yard.answer(), "here");
+    // One that waits paused on a server takes the place of one that crashes.
+    home.write(
+        "spare.toml",
+        format!(
+            "service = \"spare\"\n[maps.prod.units.spare]\nimage = \"{IMAGE}\"\ncommand = [\"sleep\", \"600\"]\nwarm = 1\n\
+             provider = \"rack\"\nstop = {{ grace = \"1s\" }}\nrestart = {{ base = \"100ms\", max = \"1s\" }}\n"
+        ),
+    );
+    home.ok(&["apply", "--wait", "spare.toml"]);
+    let waiting = || home.containers("spare").into_iter().find(|one| one["state"] == "waiting");
+    let waits = home.until("one waits", waiting);
+    let (crashes, pid) = home.pids("spare").into_iter().next().unwrap();
+    signal_pid(pid, Signal::KILL);
+    let serves = || home.pids("spare").get(waits["id"].as_str().unwrap()).copied();
+    let now = home.until("who waited serves", serves);
+    assert_eq!(Some(u64::from(now)), waits["pid"].as_u64(), "its process went on");
+    home.eventually("the other one waits", || waiting().is_some_and(|one| one["id"] == crashes.as_str()));
+    home.ok(&["rm", "spare", "--wait"]);
     yard.finish(4);
 }
 
