@@ -56,7 +56,7 @@ fn agent(manager: &str, folder: &Path, token: &str) -> Result<impl Future<Output
     let token: JoinToken = token.trim().parse().context("this is no token")?;
     let dir = folder.join(token.server.as_str());
     DirBuilder::new().mode(0o700).create(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let memory = Memory::open(&dir).map_err(|error| anyhow!(error.chain()))?;
+    let memory = Memory::open(&dir, None).map_err(|error| anyhow!(error.chain()))?;
     let config = AgentConfig {
         dir,
         managers: vec![manager.to_owned()],
@@ -64,6 +64,7 @@ fn agent(manager: &str, folder: &Path, token: &str) -> Result<impl Future<Output
         token: Some(token),
         address: None,
         capacity: CAPACITY,
+        images: false,
         report: REPORT,
     };
     let agent = Agent::new(config, memory, Arc::new(Acknowledging::of_agent()));
