@@ -11,7 +11,7 @@ use cocktail_core::spec::Check;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::machine::{self, Machine, known, port};
+use crate::machine::{self, IMAGE, Machine, known, port};
 use crate::starts::{WEB, free_port, probe};
 
 machine::trials![
@@ -109,12 +109,21 @@ async fn what_is_not_up_is_not_paused_and_one_without_a_probe_is_after_a_moment(
 }
 
 async fn what_is_paused_hears_the_signal_that_ends_it(machine: &mut Machine) {
-    let launch = machine.launch("a", "trap 'exit 7' TERM; while :; do sleep 0.05; done");
-    waits(machine, &launch).await;
-    let (container, generation) = (launch.container.clone(), launch.generation);
-    let order = StopOrder { container, generation, signal: 15, grace: machine::PATIENCE };
-    assert_eq!(machine.runtime().stop(&order).await.unwrap(), Exit::Code(7));
-    machine.runtime().remove(&launch.container).await.unwrap();
+    // An engine has a container go on by itself where the signal is that of its image, and only then.
+    let other = "cocktail-signal:1";
+    machine.engine.docker(&["create", "--name", "signal", "--stop-signal", "USR1", IMAGE, "true"]).unwrap();
+    machine.engine.docker(&["commit", "signal", other]).unwrap();
+    machine.engine.docker(&["rm", "signal"]).unwrap();
+    for (name, image) in [("a", IMAGE), ("b", other)] {
+        let mut launch = machine.launch(name, "trap 'exit 7' TERM; while :; do sleep 0.05; done");
+        image.clone_into(&mut launch.image.as_mut().unwrap().reference);
+        waits(machine, &launch).await;
+        let (container, generation) = (launch.container.clone(), launch.generation);
+        let order = StopOrder { container, generation, signal: 15, grace: machine::PATIENCE };
+        assert_eq!(machine.runtime().stop(&order).await.unwrap(), Exit::Code(7), "{image}");
+        machine.runtime().remove(&launch.container).await.unwrap();
+    }
+    machine.engine.docker(&["rmi", other]).unwrap();
     assert_eq!(machine.left()[0].len(), 0);
 }
 
@@ -190,4 +199,6 @@ async fn where_the_engine_pauses_nothing_that_is_said_once(machine: &mut Machine
     let (container, generation) = (launch.container.clone(), launch.generation);
     let order = StopOrder { container, generation, signal: 9, grace: Duration::ZERO };
     assert_eq!(machine.runtime().stop(&order).await.unwrap(), Exit::Code(137));
+    machine.runtime().remove(&launch.container).await.unwrap();
+    assert_eq!(machine.left()[0].len(), 0);
 }
