@@ -80,8 +80,16 @@ fn details(mut keys: Keys<'_>, build: &mut Build) -> Outcome<()> {
     }
     if let Some(field) = keys.take("args") {
         for (name, value, field) in field.pairs()? {
+            let given = value.is_none();
             // One that is not set has the value of the Dockerfile, as in Compose.
             let Some(value) = value.or_else(|| field.cx.variable(&name)) else { continue };
+            if given {
+                let what = format!("the value of the variable {} of whoever imports is in the manifest", shown(&name));
+                field.note(
+                    what,
+                    "see that it is no secret: what an image is built with is shown to all who see the Unit",
+                );
+            }
             build.args.retain(|(other, _)| *other != name);
             build.args.push((name, value));
         }

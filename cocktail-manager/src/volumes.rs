@@ -71,7 +71,7 @@ fn merge(mut views: Vec<VolumeView>, named: &Named, found: Vec<(ServerId, Vec<Vo
             let unknown = known.is_none();
             let mut left = unknown.then(|| left_over(&path, &server, named));
             if let Some(view) = known.or(left.as_mut()) {
-                view.used_bytes = Some(used_bytes);
+                view.used_bytes = used_bytes;
                 view.path = location.display().to_string();
             }
             views.extend(left);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn found(path: &str, used_bytes: u64) -> VolumeFound {
-        VolumeFound { path: path.into(), location: Path::new("/data/volumes").join(path), used_bytes }
+        VolumeFound { path: path.into(), location: Path::new("/data/volumes").join(path), used_bytes: Some(used_bytes) }
     }
 
     #[test]

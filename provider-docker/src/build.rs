@@ -102,6 +102,8 @@ async fn make(shared: &Shared, build: &Build, unit: &UnitId, reference: &str, ou
         (label::BUILT_FOR.to_owned(), shared.store()?.to_string()),
         (label::BUILT_AS.to_owned(), reference.to_owned()),
         (label::BUILT_UNIT.to_owned(), unit.to_string()),
+        // Nobody but us says which they are.
+        (label::BUILT_STEPS.to_owned(), String::new()),
     ]);
     let file = dockerfile(build)?;
     let file = file.to_str().ok_or_else(|| Error::invalid("the name of the Dockerfile is no text"))?;

@@ -22,6 +22,8 @@ use crate::{label, times};
 const ROLE: &str = "__cocktail-docker-guard";
 /// Time for the engine where there is no grace.
 const LEAST: Duration = Duration::from_secs(2);
+/// Pause before the engine is asked again.
+const AGAIN: Duration = Duration::from_millis(200);
 /// Containers that are ended at once.
 const AT_ONCE: usize = 64;
 
@@ -61,15 +63,24 @@ fn run(url: &str, store: &StoreId, grace: Duration) -> Result<()> {
     let runtime = runtime.map_err(|error| Error::unavailable("nothing can be run").because(error))?;
     let engine = Engine::new(&EngineConfig::at(url))?;
     let limit = if grace.is_zero() { LEAST } else { grace };
-    let ended = runtime.block_on(async { tokio::time::timeout(limit, end_all(&engine, store, grace)).await });
-    let late = |_| Error::unavailable("the engine has not ended everything in time");
-    let ended = ended.map_err(late).flatten();
-    if ended.is_err() {
-        let killed = processes::kill(store)?;
+    let mut why = Error::unavailable("the engine has not ended everything in time");
+    let work = async {
+        // An engine that is just being restarted answers before the grace is over.
+        while let Err(error) = end_all(&engine, store, grace).await {
+            why = error;
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    let in_time = runtime.block_on(async { tokio::time::timeout(limit, work).await });
+    if in_time.is_ok() {
+        return Ok(());
+    }
+    let killed = processes::kill(store)?;
+    if killed > 0 {
         log(url, &format!("{killed} processes were killed without it"));
     }
     // The engine has the last word: another run asks it.
-    ended
+    Err(why)
 }
 
 /// Ends everything of a store that is not to run on; returns when nothing of it runs.

@@ -26,6 +26,8 @@ pub(crate) struct Networks {
 struct Network {
     name: String,
     on: BTreeSet<ContainerId>,
+    /// Nobody is on it, and the engine does not remove it yet.
+    stays: bool,
 }
 
 impl Networks {
@@ -58,6 +60,7 @@ impl Networks {
         let network = users.entry(id.clone()).or_default();
         name.clone_into(&mut network.name);
         network.on.insert(container.clone());
+        network.stays = false;
         Ok(id)
     }
 
@@ -85,16 +88,19 @@ impl Networks {
         Ok(())
     }
 
-    /// A container is gone; a network that nobody is on any more goes as well.
-    pub(crate) async fn leave(&self, engine: &Engine, store: &StoreId, container: &ContainerId) -> Result<()> {
+    /// A container is gone; a network that nobody is on any more goes as well. Says whether one has to be [swept] later.
+    ///
+    /// [swept]: Networks::sweep
+    pub(crate) async fn leave(&self, engine: &Engine, store: &StoreId, container: &ContainerId) -> Result<bool> {
         let mut users = self.users.lock().await;
         let mut empty = Vec::new();
         for (id, network) in users.iter_mut() {
             network.on.remove(container);
-            if network.on.is_empty() {
+            if network.on.is_empty() && !network.stays {
                 empty.push(id.clone());
             }
         }
+        let mut later = false;
         for network in empty {
             // One that an earlier Manager left is not known here.
             let labels = [(label::STORE, store.as_str())];
@@ -103,20 +109,40 @@ impl Networks {
                 it.host_config.as_ref().and_then(|host| host.network_mode.clone()).unwrap_or_default()
             };
             let over = others.iter().any(|other| mode(other) == network) || remove(engine, &network).await?;
-            // Not before: who repeats this has to find it. What cannot be removed yet is tried again with the next one.
-            if over {
-                users.remove(&network);
+            // Not before: who repeats this has to find it.
+            match users.get_mut(&network).filter(|_| !over) {
+                Some(network) => network.stays = true,
+                None => drop(users.remove(&network)),
+            }
+            later |= !over;
+        }
+        Ok(later)
+    }
+
+    /// Removes what could not be removed when its last container went. Says whether something is still there.
+    pub(crate) async fn sweep(&self, engine: &Engine) -> Result<bool> {
+        let mut users = self.users.lock().await;
+        let stay: Vec<String> = users.iter().filter(|(_, it)| it.stays).map(|(id, _)| id.clone()).collect();
+        for id in stay {
+            if remove(engine, &id).await? {
+                users.remove(&id);
             }
         }
-        Ok(())
+        Ok(users.values().any(|network| network.stays))
     }
 
     /// Removes every network of a store, when nothing of it is left.
     pub(crate) async fn clear(&self, engine: &Engine, store: &StoreId) -> Result<()> {
         let mut users = self.users.lock().await;
         users.clear();
+        let began = Instant::now();
         for id in list(engine, store).await?.keys() {
-            remove(engine, id).await?;
+            for pause in pauses() {
+                if remove(engine, id).await? || began.elapsed() >= times::LEFT {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+            }
         }
         Ok(())
     }
@@ -153,23 +179,17 @@ async fn make(engine: &Engine, store: &StoreId, network: &str) -> Result<String>
     Ok(bounded(times::CONTROL, Call::Acts, &what, docker.create_network(request)).await?.id)
 }
 
-/// Removes a network, unless somebody put another container on it: it stays theirs. `false` where the engine says for too
-/// long that one is on it that is gone, as it does for a moment after the last one went.
+/// Removes a network, unless somebody put another container on it: it stays theirs. `false` where the engine says that one
+/// is on it that is gone, as it does for a moment after the last one went.
 async fn remove(engine: &Engine, id: &str) -> Result<bool> {
     let docker = engine.api().await?;
     let what = format!("remove the network {}", short(id));
-    let began = Instant::now();
-    for pause in pauses() {
-        match bounded(times::CONTROL, Call::Acts, &what, docker.remove_network(id)).await {
-            Ok(()) => break,
-            Err(error) if *error.kind() == ErrorKind::NotFound => break,
-            Err(error) if *error.kind() != ErrorKind::Denied => return Err(error),
-            Err(_) if is_used(engine, id).await? => break,
-            Err(_) if began.elapsed() >= times::LEFT => return Ok(false),
-            Err(_) => tokio::time::sleep(pause).await,
-        }
+    match bounded(times::CONTROL, Call::Acts, &what, docker.remove_network(id)).await {
+        Ok(()) => Ok(true),
+        Err(error) if *error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) if *error.kind() == ErrorKind::Denied => is_used(engine, id).await,
+        Err(error) => Err(error),
     }
-    Ok(true)
 }
 
 /// Whether a container is on a network that is in the engine indeed.

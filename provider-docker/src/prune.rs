@@ -18,8 +18,10 @@ use crate::resolve::exact;
 use crate::shared::Shared;
 use crate::{label, times};
 
-/// Images that are removed in one call: whoever wants to build waits for them.
+/// Images that are removed in one call, those of steps as well, unless one has more: whoever wants to build waits for them.
 const AT_ONCE: usize = 8;
+/// Images that are tried in one call: some may be such that the engine removes them never.
+const TRIED: usize = 32;
 
 /// An image that may go.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,19 +53,34 @@ pub(crate) async fn prune(shared: &Shared, needed: &BTreeSet<String>) -> Result<
     let images = list(shared).await?;
     let containers = shared.engine.list(&[]).await?;
     let used = containers.into_iter().filter_map(|container| container.image_id).collect();
-    let mut gone = Vec::new();
-    for old in unneeded(&images, &used, &shared.store()?, needed).into_iter().take(AT_ONCE) {
-        let removed = match &old {
-            Old::Built { name, steps } => remove_built(shared, name, steps).await?,
-            Old::Fetched { exact, record } => remove_fetched(shared, exact, record).await?,
-            Old::Left { record } => remove(shared, record).await?,
+    let (mut gone, mut removals, mut failed) = (Vec::new(), 0, None);
+    for old in unneeded(&images, &used, &shared.store()?, needed).into_iter().take(TRIED) {
+        if removals >= AT_ONCE {
+            break;
+        }
+        let (removed, steps) = match &old {
+            Old::Built { name, steps } => (remove_built(shared, name, steps).await, steps.len()),
+            Old::Fetched { exact, record } => (remove_fetched(shared, exact, record).await, 0),
+            Old::Left { record } => (remove(shared, record).await, 0),
         };
-        if removed {
-            tracing::info!(image = old.reference(), "an image that nobody needs any more is removed");
-            gone.push(old.reference().to_owned());
+        match removed {
+            Ok(true) => {
+                tracing::info!(image = old.reference(), "an image that nobody needs any more is removed");
+                gone.push(old.reference().to_owned());
+                removals += 1 + steps;
+            }
+            Ok(false) => {}
+            // It keeps none of the others.
+            Err(error) => {
+                tracing::debug!(image = old.reference(), error = error.chain(), "an old image cannot be removed");
+                failed = Some(error);
+            }
         }
     }
-    Ok(gone)
+    match failed {
+        Some(error) if gone.is_empty() => Err(error),
+        _ => Ok(gone),
+    }
 }
 
 /// Writes down in the engine that it is us who fetched an image. One that cannot be written down stays for ever.

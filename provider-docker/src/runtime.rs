@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cocktail_core::contract::{
     BuildOutput, Built, ExecSession, ExecSpec, Exit, Handle, Known, Launch, Listing, LogOptions, LogStream, Login,
-    Resolved, Runtime, RuntimeCapabilities, RuntimeEvent, StopOrder, UsageReading,
+    Resolved, Runtime, RuntimeCapabilities, RuntimeEvent, StopOrder, UsageReading, VolumeFound,
 };
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, Generation, UnitId};
@@ -25,7 +25,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use crate::client::{Condition, Ended};
-use crate::shared::Shared;
+use crate::shared::{Shared, pauses};
 use crate::{body, build, check, exec, image, label, logs, prune, resolve, times, usage, volume, watch};
 
 /// Containers that are ended at once when the runtime ends with everything.
@@ -48,21 +48,24 @@ impl DockerRuntime {
     }
 
     /// Ends a container of the engine; how it ended. One that is gone is success.
-    async fn end(&self, id: &str, signal: i32, grace: Duration) -> Result<Exit> {
+    /// `waits` says that it is paused, as far as is known.
+    async fn end(&self, id: &str, signal: i32, grace: Duration, waits: bool) -> Result<Exit> {
         let engine = &self.shared.engine;
         let asked = if grace.is_zero() { SIGKILL } else { signal };
         // An engine takes one down faster when it is not told of a hundred others.
-        let room = self.shared.ending.acquire().await;
+        let room = tokio::time::timeout(times::ROOM, self.shared.ending.acquire()).await;
         let told = Instant::now();
         let ran = engine.kill(id, asked).await?;
-        if ran && asked != SIGKILL {
-            // What is paused hears of it when it goes on.
+        // What is paused hears of it when it goes on.
+        if ran && waits {
             engine.unpause(id).await?;
         }
         let short = if asked == SIGKILL { times::ENDING } else { times::ENDING.min(grace) };
         let mut ended = engine.ended(id, short).await?;
         drop(room);
         if ended == Ended::NotYet && ran && asked != SIGKILL {
+            // Somebody may have paused it by hand.
+            engine.unpause(id).await?;
             ended = engine.ended(id, grace.saturating_sub(told.elapsed())).await?;
         }
         let killed = ran && (asked == SIGKILL || (ended == Ended::NotYet && engine.kill(id, SIGKILL).await?));
@@ -92,6 +95,23 @@ impl DockerRuntime {
         let Some(id) = self.shared.id(container, generation) else { return Ok(false) };
         let seen = self.shared.engine.inspect(&id).await?;
         Ok(seen.is_some_and(|seen| matches!(seen.condition, Condition::Running(_))))
+    }
+
+    /// Removes networks that the engine did not remove with their last container.
+    fn sweep(&self) {
+        let shared = Arc::downgrade(&self.shared);
+        tokio::spawn(async move {
+            let began = Instant::now();
+            for pause in pauses().take_while(|_| began.elapsed() < times::LEFT) {
+                tokio::time::sleep(pause).await;
+                let Some(shared) = shared.upgrade() else { return };
+                match shared.networks.sweep(&shared.engine).await {
+                    Ok(false) => return,
+                    Ok(true) => {}
+                    Err(error) => tracing::debug!(error = error.chain(), "a network that nobody is on is still there"),
+                }
+            }
+        });
     }
 
     /// The engine's id of the newest start of a container.
@@ -162,12 +182,13 @@ impl Runtime for DockerRuntime {
                 }
             }
         };
-        if self.shared.waits(container, generation) {
+        let waits = self.shared.waits(container, generation);
+        if waits {
             let turn = self.shared.turn(container, generation);
             let _turn = turn.lock().await;
             self.shared.goes_on(container, generation);
         }
-        let exit = self.end(&id, order.signal, order.grace).await?;
+        let exit = self.end(&id, order.signal, order.grace, waits).await?;
         self.shared.end(container, generation, exit);
         Ok(exit)
     }
@@ -184,14 +205,17 @@ impl Runtime for DockerRuntime {
         for (generation, id) in all {
             // What has ended and runs again was started by somebody else.
             let ended = self.shared.told(container, generation).is_some();
-            let _room = self.shared.ending.acquire().await;
+            let _room = self.shared.removing.acquire().await;
             engine.remove(&id, ended).await?;
         }
         self.shared.forget(container);
         if ephemeral {
             volume::remove_ephemeral(engine, &store, container).await?;
         }
-        self.shared.networks.leave(engine, &store, container).await
+        if self.shared.networks.leave(engine, &store, container).await? {
+            self.sweep();
+        }
+        Ok(())
     }
 
     /// The engine holds no port of a container that is gone.
@@ -229,6 +253,10 @@ impl Runtime for DockerRuntime {
 
     async fn reported(&self) -> Result<BTreeMap<ContainerId, BTreeMap<String, f64>>> {
         Ok(self.shared.reported())
+    }
+
+    async fn volumes(&self) -> Result<Vec<VolumeFound>> {
+        volume::found(&self.shared.engine, &self.shared.store()?).await
     }
 
     async fn logs(&self, container: &ContainerId, options: &LogOptions) -> Result<LogStream> {
@@ -275,7 +303,7 @@ impl Runtime for DockerRuntime {
         let ids = left.into_iter().filter_map(|summary| summary.id.map(|id| (id, summary.labels.unwrap_or_default())));
         let store = &store;
         let end = |(id, labels): (String, _)| async move {
-            self.end(&id, SIGTERM, GRACE).await?;
+            self.end(&id, SIGTERM, GRACE, true).await?;
             engine.remove(&id, true).await?;
             match label::read(&labels, store) {
                 Some((container, _)) => volume::remove_ephemeral(engine, store, &container).await,

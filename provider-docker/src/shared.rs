@@ -34,7 +34,7 @@ use crate::usage::Readings;
 const EVENTS: usize = 8 * 1024;
 /// Containers that are made or started at once on one engine: with more of them it is slower.
 const MAKING: usize = 8;
-/// Containers that are ended or removed at once on one engine, for the same reason.
+/// Containers that are ended at once on one engine, and that are removed at once, for the same reason.
 const ENDING: usize = 8;
 /// Commands of exec probes that run at once on one engine.
 const EXEC_PROBES: usize = 16;
@@ -74,8 +74,10 @@ pub(crate) struct Shared {
     pub(crate) exec_probes: Arc<Semaphore>,
     /// Containers that are made or started at once.
     pub(crate) making: Semaphore,
-    /// Containers that are ended or removed at once.
+    /// Containers that are ended at once.
     pub(crate) ending: Semaphore,
+    /// Containers that are removed at once: a disk that hangs keeps nothing from being ended.
+    pub(crate) removing: Semaphore,
     /// Who acts.
     lease: Mutex<Option<Lease>>,
     containers: Mutex<BTreeMap<ContainerId, Entry>>,
@@ -189,6 +191,7 @@ impl Shared {
             exec_probes: Arc::new(Semaphore::new(EXEC_PROBES)),
             making: Semaphore::new(MAKING),
             ending: Semaphore::new(ENDING),
+            removing: Semaphore::new(ENDING),
             lease: Mutex::default(),
             containers: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),

@@ -20,10 +20,12 @@ pub(crate) const RESOLVE: Duration = Duration::from_secs(20);
 pub(crate) const USAGE: Duration = Duration::from_secs(10);
 /// How long one that is told to end keeps the next one from being told: most have ended by then.
 pub(crate) const ENDING: Duration = Duration::from_millis(500);
+/// How long the end of a container waits for those of others at most: one of theirs may hang.
+pub(crate) const ROOM: Duration = Duration::from_secs(5);
 /// What a container that was killed may take to be gone.
 pub(crate) const KILLED: Duration = Duration::from_secs(15);
-/// How long a network is said to be used by a container that is gone, before it is left for later.
-pub(crate) const LEFT: Duration = Duration::from_secs(3);
+/// How long a network may be said to be used by a container that is gone, before it is left to the next Manager.
+pub(crate) const LEFT: Duration = Duration::from_secs(10);
 /// How long a container without a readiness probe that is to wait runs before it is paused.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// How often everything is looked at, whatever events say.

@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 use std::fs;
 
-use bollard::models::{Mount, MountBindOptions, MountType, MountVolumeOptions};
+use bollard::models::{Mount, MountBindOptions, MountType, MountVolumeOptions, Volume};
 use bollard::query_parameters::{ListVolumesOptions, RemoveVolumeOptions};
-use cocktail_core::contract::{Launch, LaunchVolume};
+use cocktail_core::contract::{Launch, LaunchVolume, VolumeFound};
 use cocktail_core::error::{Error, ErrorKind, Result};
 use cocktail_core::id::{ContainerId, StoreId};
 use cocktail_core::spec::VolumeKind;
@@ -95,6 +95,18 @@ pub(crate) async fn check_owner(engine: &Engine, launch: &Launch) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// The volumes of a store. What they hold an engine counts only together with all that it has, which nobody asked for.
+pub(crate) async fn found(engine: &Engine, store: &StoreId) -> Result<Vec<VolumeFound>> {
+    let docker = engine.api().await?;
+    let options = ListVolumesOptions { filters: Some(label::filter(&[(label::STORE, store.as_str())])) };
+    let listed = bounded(times::CONTROL, Call::Reads, "list volumes", docker.list_volumes(Some(options))).await?;
+    let one = |volume: Volume| {
+        let path = volume.labels.get(label::VOLUME)?.into();
+        Some(VolumeFound { path, location: volume.mountpoint.into(), used_bytes: None })
+    };
+    Ok(listed.volumes.unwrap_or_default().into_iter().filter_map(one).collect())
 }
 
 /// Removes the volumes that go with a container.

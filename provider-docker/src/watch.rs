@@ -85,6 +85,10 @@ async fn follow(shared: &Weak<Shared>, since: &mut Option<String>, lost: &mut Op
             _ = relist.tick() => {
                 let Some(strong) = shared.upgrade() else { return Ok(()) };
                 look(&strong, &store).await?;
+                // An engine may let go of a network only when it was restarted.
+                if let Err(error) = strong.networks.sweep(&strong.engine).await {
+                    tracing::debug!(error = error.chain(), "a network that nobody is on is still there");
+                }
                 if let Some(why) = lost.take() {
                     tracing::info!("an engine is heard again");
                     strong.emit(RuntimeEvent::Resync { why });

@@ -189,7 +189,7 @@ fn ours_and_bare(stage: &Stage, count: usize, figures: &mut Figures) -> Result<(
         if count == 100 {
             figures.add("bare_down", down);
         }
-        bare.end()?;
+        bare.end();
     }
     Ok(())
 }
@@ -257,7 +257,8 @@ fn recover(stage: &Stage, figures: &mut Figures) -> Result<()> {
     kill_some(&stage.api, figures, "bare_recover")?;
     drop(watching);
     bare.down(DOWN)?;
-    bare.end()
+    bare.end();
+    Ok(())
 }
 
 /// The same with a container that is up and paused, which goes on in the place of the one that was killed.

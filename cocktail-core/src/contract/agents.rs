@@ -7,9 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
+use super::launch::Launch;
 use super::login::Login;
 use super::manager::{ExecInput, ExecOutput, LogLine};
-use super::runtime::Launch;
 use crate::error::{Error, Result};
 use crate::id::ServerId;
 use crate::name::Name;

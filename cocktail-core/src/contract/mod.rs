@@ -6,6 +6,7 @@
 mod agents;
 mod exit;
 mod forwarder;
+mod launch;
 mod login;
 mod manager;
 mod policy;
@@ -16,6 +17,9 @@ mod store;
 pub use agents::{Admission, Aside, AsideOutput, Gate, Link, LinkSender};
 pub use exit::Exit;
 pub use forwarder::{Backend, BackendTraffic, Forwarder, Route, RouteOutcome, RouteTraffic, RoutingTable};
+pub use launch::{
+    Launch, LaunchAssignment, LaunchImage, LaunchPort, LaunchProbe, LaunchVolume, LaunchWorker, ProbeKind,
+};
 pub use login::{Login, LoginProof};
 pub use manager::{
     Actor, Applied, ApplyOptions, BuildStream, EndpointStream, EventFilter, ExecInput, ExecOutput, ExecSession,
@@ -28,8 +32,7 @@ pub use provider::{
     ProvisionCtx, Requirements, ServerClaim, ServerListing, ServerObservation, ServerSpec, TerminateReason,
 };
 pub use runtime::{
-    BuildOutput, Built, EndpointSource, Handle, Hold, Known, Launch, LaunchAssignment, LaunchImage, LaunchPort,
-    LaunchProbe, LaunchVolume, LaunchWorker, Listing, Observation, ProbeKind, Resolved, Runtime, RuntimeCapabilities,
-    RuntimeEvent, Sighting, StopOrder, UnloadOrder, UsageReading, VolumeFound, WorkerSaid,
+    BuildOutput, Built, EndpointSource, Handle, Hold, Known, Listing, Observation, Resolved, Runtime,
+    RuntimeCapabilities, RuntimeEvent, Sighting, StopOrder, UnloadOrder, UsageReading, VolumeFound, WorkerSaid,
 };
 pub use store::{Lease, LedgerRow, Loaded, REMEMBERED_LEASES, Store, TurnRow};

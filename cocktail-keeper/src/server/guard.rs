@@ -12,8 +12,10 @@ use crate::{
     sys::spawn::{Command, Stdio},
 };
 
-/// Pause before another attempt.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Pause before another attempt, and the longest after many.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// What an attempt may take beyond the grace: one that hangs is ended, and another one is made.
+const LATE: Duration = Duration::from_secs(30);
 /// The standard error of this process: where its own log goes.
 const STDERR: i32 = 2;
 
@@ -27,6 +29,7 @@ pub(super) async fn run(
     if arguments.is_empty() {
         return;
     }
+    let (mut pause, slowest) = AGAIN;
     loop {
         match once(server, arguments, grace_ms, &mut replaced).await {
             None => return,
@@ -38,7 +41,7 @@ pub(super) async fn run(
         tokio::select! {
             biased;
             _ = &mut replaced => return,
-            () = sleep(AGAIN) => {}
+            () = sleep(pause) => pause = (pause * 2).min(slowest),
         }
     }
 }
@@ -56,18 +59,25 @@ async fn once(
     let ended = reaper::register_exec(server, spawned.pid, "");
     drop(in_flight);
     reaper::reap_deferred(server);
+    let kill = || {
+        // It is our unreaped child for as long as it is registered.
+        if server.children.is_known(spawned.pid)
+            && let Some(pid) = Pid::from_raw(spawned.pid.cast_signed())
+        {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    };
     tokio::select! {
         biased;
         _ = replaced => {
-            // It is our unreaped child for as long as it is registered.
-            if server.children.is_known(spawned.pid)
-                && let Some(pid) = Pid::from_raw(spawned.pid.cast_signed())
-            {
-                let _ = kill_process(pid, Signal::KILL);
-            }
+            kill();
             None
         }
         status = ended => Some(status.unwrap_or(ExitStatus::Unknown)),
+        () = sleep(Duration::from_millis(grace_ms) + LATE) => {
+            kill();
+            Some(ExitStatus::Unknown)
+        }
     }
 }
 

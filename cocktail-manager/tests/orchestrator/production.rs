@@ -302,8 +302,10 @@ async fn volumes_are_those_of_containers_and_those_that_nobody_has() {
     let volumes = "volumes.data = { mount = \"data\", kind = \"shared\", size = \"1MiB\" }";
     manager.apply(&[web(2, volumes)], &Actor::embedder()).await.expect("applied");
     ready(&manager, 2).await;
-    let found =
-        |path: &str, used_bytes| VolumeFound { path: path.into(), location: format!("/v/{path}").into(), used_bytes };
+    let found = |path: &str, used_bytes| {
+        let (path, location) = (path.into(), format!("/v/{path}").into());
+        VolumeFound { path, location, used_bytes: Some(used_bytes) }
+    };
     *machine.volumes.lock().expect("unpoisoned") =
         vec![found("shop/prod/web/data", 5), found("shop/dev/old/files.0", 7)];
     let volumes = manager.volumes().await.expect("volumes");

@@ -64,7 +64,7 @@ impl DockerRuntime {
                 return Err(Error::new(ErrorKind::Conflict, message));
             }
             if start.generation < launch.generation {
-                self.end(&start.id, SIGKILL, std::time::Duration::ZERO).await?;
+                self.end(&start.id, SIGKILL, std::time::Duration::ZERO, false).await?;
                 self.shared.engine.remove(&start.id, true).await?;
             }
         }

@@ -115,6 +115,9 @@ async fn volumes_outlive_their_containers_unless_they_are_ephemeral(machine: &mu
     assert_eq!(machine.exited("a").await, Exit::Code(0));
     machine.runtime().remove(&first.container).await.unwrap();
     assert_eq!(machine.left()[2].len(), 1, "the shared one stays, the ephemeral one goes");
+    let found = machine.runtime().volumes().await.unwrap();
+    let [kept] = &found[..] else { panic!("one volume: {found:?}") };
+    assert!(kept.path.ends_with("shop/test/web/kept") && kept.location.join("f").is_file(), "{kept:?}");
     let mut second = machine.launch("b", "test -f /mnt/kept/f && ! test -f /mnt/gone/f");
     second.volumes = volumes;
     machine.run(&second).await;

@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::api::Api;
-use super::{PATIENCE, unique};
-use crate::proc;
+use super::unique;
 
 pub(super) struct Bare {
     api: Api,
@@ -86,12 +85,12 @@ impl Bare {
         Ok(Watching(over))
     }
 
-    /// Removes the network.
-    pub(super) fn end(self) -> Result<()> {
-        // The engine may say of a container that it is gone before its network knows.
-        proc::wait_for("the end of a network", PATIENCE, || {
-            self.api.call("DELETE", &format!("/networks/{}", self.network), "").is_ok()
-        })
+    /// Removes the network. Some engines count one container too many under load, and keep it until they are restarted.
+    pub(super) fn end(self) {
+        let gone = self.api.call("DELETE", &format!("/networks/{}", self.network), "");
+        if let Err(error) = gone {
+            eprintln!("docker: a network stays: {error:#}");
+        }
     }
 }
 
