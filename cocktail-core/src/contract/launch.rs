@@ -47,10 +47,10 @@ pub struct Launch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<LaunchWorker>,
     /// It is to wait: when it is up (its readiness probe is good once) it is paused, which is told as
-    /// [`WorkerSaid::Waiting`]. Only of images.
+    /// [`WorkerSaid::Waiting`](super::WorkerSaid::Waiting). Only of images.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
-    /// It runs on when the lease of its server's agent ends, see [`Hold::keep`].
+    /// It runs on when the lease of its server's agent ends, see [`Hold::keep`](super::Hold::keep).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outlives_lease: bool,
     /// The image that it is run from, for a runtime of images.
