@@ -80,7 +80,10 @@ async fn a_built_image_goes_with_all_that_its_build_has_made_and_another_one_sta
     site.write("file", "three\n");
     let (three, built) = site.run(machine, &site.build()).await;
     assert!(built.is_ok() && site.said().contains("Using cache"), "{}", site.said());
-    assert_eq!(prune(machine, &[]).await.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([two.to_owned(), three]));
+    // With so many steps, one in a call: somebody may wait to build.
+    let (first, second) = (prune(machine, &[]).await, prune(machine, &[]).await);
+    assert_eq!((first.len(), second.len()), (1, 1), "{first:?} {second:?}");
+    assert_eq!(BTreeSet::from_iter(first.into_iter().chain(second)), BTreeSet::from([two.to_owned(), three]));
     assert_eq!(images(machine), before, "nothing is left");
     assert!(prune(machine, &[]).await.is_empty());
 }
