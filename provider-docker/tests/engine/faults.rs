@@ -31,8 +31,9 @@ async fn a_worker_that_takes_too_much_memory_is_out_of_memory_and_one_that_is_ki
     assert_eq!(machine.exited("a").await, Exit::OutOfMemory);
     let oom = machine.engine.docker(&["inspect", "--format", "{{.State.OOMKilled}}", &id]).unwrap();
     assert_eq!(oom, "true");
-    // A child ends so, and the main process goes on.
-    let child = "sh -c 'head -c 268435456 /dev/zero | tail -n 1 > /dev/null'; echo survived; exec sleep 600";
+    // A child ends so, which the kernel is told to choose, and the main process goes on.
+    let child = "sh -c 'echo 1000 > /proc/self/oom_score_adj; head -c 268435456 /dev/zero | tail -n 1 > /dev/null'; \
+                 echo survived; exec sleep 600";
     let mut launch = machine.launch("b", child);
     launch.resources.memory = Bytes(32 << 20);
     machine.run(&launch).await;
