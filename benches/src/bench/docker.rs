@@ -13,6 +13,7 @@ mod swarm;
 
 use std::collections::BTreeMap;
 use std::process::{self, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -388,7 +389,8 @@ fn swarm(stage: Stage, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// A name that no other run has.
+/// A name that nothing else has, of this run or another one: what had it may still be there.
 fn unique(name: &str) -> String {
-    format!("{name}-{}", process::id())
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{name}-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
